@@ -1,0 +1,1 @@
+"""The services of Midwatch, one folder a concern, and the command line."""

@@ -1,0 +1,36 @@
+"""The `midwatch` command. Thin: each noun's commands live in `midwatch_services.commands`."""
+
+import sys
+from importlib import import_module
+
+import typer
+
+app = typer.Typer(
+    name="midwatch",
+    help="The operations layer for AI agents: run log, kill switch, budgets, human review.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+# In the order of `midwatch --help`.
+for _name in ("up", "topology", "cards", "replay", "runs", "switch", "alerts", "reviews", "doctor", "demo"):
+    import_module(f"midwatch_services.commands.{_name}").register(app)
+
+
+def main() -> None:
+    """Runs the command line; an error of ours is one line and exit code 1."""
+    from midwatch.errors import MidwatchError
+
+    try:
+        app()
+    except MidwatchError as error:
+        sys.stderr.write(f"midwatch: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands, one module a noun; each is registered by `midwatch_services.cli`."""

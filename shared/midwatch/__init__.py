@@ -1,0 +1,1 @@
+"""The operations layer for AI agents: publish run events, obey the switch."""

@@ -1,0 +1,1 @@
+"""The language between processes, as msgspec structs. Nothing here does I/O."""

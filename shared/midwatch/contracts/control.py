@@ -1,0 +1,135 @@
+"""What is true now: the switch, an agent's card, and the presence of its instances."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .envelope import Time
+from .money import Money
+from .runs import AgentName, ToolKind
+
+State = Literal["halted", "running"]
+LostControl = Literal["fall_back", "carry_on"]
+
+
+class SwitchRecord(Struct, frozen=True, kw_only=True):
+    """One position of the switch: who set it, when and why. Only `state` is required, so that `nats kv put` is enough."""
+
+    state: State
+    reason: str = ""
+    by: str = ""
+    at: Time | None = None
+    fallback: str | None = None
+    expires_at: Time | None = None
+    drill: bool = False
+
+
+SwitchMap = dict[str, SwitchRecord]  # value of `tools.<agent>` and `runs.<agent>`
+
+
+class ToolRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    kind: ToolKind
+
+
+class BudgetRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """US dollars that one run, and all runs of one ticket, may cost."""
+
+    run: Money = "1"
+    ticket: Money = "2"
+
+
+class LoopRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Length of a streak of tool calls without new state at which to alert and to halt."""
+
+    alert_at: Annotated[int, Meta(ge=2)] = 3
+    halt_at: Annotated[int, Meta(ge=2)] = 5
+
+
+class ReviewRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Share of runs, 0 to 1, drawn for people to read."""
+
+    rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
+
+
+class SwitchRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`lease`: seconds for which an instance may act on its last good reading of the switch."""
+
+    lease: Annotated[float, Meta(gt=0)] = 5.0
+    lost_control: LostControl = "fall_back"
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """An agent's scope as the bucket holds it; `hash` is of its meaning, not of its spacing."""
+
+    agent: AgentName
+    owner: str
+    purpose: str
+    can: list[str]
+    cannot: list[str] = []
+    escalate_when: list[str] = []
+    tools: dict[str, ToolRule] = {}
+    fallback: str = "human"
+    budget: BudgetRule = BudgetRule()
+    loops: LoopRule = LoopRule()
+    review: ReviewRule = ReviewRule()
+    switch: SwitchRule = SwitchRule()
+    hash: str = ""
+    applied_by: str = ""
+    applied_at: Time | None = None
+
+
+class Presence(Struct, frozen=True, kw_only=True):
+    """What one running process of an agent says of itself, each second. `applied`: revision of each key it obeys."""
+
+    agent: AgentName
+    instance: str
+    version: str
+    host: str
+    pid: int
+    applied: dict[str, int]
+    runs_in_flight: list[str] = []
+    draining: list[str] = []
+    control_read_at: Time | None = None
+    leaving: bool = False
+    lease: float = 5.0  # seconds
+    lost_control: bool = False  # acting (or not) without a readable switch, by the card's word
+    spooled: int = 0  # events on disk that the server has not acknowledged
+    lost: int = 0  # events that neither disk nor server took, since the process began
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """A message that a service could not process, whole, with the reason. `data` is its body in base64."""
+
+    service: str
+    reason: str  # a short code: malformed, unknown_version, wrong_agent, oversized, bad_subject, failed
+    error: str
+    attempts: int
+    subject: str
+    stream: str
+    stream_seq: int
+    at: datetime
+    headers: dict[str, str] = {}
+    data: bytes
+
+
+def decode_record(data: bytes) -> SwitchRecord | None:
+    """The record in a switch value, or None where it cannot be read (which is not running)."""
+    try:
+        return msgspec.json.decode(data, type=SwitchRecord)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def decode_map(data: bytes) -> SwitchMap | None:
+    """The map in a `tools.` or `runs.` value, or None where it cannot be read (which halts all of it)."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, SwitchRecord])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def encode(value: Any) -> bytes:
+    """Any of these structs as the JSON that stands on the wire."""
+    return msgspec.json.encode(value)

@@ -1,0 +1,44 @@
+"""CloudEvents 1.0 in structured JSON, one event a message; identities and times."""
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Generic, TypeVar
+
+from msgspec import Meta, Struct
+
+T = TypeVar("T")
+
+Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with offset; written in UTC")]
+
+
+class Envelope(Struct, Generic[T], frozen=True, kw_only=True):
+    """What every message on the bus is wrapped in. `id` is unique for ever; `subject` is the run id on run events."""
+
+    specversion: str = "1.0"
+    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    source: str
+    type: str
+    subject: str | None = None
+    time: Time
+    datacontenttype: str = "application/json"
+    data: T
+
+
+def event_type(noun: str, event: str) -> str:
+    """CloudEvents type of an event, for instance `midwatch.run.started.v1`."""
+    return f"midwatch.{noun}.{event}.v1"
+
+
+def new_id() -> str:
+    """A UUID of version 7 (RFC 9562, 5.7): sorted by millisecond, 74 random bits."""
+    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def utc_now() -> datetime:
+    """The time now, with zone, as the contract writes it."""
+    return datetime.now(UTC)

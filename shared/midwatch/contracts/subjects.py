@@ -1,0 +1,130 @@
+"""Every name on the wire: subjects, streams, consumers, buckets, keys and headers.
+
+Subjects are `midwatch.<noun>.<agent>.<event>`. Nothing else in the code spells one out.
+"""
+
+import re
+
+AGENT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+FLEET = "_fleet"  # stands for all agents where a subject needs a name
+_AGENT = re.compile(AGENT_PATTERN)
+
+# Streams
+RUNS = "MIDWATCH_RUNS"
+GOVERNANCE = "MIDWATCH_GOVERNANCE"
+PRESENCE = "MIDWATCH_PRESENCE"
+DEAD = "MIDWATCH_DEAD"
+
+# Buckets; the stream behind a bucket is `KV_<bucket>`, a key's subject `$KV.<bucket>.<key>`
+SWITCH = "MIDWATCH_SWITCH"
+AGENTS = "MIDWATCH_AGENTS"
+ROUTES = "MIDWATCH_ROUTES"
+CASES = "MIDWATCH_CASES"
+
+# Core NATS: what the buckets republish to. A nudge, never to be trusted for its payload.
+CONTROL = "midwatch.control"
+
+# Deployed names of the services; each durable consumer carries the name of its service
+LOGGER = "logger"
+REVIEWER_SAMPLER = "reviewer-sampler"
+COST_WATCHDOG = "cost-watchdog"
+KILL_SWITCH = "kill-switch"
+LOGGER_GOVERNANCE = "logger-governance"  # the logger's second consumer, on MIDWATCH_GOVERNANCE
+KILL_SWITCH_WRITES = "kill-switch-writes"  # on the stream behind the switch bucket
+
+# Events of a run
+RUN_EVENTS = (
+    "started", "said", "model_called", "tool_called", "handed_off", "finished", "proposed", "human_acted",
+)  # fmt: skip
+
+# Headers
+MSG_ID = "Nats-Msg-Id"
+CONTENT_TYPE = "Content-Type"
+TRACEPARENT = "traceparent"
+CLOUDEVENTS_JSON = "application/cloudevents+json"
+
+
+def is_agent_name(name: str) -> bool:
+    """Whether `name` may stand as an agent's token in a subject."""
+    return _AGENT.match(name) is not None
+
+
+def run(agent: str, event: str) -> str:
+    """Subject of a run event, for instance `midwatch.run.refund-desk.started`."""
+    return f"midwatch.run.{agent}.{event}"
+
+
+def alert(agent: str, event: str) -> str:
+    """Subject of an alert: `raised`, `acknowledged` or `resolved`."""
+    return f"midwatch.alert.{agent}.{event}"
+
+
+def switch(agent: str, event: str) -> str:
+    """Subject of what the kill-switch reports: `halted`, `resumed`, `contained`, `unconfirmed`, `revoked`."""
+    return f"midwatch.switch.{agent}.{event}"
+
+
+def review(agent: str, event: str) -> str:
+    """Subject of a review event: `sampled`, and `committed` / `revealed` of the day's key (on `_fleet`)."""
+    return f"midwatch.review.{agent}.{event}"
+
+
+def presence(agent: str, instance: str) -> str:
+    """Subject on which one running process of an agent reports itself."""
+    return f"midwatch.presence.{agent}.{instance}"
+
+
+def dead(service: str) -> str:
+    """Subject of the dead letters of a service."""
+    return f"midwatch.dead.{service}"
+
+
+# Keys of the switch bucket
+FLEET_KEY = "fleet"
+
+
+def agent_key(agent: str) -> str:
+    return f"agent.{agent}"
+
+
+def tools_key(agent: str) -> str:
+    return f"tools.{agent}"
+
+
+def runs_key(agent: str) -> str:
+    return f"runs.{agent}"
+
+
+def switch_keys(agent: str) -> tuple[str, str, str, str]:
+    """The four keys that an agent obeys."""
+    return (FLEET_KEY, agent_key(agent), tools_key(agent), runs_key(agent))
+
+
+def key_subject(bucket: str, key: str) -> str:
+    """Subject of one key of a bucket: publish to it to write the key."""
+    return f"$KV.{bucket}.{key}"
+
+
+def key_stream(bucket: str) -> str:
+    """Stream behind a bucket."""
+    return f"KV_{bucket}"
+
+
+def direct_get(bucket: str, key: str) -> str:
+    """Request subject that answers the last value of a key without STREAM.INFO rights."""
+    return f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.{key}"
+
+
+def control(key: str) -> str:
+    """Where a write to a switch key is republished."""
+    return f"{CONTROL}.{key}"
+
+
+def control_card(agent: str) -> str:
+    """Where a write of an agent's card is republished."""
+    return f"{CONTROL}.card.{agent}"
+
+
+def control_route(agent: str) -> str:
+    """Where a write of an agent's route is republished."""
+    return f"{CONTROL}.route.{agent}"

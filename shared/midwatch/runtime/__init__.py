@@ -1,0 +1,1 @@
+"""What the services and the command line stand on. Needs the `server` extra."""

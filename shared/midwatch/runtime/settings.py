@@ -1,0 +1,50 @@
+"""Settings of the server side, from the environment: `MIDWATCH_<NAME>`, and `NATS_URL`."""
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from midwatch import locate
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that is right on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="MIDWATCH_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=locate.home, description="State folder")
+    nats_url: str | None = Field(default=None, validation_alias=AliasChoices("NATS_URL", "nats_url"))
+    nats_port: int = Field(default=4222, ge=0, le=65535, description="Port of the embedded server; 0 picks a free one")
+    sync_interval: str = Field(default="always", description="When the embedded server syncs to disk")
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy address; `{service}` stands for the service's name. Default: SQLite in home",
+    )
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8420, ge=0, le=65535, description="First port of the probes; 0 picks free ones")
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "MIDWATCH_OTLP_ENDPOINT", "otlp_endpoint"),
+    )
+    replicas: int = Field(default=1, ge=1, le=5, description="Copies of each stream and bucket; 3 on a cluster")
+    runs_max_age_days: float = Field(default=30, gt=0, description="How long MIDWATCH_RUNS keeps events")
+    governance_max_age_days: float = Field(default=400, gt=0, description="How long MIDWATCH_GOVERNANCE keeps events")
+    dead_max_age_days: float = Field(default=90, gt=0, description="How long MIDWATCH_DEAD keeps dead letters")
+    runs_max_bytes: int = Field(default=-1, description="Size limit of MIDWATCH_RUNS in bytes; -1 for none")
+
+    @cached_property
+    def url(self) -> str:
+        """Address of NATS that a command or service connects to."""
+        return self.nats_url or str(locate.run_file().get("nats_url") or f"nats://127.0.0.1:{self.nats_port}")
+
+    def database_for(self, service: str) -> str:
+        """SQLAlchemy address of a service's database. By default each service has an SQLite file of its own, so that
+        no writer waits for another."""
+        if self.database_url:
+            url = self.database_url.replace("{service}", service.replace("-", "_"))
+            return url.replace("postgresql://", "postgresql+psycopg://", 1).replace(
+                "postgres://", "postgresql+psycopg://", 1
+            )
+        return f"sqlite:///{(self.home / 'data' / (service.replace('-', '_') + '.db')).absolute()}"
