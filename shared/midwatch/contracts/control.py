@@ -15,7 +15,7 @@ LostControl = Literal["fall_back", "carry_on"]
 
 
 class SwitchRecord(Struct, frozen=True, kw_only=True):
-    """One position of the switch: who set it, when and why. Only `state` is required, so that `nats kv put` is enough."""
+    """One position of the switch: who set it, when and why. Only `state` is required: `nats kv put` is enough."""
 
     state: State
     reason: str = ""

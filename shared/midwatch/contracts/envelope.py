@@ -3,7 +3,7 @@
 import os
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -15,7 +15,7 @@ Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with offset; wri
 class Envelope(Struct, Generic[T], frozen=True, kw_only=True):
     """What every message on the bus is wrapped in. `id` is unique for ever; `subject` is the run id on run events."""
 
-    specversion: str = "1.0"
+    specversion: Literal["1.0"] = "1.0"
     id: Annotated[str, Meta(min_length=1, max_length=128)]
     source: str
     type: str

@@ -83,7 +83,7 @@ class SwitchContained(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReviewSampled(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A run was drawn for a person to read. `draw` < `rate` is what drew it; anyone can recompute it from the day's key."""
+    """A run was drawn for a person to read: `draw` < `rate`. Anyone can recompute it from the day's key."""
 
     run_id: str
     agent: AgentName
