@@ -1,0 +1,126 @@
+"""The scope cards as the services see them: in memory, and following the bucket without a restart."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from midwatch.contracts import subjects
+from midwatch.contracts.control import Card
+from midwatch.errors import Temporary
+
+REREAD = 30.0  # seconds between two readings of the whole bucket
+_TICK = 1.0  # seconds between two looks at whether the connection was lost meanwhile
+_STREAM = subjects.key_stream(subjects.AGENTS)
+_REMOVED = ("DEL", "PURGE")
+
+log = structlog.get_logger("midwatch.card_book")
+
+
+class CardBook:
+    """Every agent's card. A nudge says which one changed; the whole bucket is read again each 30 s and whenever the
+    connection came back. Cards are read from the stream's leader, so an old copy is never taken for news."""
+
+    def __init__(self, js: JetStreamContext, nc: Client) -> None:
+        self._js = js
+        self._nc = nc
+        self._cards: dict[str, Card] = {}
+        self._changed: set[str] = set()
+        self._wake = asyncio.Event()
+        self._seen: tuple[Any, ...] | None = None
+        self._failing = False
+        self._reconnects = 0
+        self._subscription: Any = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Reads every card and begins to follow them. Raises Temporary while the bucket cannot be read."""
+        self._reconnects = self._nc.stats["reconnects"]
+        self._subscription = await self._nc.subscribe(subjects.control_card(">"), cb=self._nudged)
+        try:
+            await self._read_all()
+        except Exception as error:
+            await self._unsubscribe()
+            raise Temporary(
+                f"the bucket {subjects.AGENTS} cannot be read ({error!r}): is `midwatch topology apply` done?"
+            ) from error
+        self._task = asyncio.create_task(self._follow(), name="card-book")
+
+    def get(self, agent: str) -> Card:
+        """The agent's card, or one of safe defaults where none is applied."""
+        return self._cards.get(agent) or Card(agent=agent, owner="", purpose="", can=[])
+
+    async def close(self) -> None:
+        """Stops following; the cards read last stay."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._unsubscribe()
+
+    async def _unsubscribe(self) -> None:
+        if self._subscription and not self._nc.is_closed:
+            await self._subscription.unsubscribe()
+
+    async def _nudged(self, message: Msg) -> None:
+        self._changed.add(message.subject.rsplit(".", 1)[1])
+        self._wake.set()
+
+    async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + REREAD
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _TICK)
+            self._wake.clear()
+            reconnects = self._nc.stats["reconnects"]
+            whole = loop.time() >= due or reconnects != self._reconnects
+            try:
+                if whole:
+                    await self._read_all()
+                    self._reconnects, due = reconnects, loop.time() + REREAD
+                while self._changed:
+                    await self._read(next(iter(self._changed)))
+                self._failing = False
+            except Exception as error:
+                due = loop.time()
+                if not self._failing:
+                    log.warning("cards_not_read", error=repr(error), kept=len(self._cards))
+                self._failing = True
+
+    async def _read_all(self) -> None:
+        info = await self._js.stream_info(_STREAM, subjects_filter=subjects.key_subject(subjects.AGENTS, ">"))
+        seen = (info.created, info.state.last_seq, info.state.messages)
+        if seen == self._seen:
+            return
+        present = {subject.rsplit(".", 1)[1] for subject in info.state.subjects or ()}
+        for agent in present:
+            await self._read(agent)
+        for agent in self._cards.keys() - present:
+            del self._cards[agent]
+        self._seen = seen
+
+    async def _read(self, agent: str) -> None:
+        """Takes the agent's card as the bucket holds it now; one that cannot be understood leaves the last in force."""
+        try:
+            entry = await self._js.get_last_msg(_STREAM, subjects.key_subject(subjects.AGENTS, agent))
+        except NotFoundError:
+            entry = None
+        self._changed.discard(agent)
+        if entry is None or (entry.headers or {}).get("KV-Operation") in _REMOVED:
+            self._cards.pop(agent, None)
+            return
+        try:
+            card = msgspec.json.decode(entry.data or b"", type=Card)
+            if card.agent != agent:
+                raise ValueError(f"it is the card of {card.agent!r}")
+        except (msgspec.MsgspecError, ValueError) as error:
+            log.error("card_unreadable", agent=agent, revision=entry.seq, error=str(error), kept=agent in self._cards)
+            return
+        self._cards[agent] = card
