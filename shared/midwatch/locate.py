@@ -14,10 +14,11 @@ def home() -> Path:
     return Path(os.environ.get("MIDWATCH_HOME") or ".midwatch")
 
 
-def run_file() -> dict[str, Any]:
-    """What `midwatch up` wrote of itself (`nats_url`, `pid`, `http`), or nothing where it does not run here."""
+def run_file(folder: Path | None = None) -> dict[str, Any]:
+    """What `midwatch up` wrote of itself (`nats_url`, `pid`, `http`) in the state folder, or nothing where it does not
+    run here."""
     try:
-        return msgspec.json.decode((home() / "run.json").read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(((folder or home()) / "run.json").read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.MsgspecError):
         return {}
 

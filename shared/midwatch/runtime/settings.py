@@ -1,6 +1,5 @@
 """Settings of the server side, from the environment: `MIDWATCH_<NAME>`, and `NATS_URL`."""
 
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import AliasChoices, Field
@@ -12,7 +11,7 @@ from midwatch import locate
 class Settings(BaseSettings):
     """Every setting has a default that is right on one machine."""
 
-    model_config = SettingsConfigDict(env_prefix="MIDWATCH_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MIDWATCH_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=locate.home, description="State folder")
     nats_url: str | None = Field(default=None, validation_alias=AliasChoices("NATS_URL", "nats_url"))
@@ -34,10 +33,10 @@ class Settings(BaseSettings):
     dead_max_age_days: float = Field(default=90, gt=0, description="How long MIDWATCH_DEAD keeps dead letters")
     runs_max_bytes: int = Field(default=-1, description="Size limit of MIDWATCH_RUNS in bytes; -1 for none")
 
-    @cached_property
+    @property
     def url(self) -> str:
         """Address of NATS that a command or service connects to."""
-        return self.nats_url or str(locate.run_file().get("nats_url") or f"nats://127.0.0.1:{self.nats_port}")
+        return self.nats_url or str(locate.run_file(self.home).get("nats_url") or f"nats://127.0.0.1:{self.nats_port}")
 
     def database_for(self, service: str) -> str:
         """SQLAlchemy address of a service's database. By default each service has an SQLite file of its own, so that

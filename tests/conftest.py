@@ -1,0 +1,141 @@
+"""Fixtures on real things: one nats-server a test, one PostgreSQL cluster a session."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import nats
+import psycopg
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+sys.path.insert(0, str(Path(__file__).parent))  # `from helpers import eventually`
+
+from midwatch.runtime import topology
+from midwatch.runtime.nats_server import NatsServer, start_nats
+from midwatch.runtime.settings import Settings
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads the settings or the state folder of the machine it runs on."""
+    for name in list(os.environ):
+        if name.startswith(("MIDWATCH_", "OTEL_")) or name == "NATS_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MIDWATCH_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A real server on a free port with an empty store, nothing declared on it."""
+    async with await start_nats(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+def settings(nats_server: NatsServer, tmp_path: Path) -> Settings:
+    """Settings that point to `nats_server`, SQLite in a folder of the test, and free ports."""
+    return Settings(home=tmp_path / "home", nats_url=nats_server.url, http_port=0)
+
+
+async def _quiet(_: Exception) -> None:
+    """Tests kill servers: what the client then reports is no finding."""
+
+
+@pytest.fixture
+async def nc(nats_server: NatsServer) -> AsyncIterator[Client]:
+    """A connection to `nats_server` that never gives up."""
+    client = await nats.connect(
+        nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, ping_interval=2, error_cb=_quiet
+    )
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def js(nc: Client, settings: Settings) -> JetStreamContext:
+    """JetStream on `nc`, with every stream, consumer and bucket declared."""
+    context: JetStreamContext = nc.jetstream()
+    changes = await topology.apply(context, settings)
+    assert {change.action for change in changes} == {"created"}
+    return context
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The published runs; a test that needs them is skipped where they are not."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real runs are not in {DATA}")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a PostgreSQL of this test session, without a database's name."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    if not found:
+        pytest.skip("no PostgreSQL under /usr/lib/postgresql: install the package postgresql")
+    folder, bin_ = tmp_path_factory.mktemp("postgres"), found[-1].parent
+    user: list[str | Path] = []
+    if os.name == "posix" and os.geteuid() == 0:  # initdb refuses to run as root
+        folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/midwatch-postgres-XXXXXX"], text=True).strip())
+        shutil.chown(folder, "postgres")
+        user = ["runuser", "-u", "postgres", "--"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    create: list[str | Path] = [
+        bin_ / "initdb",
+        "-D",
+        folder / "data",
+        "-U",
+        "midwatch",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    ]
+    subprocess.run([*user, *create], check=True, capture_output=True, cwd="/")
+    serve: list[str | Path] = [bin_ / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*user, *serve], stdout=log, stderr=log, cwd="/")
+    try:
+        yield _answering(f"postgresql://midwatch@127.0.0.1:{port}", folder / "log")
+    finally:
+        subprocess.run(
+            [*user, bin_ / "pg_ctl", "-D", folder / "data", "-m", "fast", "stop"], cwd="/", capture_output=True
+        )
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answering(url: str, log: Path) -> str:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(f"{url}/postgres").close()
+            return url
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise AssertionError(log.read_text()) from None
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: str) -> Iterator[str]:
+    """Address of an empty PostgreSQL database of this test, as `MIDWATCH_DATABASE_URL` takes it."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(f"{postgres_cluster}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield f"{postgres_cluster}/{name}"
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

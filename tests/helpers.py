@@ -1,0 +1,28 @@
+"""What tests share that is no fixture."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+
+async def eventually(predicate: Callable[[], T | Awaitable[T]], within: float = 5.0) -> T:
+    """The first truthy answer of `predicate` (plain or async), which may also assert. Fails after `within` seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        failed: AssertionError | None = None
+        answer: Any = None
+        try:
+            answer = predicate()
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except AssertionError as error:
+            failed = error
+        if answer and not failed:
+            return cast(T, answer)
+        if time.monotonic() > deadline:
+            raise failed or AssertionError(f"still {answer!r} after {within:g} s")
+        await asyncio.sleep(0.01)
