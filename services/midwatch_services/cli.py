@@ -3,7 +3,10 @@
 import sys
 from importlib import import_module
 
-import typer
+try:
+    import typer
+except ImportError:
+    sys.exit("midwatch: the command line needs the server extra: pip install 'midwatch[server,embedded]'")
 
 app = typer.Typer(
     name="midwatch",

@@ -46,7 +46,7 @@ CLOUDEVENTS_JSON = "application/cloudevents+json"
 
 def is_agent_name(name: str) -> bool:
     """Whether `name` may stand as an agent's token in a subject."""
-    return _AGENT.fullmatch(name) is not None and not name.endswith("\n")
+    return _AGENT.fullmatch(name) is not None
 
 
 def run(agent: str, event: str) -> str:
