@@ -189,7 +189,9 @@ def _tariff(provider: str | None, model: str) -> _Tariff | None:
 
 def _listed(provider_id: str, refs: Iterable[str], basis: CostBasis = "priced") -> _Tariff | None:
     providers = get_snapshot().providers
-    provider = next(p for p in providers if p.id == provider_id)
+    provider = next((p for p in providers if p.id == provider_id), None)
+    if provider is None:
+        return None
     for ref in refs:
         model = provider.find_model(ref, all_providers=providers)
         if model is not None:
@@ -206,7 +208,8 @@ def _sells(provider: Provider, model: ModelInfo) -> bool:
 
 
 def _by_model(ref: str) -> _Tariff | None:
-    try:
-        return _Tariff(get_snapshot().find_provider_model(ref, None, None, None)[1], "estimated")
-    except LookupError:
-        return None
+    # Not through the snapshot's own search: it remembers every name that it did not find, for ever.
+    providers = get_snapshot().providers
+    maker = next((p for p in providers if p.model_match is not None and p.model_match.is_match(ref)), None)
+    model = maker.find_model(ref, all_providers=providers) if maker is not None else None
+    return _Tariff(model, "estimated") if model is not None else None
