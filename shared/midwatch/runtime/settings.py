@@ -1,6 +1,7 @@
 """Settings of the server side, from the environment: `MIDWATCH_<NAME>`, and `NATS_URL`."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -27,6 +28,10 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "MIDWATCH_OTLP_ENDPOINT", "otlp_endpoint"),
     )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: for people on a terminal, else JSON"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     replicas: int = Field(default=1, ge=1, le=5, description="Copies of each stream and bucket; 3 on a cluster")
     runs_max_age_days: float = Field(default=30, gt=0, description="How long MIDWATCH_RUNS keeps events")
     governance_max_age_days: float = Field(default=400, gt=0, description="How long MIDWATCH_GOVERNANCE keeps events")
