@@ -1,0 +1,127 @@
+"""Processes killed in the middle of a replay of real runs: nothing acknowledged is lost, nothing counts twice."""
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from conftest import Stack
+from helpers import eventually
+from midwatch.contracts import subjects
+from midwatch.runtime.settings import Settings
+
+pytestmark = [pytest.mark.chaos, pytest.mark.data]
+READERS = ("logger", "cost-watchdog", "reviewer-sampler", "kill-switch")
+
+
+@pytest.fixture
+def runs_file(data_dir: Path) -> str:
+    return str(data_dir / "agent-runs" / "runs.jsonl.gz")
+
+
+def rows(stack: Stack, service: str, query: str) -> list[sa.Row]:
+    url = Settings(home=stack.home, database_url=stack.environment.get("MIDWATCH_DATABASE_URL")).database_for(service)
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return list(connection.execute(sa.text(query)))
+    finally:
+        engine.dispose()
+
+
+async def acknowledged(stack: Stack, consumer: str) -> int:
+    info = await stack.client.jetstream().consumer_info(subjects.RUNS, consumer, timeout=5)
+    return info.ack_floor.stream_seq if info.ack_floor else 0
+
+
+def published(messages: list[tuple[str, bytes]]) -> Counter[tuple[str, str]]:
+    return Counter((subject.split(".")[2], json.loads(body)["id"]) for subject, body in messages)
+
+
+async def assert_the_log_is_the_stream(stack: Stack) -> int:
+    """Every event of the stream is in the log once, and the runs' counts are those of their events."""
+    messages = await stack.messages()
+    wanted = published(messages)
+    logged = Counter((agent, id) for agent, id in rows(stack, "logger", "SELECT agent, id FROM logger_events"))
+    assert logged == Counter(set(wanted))
+    tools = Counter(
+        json.loads(body)["data"]["run_id"]
+        for body in {json.loads(body)["id"]: body for _, body in messages}.values()
+        if json.loads(body)["type"] == "midwatch.run.tool_called.v1"
+    )
+    folded = {run_id: n for run_id, n in rows(stack, "logger", "SELECT run_id, tool_calls FROM logger_runs") if n}
+    assert folded == dict(tools)
+    return len(logged)
+
+
+async def test_a_logger_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(
+    stack: Stack, runs_file: str
+) -> None:
+    logger = await stack.start("logger")
+    replay = await stack.spawn("replay", runs_file, "--speed", "max", "--json")
+    kills = 0
+    for floor in (1_000, 4_000, 9_000):
+
+        async def far_enough(floor: int = floor) -> bool:
+            return await acknowledged(stack, "logger") >= floor
+
+        await eventually(far_enough, within=60)
+        await logger.kill()
+        kills += 1
+        logger = await stack.start("logger")
+    assert await asyncio.wait_for(replay.wait(), 120) == 0
+    await stack.caught_up("logger")
+    count = await assert_the_log_is_the_stream(stack)
+    print(f"logger killed {kills} times: {count} events, each in the log once")
+
+
+async def test_nats_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(stack: Stack, runs_file: str) -> None:
+    await stack.start("logger")
+    replay = await stack.spawn("replay", runs_file, "--speed", "max", "--json")
+
+    async def a_third_is_in() -> bool:
+        return await acknowledged(stack, "logger") >= 4_000
+
+    await eventually(a_third_is_in, within=60)
+    stack.nats.kill()
+    await stack.nats.restart()
+    assert await asyncio.wait_for(replay.wait(), 180) == 0
+    await stack.caught_up("logger")
+    count = await assert_the_log_is_the_stream(stack)
+    runs = rows(stack, "logger", "SELECT count(*) FROM logger_runs")[0][0]
+    assert runs == 653
+    print(f"nats-server killed: {count} events of {runs} runs, each in the log once")
+
+
+async def test_killing_every_service_changes_no_alert_halt_or_sample(stack: Stack, runs_file: str) -> None:
+    replay = await stack.spawn("replay", runs_file, "--speed", "max", "--json")
+    assert await asyncio.wait_for(replay.wait(), 180) == 0
+    for name in ("cost-watchdog", "reviewer-sampler"):
+        service = await stack.start(name)
+        for floor in (2_000, 6_000):
+
+            async def far_enough(name: str = name, floor: int = floor) -> bool:
+                return await acknowledged(stack, name) >= floor
+
+            await eventually(far_enough, within=60)
+            await service.kill()
+            service = await stack.start(name)
+        await stack.caught_up(name)
+    governance = await stack.messages(subjects.GOVERNANCE)
+    alerts = Counter(
+        (body["data"]["rule"], body["data"]["run_id"], body["data"]["action_taken"])
+        for subject, raw in governance
+        if subject.endswith(".raised")
+        for body in [json.loads(raw)]
+    )
+    samples = Counter(json.loads(raw)["data"]["run_id"] for subject, raw in governance if subject.endswith(".sampled"))
+    assert alerts, "the real runs hold loops: none was alerted"
+    assert samples
+    assert max(alerts.values()) == 1
+    assert max(samples.values()) == 1
+    queued = {run_id for (run_id,) in rows(stack, "reviewer-sampler", "SELECT run_id FROM reviewer_sampler_queue")}
+    assert queued == set(samples)
+    print(f"services killed twice each: {sum(alerts.values())} alerts and {len(samples)} samples, each once")
