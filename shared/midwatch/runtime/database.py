@@ -1,0 +1,224 @@
+"""A service's database: SQLite in WAL, or PostgreSQL. One writer at a time on both, on a thread of its own."""
+
+import asyncio
+import sqlite3
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from midwatch.errors import MidwatchError, Temporary
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 5.0
+_WRITE = "midwatch_write"  # execution option of a connection that is about to write
+_CHUNKS = (256, 32, 4, 1)  # rows in one INSERT: few shapes, so that SQLite's prepared statements are found again
+_VARIABLES = 32_000  # of one statement; SQLite's limit is 32,766
+
+# SQLite's primary result codes that are the statement's fault; all others are the file's or the disk's, and may pass.
+_OURS = {
+    sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISUSE,
+}  # fmt: skip
+
+
+class NoDatabase(MidwatchError):
+    """There is no database at {where} yet: start the services with `midwatch up`, or set MIDWATCH_DATABASE_URL."""
+
+
+class Database:
+    """Transactions for one service. `name` is the service's: on PostgreSQL its instances write one after another."""
+
+    def __init__(self, url: str, *, name: str = "midwatch", must_exist: bool = False) -> None:
+        """Opens nothing yet. Raises NoDatabase where `must_exist` and the SQLite file does not."""
+        parsed = sa.make_url(url)
+        self.dialect = parsed.get_backend_name()
+        if self.dialect not in ("sqlite", "postgresql"):
+            raise MidwatchError(f"{self.dialect!r} is no database of ours: use sqlite:/// or postgresql://")
+        self.where = parsed.render_as_string(hide_password=True)
+        if self.dialect == "sqlite" and parsed.database:
+            path = Path(parsed.database)
+            if must_exist and not path.is_file():
+                raise NoDatabase(where=str(path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock_key = zlib.crc32(f"midwatch:{name}".encode())
+        self.engine = self._engine(parsed)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-writer")
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-reader")
+
+    def _engine(self, url: sa.URL) -> Engine:
+        if self.dialect == "postgresql":
+            return sa.create_engine(url, hide_parameters=True, pool_size=4, connect_args={"connect_timeout": 5})
+        engine = sa.create_engine(
+            url,
+            hide_parameters=True,
+            poolclass=sa.QueuePool,
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
+        )
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work` in one transaction on the writer's thread and commits it.
+
+        Raises Temporary where the database is locked, full, or lost; the next call connects anew.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self.write_now, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work`, which only reads, on another thread. Raises Temporary as `write` does."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
+
+    def write_now(self, work: Callable[[Connection], T]) -> T:
+        """`write` for a caller that may block; not for an event loop."""
+        try:
+            with self.engine.connect().execution_options(**{_WRITE: True}) as conn, conn.begin():
+                if self.dialect == "postgresql":
+                    conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._lock_key})")
+                return work(conn)
+        except Exception as error:
+            self._judge(error)
+
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """`read` for a caller that may block."""
+        try:
+            with self.engine.connect() as conn, conn.begin():
+                return work(conn)
+        except Exception as error:
+            self._judge(error)
+
+    def _judge(self, error: Exception) -> NoReturn:
+        """Raises Temporary where `error` is the database's fault and may pass, else `error` itself."""
+        original = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig else error
+        if not _may_pass(original):
+            raise error
+        self.engine.dispose()  # a broken connection must not come back from the pool
+        first = str(original).strip().splitlines()
+        raise Temporary(f"the database at {self.where} does not answer: {first[0] if first else original!r}") from error
+
+    async def ping(self) -> None:
+        """One round trip. Raises Temporary where the database does not answer."""
+        await self.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar())
+
+    def close(self) -> None:
+        """Waits for the transaction under way and closes every connection."""
+        self._writer.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+        self.engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    # A write lock taken at the first INSERT of a transaction that has read cannot wait for another writer: take it now.
+    conn.exec_driver_sql("BEGIN IMMEDIATE" if conn.get_execution_options().get(_WRITE) else "BEGIN")
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        return code is not None and code & 0xFF not in _OURS
+    module = type(error).__module__
+    if module.startswith("psycopg"):
+        import psycopg
+
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return isinstance(error, (sa.exc.TimeoutError, sa.exc.ResourceClosedError))
+
+
+def insert_new(
+    conn: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], key: Sequence[str]
+) -> list[int]:
+    """Inserts the rows whose `key` columns are not there yet and returns their places in `rows`, in order.
+
+    Of rows with the same key the first counts. On SQLite the table must have a rowid.
+    """
+    where = [columns.index(name) for name in key]
+    places: dict[tuple[Any, ...], int] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(tuple(row[column] for column in where), place)
+    firsts = rows if len(places) == len(rows) else [rows[place] for place in places.values()]
+    raw = conn.connection.driver_connection
+    if conn.dialect.name == "sqlite":
+        fresh = _insert_sqlite(raw, table, columns, firsts, key)
+    else:
+        fresh = _insert_postgres(raw, table, columns, firsts, key)
+    return list(places.values()) if fresh is None else sorted(places[tuple(identity)] for identity in fresh)
+
+
+def _insert_sqlite(
+    raw: Any, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], key: Sequence[str]
+) -> list[tuple[Any, ...]] | None:
+    """Keys of the rows that were new, or None for all of them."""
+    last = raw.execute(f"SELECT coalesce(max(rowid), 0) FROM {table}").fetchone()[0]  # noqa: S608
+    before = raw.total_changes
+    execute_many(raw, f"INSERT INTO {table} ({', '.join(columns)})", "ON CONFLICT DO NOTHING", columns, rows)
+    if raw.total_changes - before == len(rows):
+        return None
+    return list(raw.execute(f"SELECT {', '.join(key)} FROM {table} WHERE rowid > ?", (last,)))  # noqa: S608
+
+
+def execute_many(raw: Any, head: str, tail: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """SQLite: many rows a statement. `executemany` takes and drops Python's global lock once a row, so that a busy
+    event loop stalls it; a statement of 256 rows runs without the lock."""
+    one = f"({', '.join('?' * len(columns))})"
+    start = 0
+    for size in _CHUNKS:
+        if size * len(columns) > _VARIABLES:
+            continue
+        sql = f"{head} VALUES {', '.join([one] * size)} {tail}"
+        while len(rows) - start >= size:
+            raw.execute(sql, [value for row in rows[start : start + size] for value in row])
+            start += size
+
+
+def _insert_postgres(
+    raw: Any, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], key: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    names, staging = ", ".join(columns), f"new_{table}"
+    with raw.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS {staging} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+        )
+        cursor.execute(f"DELETE FROM {staging}")  # noqa: S608
+        with cursor.copy(f"COPY {staging} ({names}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        cursor.execute(
+            f"INSERT INTO {table} ({names}) SELECT {names} FROM {staging} "  # noqa: S608
+            f"ON CONFLICT DO NOTHING RETURNING {', '.join(key)}"
+        )
+        return list(cursor.fetchall())
+
+
+def migrate(url: str, service: str) -> None:
+    """Brings the tables of a service up to date. Raises Temporary where the database does not answer."""
+    from alembic import command
+    from alembic.config import Config
+
+    folder = service.replace("-", "_")
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("midwatch.runtime") / "migrations"))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(resources.files(f"midwatch_services.{folder}") / "migrations"))
+    config.attributes["version_table"] = f"alembic_version_{folder}"
+    database = Database(url, name=f"{service}-migrations")
+    try:
+        database.write_now(lambda conn: _upgrade(conn, config, command.upgrade))
+    finally:
+        database.close()
+
+
+def _upgrade(conn: Connection, config: Any, upgrade: Callable[[Any, str], None]) -> None:
+    config.attributes["connection"] = conn
+    upgrade(config, "heads")
