@@ -1,0 +1,116 @@
+"""What is shipped for containers: one image, secrets from outside, probes, loopback ports."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from midwatch.contracts import subjects
+from midwatch.runtime.nats_server import find_binary
+
+ROOT = Path(__file__).resolve().parents[3]
+NATS = ROOT / "deploy" / "nats"
+SERVICES = (subjects.LOGGER, subjects.REVIEWER_SAMPLER, subjects.COST_WATCHDOG, subjects.KILL_SWITCH)
+PASSWORDS = [f"MIDWATCH_{role}_PASSWORD" for role in ("ADMIN", "OPERATOR", "SERVICES", "REVIEWER", "AGENT", "POSTGRES")]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_service_is_one_container_that_is_asked_whether_it_is_ready(compose: dict[str, Any], name: str) -> None:
+    container = compose["services"][name]
+    assert container["command"] == ["run", name]
+    assert container["image"] == compose["services"]["topology"]["image"]
+    assert "/readyz" in container["healthcheck"]["test"][-1]
+    assert container["depends_on"]["topology"] == {"condition": "service_completed_successfully"}
+
+
+def test_no_container_can_gain_rights_or_write_to_its_image(compose: dict[str, Any]) -> None:
+    for name in (*SERVICES, "topology"):
+        container = compose["services"][name]
+        assert (container["cap_drop"], container["read_only"]) == (["ALL"], True)
+
+
+def test_every_published_port_is_on_loopback_and_its_own(compose: dict[str, Any]) -> None:
+    ports = [port for container in compose["services"].values() for port in container.get("ports", ())]
+    assert len(ports) == 5
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports)
+    assert len({port.split(":")[1] for port in ports}) == len(ports)
+
+
+def test_no_password_has_a_default() -> None:
+    used = re.findall(r"\$\{(\w*PASSWORD)([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
+    assert {name for name, _ in used} == set(PASSWORDS)
+    assert all(rest.startswith(":?") for _, rest in used)
+
+
+def test_the_example_environment_names_every_password_and_gives_none() -> None:
+    lines = (ROOT / "deploy" / "env.example").read_text().splitlines()
+    assert {f"{name}=" for name in PASSWORDS} <= set(lines)
+
+
+def docker_compose_config(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    binary = shutil.which("docker-compose")
+    if not binary:
+        pytest.skip("docker-compose is not installed")
+    path = {"PATH": os.environ["PATH"], **environment}
+    return subprocess.run(
+        [binary, "--env-file", os.devnull, "config", "-q"], cwd=ROOT, env=path, capture_output=True, text=True
+    )
+
+
+def test_compose_accepts_the_file_once_the_passwords_are_set() -> None:
+    done = docker_compose_config(dict.fromkeys(PASSWORDS, "p1"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("missing", PASSWORDS)
+def test_compose_refuses_to_start_without_a_password_and_says_where_to_set_it(missing: str) -> None:
+    done = docker_compose_config({name: "p1" for name in PASSWORDS if name != missing})
+    assert done.returncode != 0
+    assert "set a password in .env, see deploy/env.example" in done.stderr
+
+
+def test_the_image_runs_as_nobody_in_particular_and_installs_by_hash() -> None:
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert text.index("USER midwatch") < text.index("ENTRYPOINT")
+    assert "--require-hashes -r /tmp/requirements.lock" in text
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["python:3.12-slim"] * 3
+
+
+def test_everything_that_the_image_copies_is_let_through_to_the_build() -> None:
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
+    assert {name for line in copied for name in line.split()} == let_through
+
+
+def check_configuration(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [find_binary(), "-t", "-c", NATS / "nats.conf"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_the_servers_configuration_is_valid() -> None:
+    done = check_configuration(dict.fromkeys(PASSWORDS, "p1"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_server_refuses_to_start_without_a_password() -> None:
+    done = check_configuration({name: "p1" for name in PASSWORDS if name != "MIDWATCH_AGENT_PASSWORD"})
+    assert done.returncode != 0
+    assert "MIDWATCH_AGENT_PASSWORD" in done.stderr
+
+
+def test_the_example_agent_is_made_from_the_template() -> None:
+    template = (NATS / "agent.conf.example").read_text()
+    block = template[template.index("AGENT_@AGENT@") :]
+    made = block.replace("@agent@", "refund-desk").replace("@AGENT@", "REFUND_DESK")
+    assert (NATS / "agents" / "refund-desk.conf").read_text() == made
