@@ -1,6 +1,6 @@
 """Runs every benchmark and prints its figures, each beside its target and its limit or peer of the same run.
 
-`python benchmarks/run.py [--quick] [--json] [--write docs/performance.md] [NAME …]`; a NAME is a module without `bench_`.
+`python benchmarks/run.py [--quick] [--json] [--write FILE] [NAME …]`; a NAME is a module without `bench_`.
 """
 
 import argparse
