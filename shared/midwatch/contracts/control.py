@@ -118,7 +118,7 @@ def decode_record(data: bytes) -> SwitchRecord | None:
     """The record in a switch value, or None where it cannot be read (which is not running)."""
     try:
         return msgspec.json.decode(data, type=SwitchRecord)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -126,7 +126,7 @@ def decode_map(data: bytes) -> SwitchMap | None:
     """The map in a `tools.` or `runs.` value, or None where it cannot be read (which halts all of it)."""
     try:
         return msgspec.json.decode(data, type=dict[str, SwitchRecord])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
