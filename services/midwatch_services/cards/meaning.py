@@ -1,0 +1,62 @@
+"""A card's meaning: every default filled in, independent of how the file is written; its hash and its words."""
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+
+from midwatch.contracts.control import BudgetRule, Card, LoopRule, ReviewRule, SwitchRule, ToolRule
+
+from .model import CardFile
+from .values import in_words, percent
+
+_NOT_MEANING = ("hash", "applied_by", "applied_at")
+
+
+def to_card(model: CardFile) -> Card:
+    """The card as the bucket holds it, with the hash of its meaning."""
+    card = Card(
+        agent=model.agent,
+        owner=model.owner,
+        purpose=model.purpose,
+        can=model.can,
+        cannot=model.cannot,
+        escalate_when=model.escalate_when,
+        tools={name: ToolRule(kind=tool.kind) for name, tool in sorted(model.tools.items())},
+        fallback=model.fallback,
+        budget=BudgetRule(run=model.budget.run, ticket=model.budget.ticket),
+        loops=LoopRule(alert_at=model.loops.alert_at, halt_at=model.loops.halt_at),
+        review=ReviewRule(rate=model.review.rate),
+        switch=SwitchRule(lease=model.switch.lease, lost_control=model.switch.lost_control),
+    )
+    return msgspec.structs.replace(card, hash=meaning_hash(card))
+
+
+def meaning(card: Card) -> dict[str, Any]:
+    """What the card says, defaults included, in the names of the wire."""
+    return {name: _plain(value) for name, value in msgspec.structs.asdict(card).items() if name not in _NOT_MEANING}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(part) for name, part in msgspec.structs.asdict(value).items()}
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return value
+
+
+def meaning_hash(card: Card) -> str:
+    """SHA-256 of the meaning as JSON with sorted keys, in hex."""
+    text = json.dumps(meaning(card), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_words(card: Card) -> dict[str, Any]:
+    """What the card says, as a person writes it in YAML: `$1`, `20%`, `5s`."""
+    said = meaning(card)
+    said["tools"] = {name: rule["kind"] for name, rule in said["tools"].items()}
+    said["budget"] = {name: f"${amount}" for name, amount in said["budget"].items()}
+    said["review"] = {"rate": percent(card.review.rate)}
+    said["switch"] = {"lease": in_words(card.switch.lease), "lost_control": card.switch.lost_control}
+    return said

@@ -1,0 +1,203 @@
+"""What a card may hold: the sections that this release obeys, and no other."""
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from midwatch.contracts import control
+from midwatch.contracts.subjects import AGENT_PATTERN, is_agent_name
+
+from . import values
+
+WORD_LIMIT = 200
+LEASE_LEAST = 2.0  # seconds; the switch is read once a second
+_TEXT_LIMIT = 2000
+_TOOL = r"^[^\s]{1,128}$"
+_FALLBACK = r"^(human|agent:[a-z0-9][a-z0-9_-]{0,62})$"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        raise ValueError('reads as `key: value`, not as a sentence: put it in "quotes"')
+    if value is None:
+        raise ValueError("is empty")
+    if not isinstance(value, str):
+        raise ValueError('must be text: put it in "quotes"')
+    text = " ".join(value.split())
+    if not text:
+        raise ValueError("is empty")
+    if len(text) > _TEXT_LIMIT:
+        raise ValueError(f"has {len(text)} characters: at most {_TEXT_LIMIT}")
+    if not text.isprintable():
+        raise ValueError("holds control characters: leave them out")
+    return text
+
+
+def _sentence(value: Any) -> str:
+    if isinstance(value, dict) and value.keys() & {"say", "when"}:
+        raise ValueError(
+            "holds `{say, when}`, which is not enforced by this release, so it is not accepted: "
+            "write the sentence alone"
+        )
+    return _text(value)
+
+
+def _agent(value: str) -> str:
+    if not is_agent_name(value):
+        raise ValueError("must be lower-case letters, digits, `-` and `_`, at most 63, no dots")
+    return value
+
+
+def _tool(value: str) -> str:
+    if not re.match(_TOOL, value) or not value.isprintable():
+        raise ValueError("is no tool's name: at most 128 characters, no spaces")
+    return value
+
+
+def _fallback(value: str) -> str:
+    if not re.match(_FALLBACK, value):
+        raise ValueError("must be `human` or `agent:<name>`")
+    return value
+
+
+def _lease(value: float) -> float:
+    if value < LEASE_LEAST:
+        raise ValueError(f"must be at least {LEASE_LEAST:g}s: the switch is read once a second")
+    return value
+
+
+def _by_kind(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _text_schema(description: str, **more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "minLength": 1, "description": description, **more})
+
+
+Text = Annotated[str, BeforeValidator(_text), _text_schema("Plain text")]
+Sentence = Annotated[str, BeforeValidator(_sentence), _text_schema("One plain sentence")]
+AgentName = Annotated[
+    str, BeforeValidator(_text), AfterValidator(_agent), _text_schema("The agent's name", pattern=AGENT_PATTERN)
+]
+ToolName = Annotated[str, BeforeValidator(_text), AfterValidator(_tool), _text_schema("A tool's name", pattern=_TOOL)]
+Fallback = Annotated[
+    str,
+    BeforeValidator(_text),
+    AfterValidator(_fallback),
+    _text_schema("Who takes over: `human` or `agent:<name>`", pattern=_FALLBACK),
+]
+Money = Annotated[
+    str,
+    BeforeValidator(values.money),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": values.MONEY}],
+         "description": "US dollars, such as $1 or 0.50"}
+    ),
+]  # fmt: skip
+Share = Annotated[
+    float,
+    BeforeValidator(values.share),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+                   {"type": "string", "pattern": values.SHARE}],
+         "description": "A share, such as 20% or 0.2"}
+    ),
+]  # fmt: skip
+Lease = Annotated[
+    float,
+    BeforeValidator(values.seconds),
+    AfterValidator(_lease),
+    WithJsonSchema({"type": "string", "pattern": values.TIME, "description": "A time of 2s or more, such as 5s or 1m"}),
+]
+Steps = Annotated[StrictInt, Field(ge=2)]
+
+
+class Section(BaseModel):
+    """A part of the card. `later`: keys of the full card that a later release enforces."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    later: ClassVar[frozenset[str]] = frozenset()
+
+
+class Tool(Section):
+    """What a tool does to the world: `read` changes nothing, `write` does, `other` is undecided."""
+
+    later = frozenset({"when", "approve_when", "undo", "limits"})
+    kind: Literal["read", "write", "other"]
+
+
+class Budget(Section):
+    """What one run, and all runs of one ticket, may cost before the run is halted."""
+
+    later = frozenset({"hour", "day", "at_limit"})
+    run: Money = control.BudgetRule().run
+    ticket: Money = control.BudgetRule().ticket
+
+
+class Loops(Section):
+    """Length of a streak of tool calls without new state: alert there, halt there."""
+
+    alert_at: Steps = control.LoopRule().alert_at
+    halt_at: Steps = control.LoopRule().halt_at
+
+    @model_validator(mode="after")
+    def _alert_first(self) -> "Loops":
+        if self.alert_at >= self.halt_at:
+            raise ValueError(
+                f"must alert before they halt: alert_at ({self.alert_at}) is not below halt_at ({self.halt_at})"
+            )
+        return self
+
+
+class Review(Section):
+    """The share of runs that is drawn for people to read."""
+
+    later = frozenset({"days", "taper", "fail_limit", "minutes_a_day", "second_review"})
+    rate: Share = control.ReviewRule().rate
+
+
+class Switch(Section):
+    """How long an instance may act on its last good reading of the switch, and what it does after that."""
+
+    later = frozenset({"drill"})
+    lease: Lease = control.SwitchRule().lease
+    lost_control: Literal["fall_back", "carry_on"] = control.SwitchRule().lost_control
+
+
+class CardFile(Section):
+    """The scope card of one agent: what it is for, what it may do, and where it stops."""
+
+    later = frozenset({"log", "alerts", "rollout"})
+    agent: AgentName = Field(description="The agent's name")
+    owner: Text = Field(description="Who answers for it")
+    purpose: Text = Field(description="What it is for, in a sentence")
+    can: list[Sentence] = Field(min_length=1, description="What it may do")
+    cannot: list[Sentence] = Field(default=[], description="What it must never do")
+    escalate_when: list[Sentence] = Field(default=[], description="When it must hand over to a person")
+    tools: dict[ToolName, Annotated[Tool, BeforeValidator(_by_kind)]] = Field(
+        default={}, description="The tools that it calls, each with its kind"
+    )
+    fallback: Fallback = "human"
+    budget: Budget = Budget()
+    loops: Loops = Loops()
+    review: Review = Review()
+    switch: Switch = Switch()
+
+    @field_validator("fallback")
+    @classmethod
+    def _falls_back_to_another(cls, value: str, info: ValidationInfo) -> str:
+        if value == f"agent:{info.data.get('agent')}":
+            raise ValueError("is the agent itself: write `human` or another agent")
+        return value
