@@ -2,11 +2,7 @@
 
 import os
 import secrets
-import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,6 +14,7 @@ from nats.js import JetStreamContext
 
 sys.path.insert(0, str(Path(__file__).parent))  # `from helpers import eventually`
 
+import postgres
 from midwatch.runtime import topology
 from midwatch.runtime.nats_server import NatsServer, start_nats
 from midwatch.runtime.settings import Settings
@@ -79,56 +76,13 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_cluster() -> Iterator[str]:
     """Address of a PostgreSQL of this test session, without a database's name."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
-    if not found:
-        pytest.skip("no PostgreSQL under /usr/lib/postgresql: install the package postgresql")
-    folder, bin_ = tmp_path_factory.mktemp("postgres"), found[-1].parent
-    user: list[str | Path] = []
-    if os.name == "posix" and os.geteuid() == 0:  # initdb refuses to run as root
-        folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/midwatch-postgres-XXXXXX"], text=True).strip())
-        shutil.chown(folder, "postgres")
-        user = ["runuser", "-u", "postgres", "--"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    create: list[str | Path] = [
-        bin_ / "initdb",
-        "-D",
-        folder / "data",
-        "-U",
-        "midwatch",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--no-sync",
-    ]
-    subprocess.run([*user, *create], check=True, capture_output=True, cwd="/")
-    serve: list[str | Path] = [bin_ / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", ""]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*user, *serve], stdout=log, stderr=log, cwd="/")
     try:
-        yield _answering(f"postgresql://midwatch@127.0.0.1:{port}", folder / "log")
-    finally:
-        subprocess.run(
-            [*user, bin_ / "pg_ctl", "-D", folder / "data", "-m", "fast", "stop"], cwd="/", capture_output=True
-        )
-        process.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _answering(url: str, log: Path) -> str:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            psycopg.connect(f"{url}/postgres").close()
-            return url
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:
-                raise AssertionError(log.read_text()) from None
-            time.sleep(0.05)
+        with postgres.cluster() as url:
+            yield url
+    except postgres.NotInstalled as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
