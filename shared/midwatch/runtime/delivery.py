@@ -20,7 +20,7 @@ from midwatch.contracts import codec
 from midwatch.contracts.codec import Refused, RunEvent
 from midwatch.errors import Permanent, Temporary
 
-from . import faults, telemetry
+from . import faults
 from .dead_letters import bury
 from .outbox import Outbox
 
@@ -61,6 +61,17 @@ class _Refusal:
         return self.received.reply
 
 
+@dataclass(slots=True)
+class Counts:
+    """What became of the messages since the reader began."""
+
+    handled: int = 0
+    redelivered: int = 0  # were given a second time
+    retried: int = 0  # were sent back, to be delivered again
+    refused: int = 0  # broke the contract: dead-lettered
+    failed: int = 0  # were given up after the last attempt: dead-lettered
+
+
 class RunReader(Generic[E]):
     """Reads one durable pull consumer with explicit acknowledgement until it is cancelled.
 
@@ -97,15 +108,9 @@ class RunReader(Generic[E]):
         self._ack_wait = 30.0
         self._failures: dict[int, int] = {}  # by stream sequence
         self._undelivered = 0  # messages of the stream, as of the last delivery
-        labels = (service, consumer)
-        self._handled, self._retried = telemetry.HANDLED.labels(*labels), telemetry.RETRIED.labels(*labels)
-        self._seconds, self._lag = telemetry.BATCH_SECONDS.labels(*labels), telemetry.LAG.labels(*labels)
+        self.counts = Counts()
+        self.pending = 0  # messages of the stream that are not handled yet, as of the last delivery
         self.error: str | None = None  # why nothing can be read, in one line
-
-    @property
-    def lag(self) -> int:
-        """Messages of the stream that are not handled yet, as of the last delivery."""
-        return self._undelivered + len(self._waiting) + len(self._working)
 
     async def run(self) -> None:
         """Reads until cancelled. What was delivered and not yet handled goes back to the server at once."""
@@ -121,10 +126,8 @@ class RunReader(Generic[E]):
                     batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
                     self._working = {item.reply: item for item in batch}
                     await self._pull()
-                    began = monotonic()
                     await self._work(batch)
-                    self._seconds.observe(monotonic() - began)
-                    self._lag.set(self.lag)
+                    self.pending = self._undelivered + len(self._waiting)
         except asyncio.CancelledError:
             if self._nc.is_connected:
                 await self._answer([*self._working.values(), *self._waiting], b"-NAK")
@@ -181,6 +184,9 @@ class RunReader(Generic[E]):
         self._credit = max(0, self._credit - 1)
         self.error = None
         received, self._undelivered = _receive(message, reply)
+        self.pending = self._undelivered + len(self._waiting) + len(self._working) + 1
+        if received.delivered > 1:
+            self.counts.redelivered += 1
         try:
             received.event = self._decode(received.subject, received.body)  # type: ignore[assignment]
             self._waiting.append(received)  # type: ignore[arg-type]
@@ -239,8 +245,7 @@ class RunReader(Generic[E]):
         """Handles and answers the batch. False where the service cannot work at the moment."""
         faults.reach("delivery.received")
         try:
-            with telemetry.spans_for(batch, self._service):
-                await self._handle(batch)
+            await self._handle(batch)
             faults.reach("delivery.handled")
             if self._outbox is not None:
                 await self._outbox.drain()
@@ -259,7 +264,7 @@ class RunReader(Generic[E]):
         for received in batch if self._failures else ():
             self._failures.pop(received.stream_seq, None)
         await self._settle(batch, b"")
-        self._handled.inc(len(batch))
+        self.counts.handled += len(batch)
         faults.reach("delivery.acked")
         return True
 
@@ -279,12 +284,14 @@ class RunReader(Generic[E]):
             await self._send_back([received], min(LONGEST_DELAY, 0.25 * 2**failures))
             return
         reason = error.reason if isinstance(error, Permanent) else "failed"
-        await self._bury(received, reason, str(error) or repr(error), failures)
+        if await self._bury(received, reason, str(error) or repr(error), failures):
+            self.counts.failed += 1
 
     async def _refuse(self, refusal: _Refusal) -> None:
-        await self._bury(refusal.received, refusal.reason, refusal.error, refusal.received.delivered)
+        if await self._bury(refusal.received, refusal.reason, refusal.error, refusal.received.delivered):
+            self.counts.refused += 1
 
-    async def _bury(self, received: Received[E] | Received[None], reason: str, error: str, attempts: int) -> None:
+    async def _bury(self, received: Received[E] | Received[None], reason: str, error: str, attempts: int) -> bool:
         log.warning("%s: %s is dead-lettered (%s): %s", self._service, received.subject, reason, error)
         stored = int(received.stored_at.timestamp() * 1e6)
         try:
@@ -296,15 +303,15 @@ class RunReader(Generic[E]):
         except Temporary as failure:
             log.warning("%s: %s", self._service, failure)
             await self._send_back([received], failure.delay)
-            return
-        telemetry.DEAD.labels(self._service, reason).inc()
+            return False
         faults.reach("delivery.buried")
         await self._settle([received], b"")
+        return True
 
     # Answering
 
     async def _send_back(self, batch: Sequence[Received[E] | Received[None]], delay: float) -> None:
-        self._retried.inc(len(batch))
+        self.counts.retried += len(batch)
         await self._settle(batch, b'-NAK {"delay": %d}' % int(delay * 1e9) if delay else b"-NAK")
 
     async def _settle(self, batch: Sequence[Received[E] | Received[None]], answer: bytes) -> None:
