@@ -58,24 +58,25 @@ def test_the_example_environment_names_every_password_and_gives_none() -> None:
     assert {f"{name}=" for name in PASSWORDS} <= set(lines)
 
 
-def docker_compose_config(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def docker_compose_config(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     binary = shutil.which("docker-compose")
     if not binary:
         pytest.skip("docker-compose is not installed")
+    no_file = folder / "empty.env"  # else it would read the .env of whoever runs the tests
+    no_file.touch()
+    command = [binary, "--env-file", no_file, "config", "-q"]
     path = {"PATH": os.environ["PATH"], **environment}
-    return subprocess.run(
-        [binary, "--env-file", os.devnull, "config", "-q"], cwd=ROOT, env=path, capture_output=True, text=True
-    )
+    return subprocess.run(command, cwd=ROOT, env=path, capture_output=True, text=True)
 
 
-def test_compose_accepts_the_file_once_the_passwords_are_set() -> None:
-    done = docker_compose_config(dict.fromkeys(PASSWORDS, "p1"))
+def test_compose_accepts_the_file_once_the_passwords_are_set(tmp_path: Path) -> None:
+    done = docker_compose_config(tmp_path, dict.fromkeys(PASSWORDS, "p1"))
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("missing", PASSWORDS)
-def test_compose_refuses_to_start_without_a_password_and_says_where_to_set_it(missing: str) -> None:
-    done = docker_compose_config({name: "p1" for name in PASSWORDS if name != missing})
+def test_compose_refuses_to_start_without_a_password_and_says_where_to_set_it(missing: str, tmp_path: Path) -> None:
+    done = docker_compose_config(tmp_path, {name: "p1" for name in PASSWORDS if name != missing})
     assert done.returncode != 0
     assert "set a password in .env, see deploy/env.example" in done.stderr
 

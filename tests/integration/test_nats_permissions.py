@@ -1,0 +1,234 @@
+"""The server configuration that we ship, in a real server: each role can do its own work and nothing else."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from helpers import eventually
+from midwatch.contracts import subjects
+from midwatch.runtime import topology
+from midwatch.runtime.nats_server import find_binary
+from midwatch.runtime.settings import Settings
+
+CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "nats" / "nats.conf"
+ROLES = {
+    "admin": "ADMIN",
+    "operator": "OPERATOR",
+    "services": "SERVICES",
+    "reviewer": "REVIEWER",
+    "refund-desk": "AGENT",
+}
+AGENT = "refund-desk"
+Connect = Callable[..., AbstractAsyncContextManager["Role"]]
+
+
+class Role:
+    """A connection of one role, which keeps what the server denied it."""
+
+    def __init__(self) -> None:
+        self.nc: Client
+        self.denied: list[str] = []
+
+    async def keep(self, error: Exception) -> None:
+        self.denied.append(str(error).lower())
+
+    async def may_publish(self, subject: str) -> bool:
+        """Whether the server took a message of this role on `subject`."""
+        await self.nc.publish(subject, b"{}")
+        return await self._granted(subject)
+
+    async def may_subscribe(self, subject: str) -> bool:
+        """Whether the server took a subscription of this role to `subject`."""
+        await self.nc.subscribe(subject)
+        return await self._granted(subject)
+
+    async def _granted(self, subject: str) -> bool:
+        # The server answers in order; a first ping may go out ahead of what is still to be sent, a second cannot.
+        await self.nc.flush()
+        await self.nc.flush()
+        refused = [line for line in self.denied if f'"{subject.lower()}"' in line]
+        self.denied.clear()
+        return not refused
+
+    async def request(self, subject: str, body: bytes = b"") -> bytes:
+        return (await self.nc.request(subject, body, timeout=2)).data
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[str]:
+    """Host and port of a server with the shipped configuration; only its addresses and its folder are the test's."""
+    passwords = {f"MIDWATCH_{role}_PASSWORD": f"pw-{role.lower()}" for role in ROLES.values()}
+    ports = tmp_path / "ports"
+    ports.mkdir()
+    command = [find_binary(), "-c", CONFIG, "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-sd", tmp_path / "store"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--ports_file_dir", ports], env={**os.environ, **passwords}, stdout=log, stderr=log
+        )
+    try:
+        yield await eventually(lambda: address_in(ports))
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def address_in(ports: Path) -> str | None:
+    for file in ports.iterdir():
+        if text := file.read_text():
+            return str(json.loads(text)["nats"][0]).removeprefix("nats://")
+    return None
+
+
+@pytest.fixture
+async def connect(server: str) -> Connect:
+    @asynccontextmanager
+    async def connect(user: str) -> AsyncIterator[Role]:
+        role = Role()
+        url = f"nats://{user}:pw-{ROLES[user].lower()}@{server}"
+        role.nc = await nats.connect(url, error_cb=role.keep, inbox_prefix=f"_INBOX.{user}", allow_reconnect=False)
+        try:
+            yield role
+        finally:
+            await role.nc.close()
+
+    return connect
+
+
+@pytest.fixture
+async def declared(connect: Connect) -> None:
+    """Every stream, consumer and bucket, made by the admin; the agent's keys written by the operator."""
+    async with connect("admin") as admin:
+        await topology.apply(admin.nc.jetstream(), Settings())
+    async with connect("operator") as operator:
+        js = operator.nc.jetstream()
+        for bucket, key in KEYS:
+            await js.publish(subjects.key_subject(bucket, key), b"{}")
+
+
+KEYS = [(subjects.SWITCH, key) for key in subjects.switch_keys(AGENT)] + [
+    (subjects.AGENTS, AGENT),
+    (subjects.ROUTES, AGENT),
+]
+
+
+@pytest.mark.usefixtures("declared")
+async def test_an_agent_publishes_its_own_run_events_and_its_presence(connect: Connect) -> None:
+    async with connect(AGENT) as agent:
+        js = agent.nc.jetstream()
+        for event in subjects.RUN_EVENTS:
+            assert (await js.publish(subjects.run(AGENT, event), b"{}")).stream == subjects.RUNS
+        assert (await js.publish(subjects.presence(AGENT, "pod-1"), b"{}")).stream == subjects.PRESENCE
+
+
+@pytest.mark.usefixtures("declared")
+async def test_an_agent_reads_its_own_keys_by_direct_get(connect: Connect) -> None:
+    async with connect(AGENT) as agent:
+        for bucket, key in KEYS:
+            assert await agent.request(subjects.direct_get(bucket, key)) == b"{}"
+
+
+async def test_an_agent_hears_the_nudges_of_its_own_keys(connect: Connect) -> None:
+    async with connect(AGENT) as agent:
+        for key in subjects.switch_keys(AGENT):
+            assert await agent.may_subscribe(subjects.control(key))
+        assert await agent.may_subscribe(subjects.control_card(AGENT))
+        assert await agent.may_subscribe(subjects.control_route(AGENT))
+
+
+NOT_TO_PUBLISH = [
+    *(subjects.key_subject(subjects.SWITCH, key) for key in subjects.switch_keys(AGENT)),
+    subjects.key_subject(subjects.AGENTS, AGENT),
+    subjects.key_subject(subjects.ROUTES, AGENT),
+    subjects.run("other", "finished"),
+    subjects.presence("other", "pod-1"),
+    subjects.alert(AGENT, "raised"),
+    subjects.switch(AGENT, "contained"),
+    subjects.review(AGENT, "judged"),
+    subjects.dead("logger"),
+    subjects.control(subjects.FLEET_KEY),
+    subjects.direct_get(subjects.SWITCH, "agent.other"),
+    subjects.direct_get(subjects.AGENTS, "other"),
+    "$JS.API.DIRECT.GET.KV_MIDWATCH_SWITCH",
+    "$JS.API.STREAM.INFO.MIDWATCH_RUNS",
+    "$JS.API.STREAM.MSG.GET.KV_MIDWATCH_SWITCH",
+    "$JS.API.STREAM.PURGE.MIDWATCH_RUNS",
+    "$JS.API.CONSUMER.CREATE.MIDWATCH_RUNS",
+    "$JS.API.CONSUMER.INFO.MIDWATCH_RUNS.logger",
+    "$JS.API.CONSUMER.MSG.NEXT.MIDWATCH_RUNS.logger",
+    "$JS.API.CONSUMER.DELETE.MIDWATCH_RUNS.logger",
+    "_INBOX.operator.x",
+]
+NOT_TO_HEAR = [
+    "midwatch.run.>",
+    "midwatch.presence.>",
+    "midwatch.control.>",
+    subjects.control(subjects.agent_key("other")),
+    "_INBOX.>",
+    "_INBOX.operator.>",
+    "$KV.>",
+    ">",
+]
+
+
+async def test_an_agent_publishes_nothing_else(connect: Connect) -> None:
+    async with connect(AGENT) as agent:
+        assert [subject for subject in NOT_TO_PUBLISH if await agent.may_publish(subject)] == []
+
+
+async def test_an_agent_hears_nothing_of_others(connect: Connect) -> None:
+    async with connect(AGENT) as agent:
+        assert [subject for subject in NOT_TO_HEAR if await agent.may_subscribe(subject)] == []
+
+
+@pytest.mark.usefixtures("declared")
+async def test_the_operator_halts_and_takes_on_an_alert_but_says_nothing_in_an_agents_name(connect: Connect) -> None:
+    async with connect("operator") as operator:
+        js = operator.nc.jetstream()
+        await js.publish(subjects.key_subject(subjects.SWITCH, subjects.FLEET_KEY), b"{}")
+        await js.publish(subjects.alert(AGENT, "acknowledged"), b"{}")
+        assert (await js.stream_info(subjects.RUNS)).config.name == subjects.RUNS
+        assert not await operator.may_publish(subjects.run(AGENT, "finished"))
+        assert not await operator.may_publish(subjects.alert(AGENT, "raised"))
+        assert not await operator.may_publish(f"$JS.API.STREAM.DELETE.{subjects.RUNS}")
+
+
+@pytest.mark.usefixtures("declared")
+async def test_the_services_read_their_consumers_and_forge_no_run(connect: Connect) -> None:
+    async with connect(AGENT) as agent:
+        await agent.nc.jetstream().publish(subjects.run(AGENT, "started"), b"{}")
+    async with connect("services") as services:
+        js = services.nc.jetstream()
+        reader = await js.pull_subscribe_bind(subjects.LOGGER, stream=subjects.RUNS)
+        (message,) = await reader.fetch(1, timeout=2)
+        await message.ack_sync()
+        await js.publish(subjects.alert(AGENT, "raised"), b"{}")
+        await js.publish(subjects.key_subject(subjects.SWITCH, subjects.runs_key(AGENT)), b"{}")
+        assert not await services.may_publish(subjects.run(AGENT, "finished"))
+        assert not await services.may_publish(f"$JS.API.STREAM.UPDATE.{subjects.RUNS}")
+        assert not await services.may_publish(f"$JS.API.CONSUMER.DELETE.{subjects.RUNS}.{subjects.LOGGER}")
+
+
+async def test_a_reviewer_judges_and_does_nothing_else(connect: Connect) -> None:
+    async with connect("reviewer") as reviewer:
+        assert await reviewer.may_publish(subjects.review(AGENT, "judged"))
+        assert not await reviewer.may_publish(subjects.review(AGENT, "sampled"))
+        assert not await reviewer.may_publish(subjects.key_subject(subjects.SWITCH, subjects.FLEET_KEY))
+
+
+@pytest.mark.parametrize("claim", [{}, {"user": "operator", "pass": "wrong"}])
+async def test_no_one_is_let_in_without_a_password(server: str, claim: dict[str, str]) -> None:
+    host, port = server.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    assert json.loads((await reader.readline()).removeprefix(b"INFO "))["auth_required"]
+    writer.write(b"CONNECT " + json.dumps({**claim, "verbose": False}).encode() + b"\r\nPING\r\n")
+    assert await reader.readline() == b"-ERR 'Authorization Violation'\r\n"
+    writer.close()
+    await writer.wait_closed()
