@@ -185,20 +185,35 @@ def execute_many(raw: Any, head: str, tail: str, columns: Sequence[str], rows: S
 def _insert_postgres(
     raw: Any, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], key: Sequence[str]
 ) -> list[tuple[Any, ...]]:
-    names, staging = ", ".join(columns), f"new_{table}"
     with raw.cursor() as cursor:
-        cursor.execute(
-            f"CREATE TEMP TABLE IF NOT EXISTS {staging} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
-        )
-        cursor.execute(f"DELETE FROM {staging}")  # noqa: S608
-        with cursor.copy(f"COPY {staging} ({names}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
-        cursor.execute(
-            f"INSERT INTO {table} ({names}) SELECT {names} FROM {staging} "  # noqa: S608
-            f"ON CONFLICT DO NOTHING RETURNING {', '.join(key)}"
-        )
+        select = _stage(cursor, table, columns, rows)
+        cursor.execute(f"{select} ON CONFLICT DO NOTHING RETURNING {', '.join(key)}")
         return list(cursor.fetchall())
+
+
+def upsert(
+    conn: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], key: Sequence[str]
+) -> None:
+    """Inserts the rows, or puts them in the place of those with the same `key`; no key may stand in two of them."""
+    others = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+    tail = f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {others}"
+    raw: Any = conn.connection.driver_connection
+    if conn.dialect.name == "sqlite":
+        execute_many(raw, f"INSERT INTO {table} ({', '.join(columns)})", tail, columns, rows)
+        return
+    with raw.cursor() as cursor:
+        cursor.execute(f"{_stage(cursor, table, columns, rows)} {tail}")
+
+
+def _stage(cursor: Any, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """PostgreSQL: copies the rows beside the table and returns the statement that inserts them, without its end."""
+    names, staging = ", ".join(columns), f"new_{table}"
+    cursor.execute(f"CREATE TEMP TABLE IF NOT EXISTS {staging} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS")
+    cursor.execute(f"DELETE FROM {staging}")  # noqa: S608
+    with cursor.copy(f"COPY {staging} ({names}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+    return f"INSERT INTO {table} ({names}) SELECT {names} FROM {staging}"  # noqa: S608
 
 
 def migrate(url: str, service: str) -> None:

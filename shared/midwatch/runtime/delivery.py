@@ -20,7 +20,7 @@ from midwatch.contracts import codec
 from midwatch.contracts.codec import Refused, RunEvent
 from midwatch.errors import Permanent, Temporary
 
-from . import faults
+from . import faults, telemetry
 from .dead_letters import bury
 from .outbox import Outbox
 
@@ -61,17 +61,6 @@ class _Refusal:
         return self.received.reply
 
 
-@dataclass(slots=True)
-class Counts:
-    """What became of the messages since the reader began."""
-
-    handled: int = 0
-    redelivered: int = 0  # were given a second time
-    retried: int = 0  # were sent back, to be delivered again
-    refused: int = 0  # broke the contract: dead-lettered
-    failed: int = 0  # were given up after the last attempt: dead-lettered
-
-
 class RunReader(Generic[E]):
     """Reads one durable pull consumer with explicit acknowledgement until it is cancelled.
 
@@ -104,12 +93,12 @@ class RunReader(Generic[E]):
         self._working: dict[str, Received[E] | _Refusal] = {}  # by reply subject; not yet answered
         self._arrived = asyncio.Event()
         self._heard = monotonic()
-        self._touched = monotonic()  # when the server last heard that what we hold is alive
         self._ack_wait = 30.0
         self._failures: dict[int, int] = {}  # by stream sequence
         self._undelivered = 0  # messages of the stream, as of the last delivery
-        self.counts = Counts()
-        self.pending = 0  # messages of the stream that are not handled yet, as of the last delivery
+        labels = (service, consumer)
+        self._handled, self._retried = telemetry.HANDLED.labels(*labels), telemetry.RETRIED.labels(*labels)
+        self._seconds, self._lag = telemetry.BATCH_SECONDS.labels(*labels), telemetry.LAG.labels(*labels)
         self.error: str | None = None  # why nothing can be read, in one line
 
     async def run(self) -> None:
@@ -126,8 +115,9 @@ class RunReader(Generic[E]):
                     batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
                     self._working = {item.reply: item for item in batch}
                     await self._pull()
-                    await self._work(batch)
-                    self.pending = self._undelivered + len(self._waiting)
+                    with self._seconds.time():
+                        await self._work(batch)
+                    self._lag.set(self._undelivered + len(self._waiting))
         except asyncio.CancelledError:
             if self._nc.is_connected:
                 await self._answer([*self._working.values(), *self._waiting], b"-NAK")
@@ -184,9 +174,6 @@ class RunReader(Generic[E]):
         self._credit = max(0, self._credit - 1)
         self.error = None
         received, self._undelivered = _receive(message, reply)
-        self.pending = self._undelivered + len(self._waiting) + len(self._working) + 1
-        if received.delivered > 1:
-            self.counts.redelivered += 1
         try:
             received.event = self._decode(received.subject, received.body)  # type: ignore[assignment]
             self._waiting.append(received)  # type: ignore[arg-type]
@@ -194,8 +181,6 @@ class RunReader(Generic[E]):
             self._waiting.append(_Refusal(received, refused.reason, str(refused)))
         except Exception as error:  # a body that breaks the decoder itself, for instance nested too deep
             self._waiting.append(_Refusal(received, "malformed", f"the body cannot be read: {error!r}"))
-        if len(self._waiting) == 1:
-            self._touched = self._heard
         self._arrived.set()
 
     async def _on_status(self, message: Msg) -> None:
@@ -208,6 +193,7 @@ class RunReader(Generic[E]):
         unsent = headers.get("Nats-Pending-Messages")
         self._credit = max(0, self._credit - int(unsent)) if unsent else 0
         if status in ("404", "408") or unsent:
+            self.error = None
             await self._pull()
             return
         if status == "503" or "Deleted" in description:
@@ -217,7 +203,7 @@ class RunReader(Generic[E]):
 
     async def _tick(self) -> None:
         reconnects = self._nc.stats["reconnects"]
-        complained = 0.0
+        complained, kept_alive = 0.0, monotonic()
         while True:
             await asyncio.sleep(TICK)
             now = monotonic()
@@ -227,9 +213,9 @@ class RunReader(Generic[E]):
             if self._credit == 0 and self._nc.is_connected and (self.error is None or now - complained > 1):
                 complained = now
                 await self._pull()
-            held = [*self._working.values(), *self._waiting]
-            if held and now - self._touched > self._ack_wait / 3 and self._nc.is_connected:
-                await self._answer(held, b"+WPI")
+            if now - kept_alive > self._ack_wait / 3 and self._nc.is_connected:
+                kept_alive = now
+                await self._answer([*self._working.values(), *self._waiting], b"+WPI")
 
     # Handling
 
@@ -245,15 +231,17 @@ class RunReader(Generic[E]):
         """Handles and answers the batch. False where the service cannot work at the moment."""
         faults.reach("delivery.received")
         try:
-            await self._handle(batch)
+            with telemetry.spans_for(batch, self._service):
+                await self._handle(batch)
             faults.reach("delivery.handled")
             if self._outbox is not None:
                 await self._outbox.drain()
                 faults.reach("delivery.drained")
-        except Temporary as error:
-            log.warning("%s: %s; trying again in %g s", self._service, error, error.delay)
-            await self._send_back(batch, error.delay)
-            await asyncio.sleep(error.delay)
+        except (Temporary, NatsError, TimeoutError) as error:
+            delay = error.delay if isinstance(error, Temporary) else 1.0
+            log.warning("%s: %s; trying again in %g s", self._service, str(error) or repr(error), delay)
+            await self._send_back(batch, delay)
+            await asyncio.sleep(delay)
             return False
         except Exception as error:
             if len(batch) == 1:
@@ -264,7 +252,7 @@ class RunReader(Generic[E]):
         for received in batch if self._failures else ():
             self._failures.pop(received.stream_seq, None)
         await self._settle(batch, b"")
-        self.counts.handled += len(batch)
+        self._handled.inc(len(batch))
         faults.reach("delivery.acked")
         return True
 
@@ -284,14 +272,12 @@ class RunReader(Generic[E]):
             await self._send_back([received], min(LONGEST_DELAY, 0.25 * 2**failures))
             return
         reason = error.reason if isinstance(error, Permanent) else "failed"
-        if await self._bury(received, reason, str(error) or repr(error), failures):
-            self.counts.failed += 1
+        await self._bury(received, reason, str(error) or repr(error), failures)
 
     async def _refuse(self, refusal: _Refusal) -> None:
-        if await self._bury(refusal.received, refusal.reason, refusal.error, refusal.received.delivered):
-            self.counts.refused += 1
+        await self._bury(refusal.received, refusal.reason, refusal.error, refusal.received.delivered)
 
-    async def _bury(self, received: Received[E] | Received[None], reason: str, error: str, attempts: int) -> bool:
+    async def _bury(self, received: Received[E] | Received[None], reason: str, error: str, attempts: int) -> None:
         log.warning("%s: %s is dead-lettered (%s): %s", self._service, received.subject, reason, error)
         stored = int(received.stored_at.timestamp() * 1e6)
         try:
@@ -303,15 +289,15 @@ class RunReader(Generic[E]):
         except Temporary as failure:
             log.warning("%s: %s", self._service, failure)
             await self._send_back([received], failure.delay)
-            return False
+            return
+        telemetry.DEAD.labels(self._service, reason).inc()
         faults.reach("delivery.buried")
         await self._settle([received], b"")
-        return True
 
     # Answering
 
     async def _send_back(self, batch: Sequence[Received[E] | Received[None]], delay: float) -> None:
-        self.counts.retried += len(batch)
+        self._retried.inc(len(batch))
         await self._settle(batch, b'-NAK {"delay": %d}' % int(delay * 1e9) if delay else b"-NAK")
 
     async def _settle(self, batch: Sequence[Received[E] | Received[None]], answer: bytes) -> None:
@@ -322,7 +308,6 @@ class RunReader(Generic[E]):
 
     async def _answer(self, batch: Sequence[Received[E] | Received[None] | _Refusal], answer: bytes) -> None:
         """One answer a message; the client joins them into one write. A lost one costs one more delivery, no more."""
-        self._touched = monotonic()
         with contextlib.suppress(NatsError):
             for item in batch:
                 await self._nc.publish(item.reply, answer)
