@@ -1,0 +1,140 @@
+"""The SDK for threads: the same runs and records, without asyncio in your program.
+
+    with midwatch.blocking.connect() as mw:
+        desk = mw.agent("refund-desk", version="2026-11-22", fallback=to_human)
+        with desk.run(ticket="T-1042", input=question) as run:
+            reply = run.model(client.chat.completions.create, model="gpt-4.1", messages=messages)
+
+A halt comes before the next model or tool call: a thread cannot be interrupted.
+"""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from . import agent as agents
+from .agent import BaseAgent, Fallback, of_ticket, takes_run
+from .client import open_engine
+from .engine import EngineThread
+from .errors import Halted, NotConnected
+from .fields import to_text
+from .record import BaseRun, beside
+from .switch import clock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Run(BaseRun):
+    """A run of an agent: `with desk.run(input=…) as run:`. Its calls may be made from several threads."""
+
+    def __enter__(self) -> Self:
+        if self._switch is not None and (left := self._switch.known_by - clock()) > 0:
+            with contextlib.suppress(TimeoutError):
+                self._switch.known.result(left)
+        self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        halt = self._verdict(error)
+        if halt is None:
+            return False
+        self._stop_moving()
+        handoff = self._take_over(halt)
+        if handoff is not None and self._order.fallback is not None:
+            try:
+                answer = self._order.fallback(handoff)
+                self.result = asyncio.run(_result(answer)) if inspect.isawaitable(answer) else answer
+            except BaseException as failure:
+                self._end("halted", halt=halt, error=to_text(f"the fallback failed: {failure!r}"))
+                raise
+            self._end("fell_back", output=self.result, halt=halt)
+            return True
+        self._end("halted", halt=halt, error=beside(error))
+        if isinstance(error, Halted) and error in self._raised:
+            return False
+        raise self._halted(halt) from error
+
+    def model(self, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T:
+        """Calls `function` and records the model call. Raises Halted instead of calling it when the switch says so."""
+        with self._model_call(function, keywords) as call:
+            return call.came_back(function(*args, **keywords))
+
+    def tool(self, name: str, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T:
+        """Calls `function` and records the call of tool `name`. Raises Halted instead of calling it when the switch
+        says so."""
+        with self._tool_call(name, function, args, keywords) as call:
+            return call.came_back(function(*args, **keywords))
+
+
+class Agent(BaseAgent[Run]):
+    """One agent in this process, in threads."""
+
+    _run_type = Run
+
+    def handles(self, function: Callable[..., T]) -> Callable[..., T]:
+        """Makes `def answer(ticket, run)` a function that takes a ticket and does all of a run, as the asyncio
+        agent's `handles` does."""
+        wants_run = takes_run(function)
+
+        @functools.wraps(function)
+        def handle(ticket: Any, **options: Any) -> Any:
+            with self.run(**(of_ticket(ticket) | options)) as run:
+                answer = function(ticket, run) if wants_run else function(ticket)
+                run.conclude(answer)
+                return answer
+            return run.result
+
+        return handle
+
+
+class Midwatch:
+    """The connection of one process, for threads."""
+
+    def __init__(self, engine: agents.Engine) -> None:
+        self._engine = engine
+
+    @property
+    def instance(self) -> str:
+        """Name of this process in presence and in the source of its events."""
+        return self._engine.instance
+
+    def agent(self, name: str, *, version: str, fallback: Fallback | None = None, obey: bool = True) -> Agent:
+        """Declares an agent, as `midwatch.Midwatch.agent` does. Raises BadAgentName."""
+        if self._engine.closed:
+            raise NotConnected
+        return Agent(self._engine, name, version, fallback, obey)
+
+
+class Connection:
+    """What `connect` gives: `with midwatch.blocking.connect() as mw:`."""
+
+    def __init__(self, url: str | None, home: Path | None, instance: str | None) -> None:
+        self._options = (url, home, instance)
+        self._thread: EngineThread | None = None
+
+    def __enter__(self) -> Midwatch:
+        self._thread = open_engine(*self._options)
+        return Midwatch(self._thread.engine)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._thread.close()
+
+
+def connect(url: str | None = None, *, home: Path | str | None = None, instance: str | None = None) -> Connection:
+    """As `midwatch.connect`, for threads: `with midwatch.blocking.connect() as mw:`."""
+    return Connection(url, Path(home) if home is not None else None, instance)
+
+
+async def _result(answer: Any) -> Any:
+    return await answer

@@ -1,0 +1,103 @@
+"""One call of a model or a tool: timed, and recorded when it came back or failed."""
+
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from . import usage
+from .contracts.runs import ToolKind
+from .errors import Halted
+from .fields import to_text
+
+T = TypeVar("T")
+
+Record = Callable[..., object]  # record(event, at, **fields)
+
+
+class _Call:
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._answer: Any = None
+        self._began = 0.0
+
+    def came_back(self, answer: T) -> T:
+        """Takes note of what the call gave."""
+        self._answer = answer
+        return answer
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._recorded((time.perf_counter() - self._began) * 1000, _described(error) if error else None)
+
+    def _recorded(self, latency_ms: float, error: str | None) -> None:
+        raise NotImplementedError
+
+
+class ModelCall(_Call):
+    """A call of a model."""
+
+    def __init__(self, record: Record, function: Any, keywords: Mapping[str, Any]) -> None:
+        super().__init__(record)
+        self._function = function
+        self._keywords = keywords
+
+    def _recorded(self, latency_ms: float, error: str | None) -> None:
+        fields = usage.read(self._answer, self._keywords, self._function)
+        self._record("model_called", None, **fields, latency_ms=round(latency_ms, 3), error=error)
+
+
+class ToolCall(_Call):
+    """A call of a tool. One that may write `drains`: a halt waits for it, and it counts as under way meanwhile."""
+
+    def __init__(
+        self, record: Record, drain: Callable[[int], None], name: str, kind: ToolKind, function: Any,
+        args: tuple[Any, ...], keywords: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        super().__init__(record)
+        self.name = name
+        self.drains = kind != "read"
+        self._drain = drain
+        self._kind = kind
+        self._arguments = _arguments(function, args, keywords)
+
+    def __enter__(self) -> Self:
+        if self.drains:
+            self._drain(1)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            if self.drains:
+                self._drain(-1)
+
+    def _recorded(self, latency_ms: float, error: str | None) -> None:
+        self._record(
+            "tool_called", None, tool=to_text(self.name), kind=self._kind, arguments=self._arguments,
+            result=self._answer, error=error, latency_ms=round(latency_ms, 3),
+        )  # fmt: skip
+
+
+def _arguments(function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    if not args:
+        return dict(keywords)
+    try:
+        return dict(inspect.signature(function).bind(*args, **keywords).arguments)
+    except (TypeError, ValueError):
+        return {"args": list(args), **keywords}
+
+
+def _described(error: BaseException) -> str:
+    if isinstance(error, Halted):
+        return to_text(error)
+    return to_text(f"{type(error).__name__}: {to_text(error)}".rstrip(": "))

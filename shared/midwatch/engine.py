@@ -1,0 +1,267 @@
+"""The engine of the SDK: one connection, one spool, the switches of this process's agents. Runs in one loop.
+
+`Engine` is used inside a loop; `EngineThread` gives it a thread and a loop of its own, so that a host that blocks its
+loop stays present and obedient.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import re
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from . import locate
+from .contracts.runs import EVENT_LIMIT
+from .flush import Flusher
+from .link import Link, NoAnswer
+from .spool import Record, Spool
+from .switch import LocalSwitch
+
+log = logging.getLogger("midwatch")
+
+CLOSE_WITHIN = 5.0  # seconds for signing off and for what is still to be flushed
+ROOM = 4096  # bytes of a message that its headers may take
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def instance_name(name: str | None = None) -> str:
+    """`name` as one token of a subject, or a name that no other process has."""
+    made = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(3)}"
+    return _UNSAFE.sub("-", made).strip("-")[:100] or secrets.token_hex(6)
+
+
+def spool_folder(home: Path | None = None) -> Path:
+    """Where events wait: `MIDWATCH_SPOOL`, or `spool` in the state folder."""
+    given = os.environ.get("MIDWATCH_SPOOL")
+    return Path(given) if given and home is None else (home or locate.home()) / "spool"
+
+
+class Engine:
+    """Publishes what the spool holds, follows the switch, reports presence. `error` says what is wrong now, if
+    anything: the engine itself goes on for ever."""
+
+    def __init__(self, url: str | None = None, *, home: Path | None = None, instance: str | None = None) -> None:
+        self.url = url or locate.nats_url()
+        self.instance = instance_name(instance)
+        self.folder = spool_folder(home)
+        self.spool = Spool.open(self.folder, self.instance)
+        self.event_limit = EVENT_LIMIT - ROOM
+        self.error: str | None = None
+        self.closed = False
+        self._nc: Client | None = None
+        self._links: dict[str, Link] = {}
+        self._switches: dict[str, LocalSwitch] = {}
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._flusher: Flusher | None = None
+        self._tried = asyncio.Event()  # whether the server is there is known by now
+
+    # For runs and agents, from any thread.
+
+    def follow(self, agent: str, version: str) -> LocalSwitch:
+        """The switch of `agent` in this process, followed from now on."""
+        with self._lock:
+            if agent not in self._switches:
+                self._switches[agent] = LocalSwitch(agent, seen=self.folder / f"seen-{agent}.json")
+            switch = self._switches[agent]
+        self.call_soon(lambda: self._link(switch, version))
+        return switch
+
+    def append(self, subject: str, event_id: str, traceparent: bytes, body: bytes) -> None:
+        """Takes one event for publishing; it is on disk when this returns."""
+        self.spool.append(subject, event_id, traceparent, body)
+
+    def call_soon(self, work: Callable[[], object]) -> None:
+        """Runs `work` in the engine's loop, if that still turns."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(work)
+
+    # In the engine's loop.
+
+    async def start(self) -> None:
+        """Begins; does not wait for the server."""
+        self._loop = asyncio.get_running_loop()
+        self._tasks.append(self._loop.create_task(self._stay_connected()))
+
+    async def close(self, within: float = CLOSE_WITHIN) -> None:
+        """Records runs that are left as abandoned, signs off, flushes within the time given. What remains stays on
+        disk for the next process."""
+        for switch in self._switches.values():
+            for run in switch.live:
+                run.abandon()
+        self.closed = True
+        try:
+            async with asyncio.timeout(within):
+                await asyncio.gather(*(link.close(within=1.0) for link in self._links.values()))
+                await self._drain(within)
+        except TimeoutError:
+            log.warning("midwatch: %d events wait in %s for the next process", self.spool.pending, self.folder)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.spool.close()
+
+    async def request(self, subject: str, body: bytes, within: float) -> Msg:
+        """One request to the server. Raises NoAnswer; nothing is kept for later."""
+        if self._nc is None or not self._nc.is_connected:
+            raise NoAnswer
+        try:
+            return await self._nc.request(subject, body, timeout=within)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise NoAnswer from error
+
+    @property
+    def spooled(self) -> tuple[int, int]:
+        """Events that wait on disk, and events lost."""
+        return self.spool.pending, self.spool.lost
+
+    def _link(self, switch: LocalSwitch, version: str) -> None:
+        link = self._links.get(switch.agent)
+        if link is not None:
+            link.version = version
+            return
+        if self.closed:
+            return
+        link = self._links[switch.agent] = Link(self, switch.agent, version, switch)
+        link.start()
+        if self._nc is not None and self._loop is not None:
+            self._tasks.append(self._loop.create_task(link.subscribe(self._nc)))
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                await self._one_connection()
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                self._warn(error)
+            except Exception:
+                log.exception("midwatch: the connection to %s failed, trying again", self._where)
+            await asyncio.sleep(1.0)
+
+    async def _one_connection(self) -> None:
+        """Lives as long as one client does: through any number of reconnections, until the server throws it out."""
+        over = asyncio.Event()
+        client = Client()
+
+        async def back() -> None:
+            self._connected(client)
+            for link in self._links.values():
+                link.wake()
+
+        async def ended() -> None:
+            over.set()
+
+        async def wrong(error: Exception) -> None:
+            self._warn(error)
+
+        flushing: list[asyncio.Task[None]] = []
+        try:
+            await client.connect(
+                self.url.split(","), name=f"midwatch {self.instance}", max_reconnect_attempts=-1, ping_interval=2,
+                reconnect_time_wait=0.5,  # type: ignore[arg-type]
+                connect_timeout=2, reconnected_cb=back, closed_cb=ended, error_cb=wrong,
+            )  # fmt: skip
+            self._connected(client)
+            self._nc = client  # from now on a new link subscribes by itself
+            for link in list(self._links.values()):
+                await link.subscribe(client)
+            self._flusher = Flusher(client, self.spool, on_refused=_put_aside)
+            flushing.append(asyncio.create_task(self._flusher.run()))
+            self._tried.set()
+            await over.wait()
+        finally:
+            self._nc = self._flusher = None
+            for task in flushing:
+                task.cancel()
+            await asyncio.gather(*flushing, return_exceptions=True)
+            with contextlib.suppress(Exception):  # whatever state it is in, it is given up
+                await client.close()
+
+    def _connected(self, client: Client) -> None:
+        self.error = None
+        self.event_limit = min(EVENT_LIMIT, client.max_payload) - ROOM
+
+    async def _drain(self, within: float) -> None:
+        # Where the server refused us there is nothing to wait for; a connection in the making is worth it.
+        if self.spool.pending:
+            await self._tried.wait()
+        if self._flusher is not None and self._nc is not None and self._nc.is_connected:
+            await self._flusher.drain(within)
+
+    @property
+    def _where(self) -> str:
+        return re.sub(r"//[^/@]*@", "//", self.url)  # an address may hold a password
+
+    def _warn(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        self._tried.set()
+        if text != self.error:
+            self.error = text
+            log.warning("midwatch: NATS at %s: %s", self._where, text)
+
+
+def _put_aside(record: Record, reason: str) -> None:
+    log.warning("midwatch: event %s on %s was put aside: %s", record.id, record.subject, reason)
+
+
+class EngineThread:
+    """An engine in a thread and loop of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.over: Future[None] = Future()
+        self._started: Future[None] = Future()
+        self._stop: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Starts the thread; returns when the engine's loop turns."""
+        threading.Thread(target=self._main, name="midwatch", daemon=True).start()
+        self._started.result()
+        atexit.register(self.close)
+
+    def stop(self) -> "Future[None]":
+        """Asks the engine to close; the answer is done when it has."""
+        self._stop()
+        atexit.unregister(self.close)
+        return self.over
+
+    def close(self) -> None:
+        """Closes the engine and waits for it."""
+        with contextlib.suppress(TimeoutError):
+            self.stop().result(CLOSE_WITHIN + 2)
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            log.exception("midwatch: the engine stopped")
+            if not self._started.done():
+                self._started.set_exception(error)
+        finally:
+            self.over.set_result(None)
+
+    async def _serve(self) -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def ask() -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(stop.set)
+
+        self._stop = ask
+        await self.engine.start()
+        self._started.set_result(None)
+        await stop.wait()
+        await self.engine.close()

@@ -1,0 +1,357 @@
+"""One run as it is recorded and judged: what the asyncio run and the blocking run share. No I/O but the spool's."""
+
+import contextlib
+import logging
+import threading
+import weakref
+from asyncio import CancelledError
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from datetime import datetime
+from typing import Any, Protocol, get_args
+
+import msgspec
+
+from .calls import ModelCall, ToolCall
+from .contracts import subjects
+from .contracts.envelope import Envelope, event_type, new_id
+from .contracts.runs import RUN_EVENTS, Resolution, Speaker, ToolKind, Usage
+from .errors import Halted, MidwatchError, NoCard
+from .fields import describe, encode_event, optional, to_cost, to_duration, to_input, to_text, to_usage, to_utc
+from .order import Handoff, Order
+from .switch import Halt, LocalSwitch
+from .trace import Tracer
+
+log = logging.getLogger("midwatch")
+
+CONTEXT_LIMIT = 16 * 1024 * 1024  # bytes of events that a run keeps for its fallback; the oldest go first
+_RESOLUTIONS = frozenset(get_args(Resolution))
+_SPEAKERS = {"user": "customer", "assistant": "agent"} | {name: name for name in get_args(Speaker)}
+_KINDS = frozenset(get_args(ToolKind))
+_TYPES = {event: event_type("run", event) for event in RUN_EVENTS}
+
+
+class NotEntered(MidwatchError):
+    """This run was not entered: use `async with agent.run(input=…) as run:` (`with` in threads)."""
+
+
+class Publisher(Protocol):
+    """What a run needs of the engine, or of its twin in memory."""
+
+    instance: str
+    event_limit: int
+
+    def append(self, subject: str, event_id: str, traceparent: bytes, body: bytes) -> None: ...
+    def call_soon(self, work: Callable[[], object]) -> None: ...
+
+
+class Done:
+    """What recording returns: nothing to wait for, but `await` is allowed."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+DONE = Done()
+
+
+class BaseRun:
+    """A run of an agent. Recording never raises and may be done from any thread; model and tool calls, and `check`,
+    raise Halted once the switch says so. `result` is the fallback's answer after a halt."""
+
+    def __init__(self, publisher: Publisher, switch: LocalSwitch | None, order: Order) -> None:
+        self.run_id = order.run_id
+        self.result: Any = None
+        self._order = order
+        self._publisher = publisher
+        self._switch = switch
+        self._source = f"/agents/{order.agent}/{publisher.instance}"
+        self._tracer = Tracer(order.run_id)
+        self._common: dict[str, Any] = {
+            "run_id": order.run_id, "agent": order.agent, "version": to_text(order.version), "mode": order.mode,
+            "ticket": optional(order.ticket), "session": optional(order.session),
+            "labels": {to_text(name): to_text(value) for name, value in (order.labels or {}).items()},
+        }  # fmt: skip
+        self._lock = threading.RLock()  # keeps the order of seq the order of the spool
+        self._seq = 0
+        self._bodies: deque[bytes] = deque()
+        self._bodies_size = 0
+        self._left_out = 0
+        self._halt: Halt | None = None  # latched: this run will not go on, whatever the switch says later
+        self._raised: weakref.WeakSet[Halted] = weakref.WeakSet()
+        self._writes = 0  # calls under way that a halt must not cut in half
+        self._begun = False
+        self._over = False
+        self._handed_off = False
+        self.moving = True
+
+    # What users call.
+
+    def say(self, by: str, text: str, *, at: datetime | None = None) -> Done:
+        """Records that `customer`, `agent` or `human` said something."""
+        return self._record("said", at, by=_SPEAKERS.get(by, "human"), text=to_text(text))
+
+    def record_model_call(
+        self, model: str, *, provider: str | None = None, usage: Usage | Mapping[str, int] | Any = None,
+        cost_usd: Any = None, latency_ms: float | None = None, finish_reason: str | None = None, output: Any = None,
+        error: str | None = None, response_id: str | None = None, at: datetime | None = None,
+    ) -> Done:  # fmt: skip
+        """Records a model call that was made elsewhere. `usage`: the client's own object, or a dictionary."""
+        return self._record(
+            "model_called", at, model=to_text(model), provider=optional(provider), usage=to_usage(usage),
+            cost_usd=to_cost(cost_usd), latency_ms=to_duration(latency_ms), finish_reason=optional(finish_reason),
+            output=output, error=optional(error), response_id=optional(response_id),
+        )  # fmt: skip
+
+    def record_tool_call(
+        self, tool: str, *, arguments: Any = None, result: Any = None, error: str | None = None,
+        kind: ToolKind | None = None, call_id: str | None = None, latency_ms: float | None = None,
+        cost_usd: Any = None, undo: str | None = None, at: datetime | None = None,
+    ) -> Done:  # fmt: skip
+        """Records a tool call that was made elsewhere. `kind` is the card's word unless it is given."""
+        return self._record(
+            "tool_called", at, tool=to_text(tool), kind=kind if kind in _KINDS else self._kind(tool),
+            arguments=arguments, result=result, error=optional(error), call_id=optional(call_id),
+            latency_ms=to_duration(latency_ms), cost_usd=to_cost(cost_usd), undo=optional(undo),
+        )  # fmt: skip
+
+    def hand_off(
+        self, reason: str, summary: str | None = None, to: str | None = None, context: Any = None, *,
+        at: datetime | None = None,
+    ) -> Done:  # fmt: skip
+        """Records that the case goes to `human` or `agent:<name>` (by default the card's fallback)."""
+        self._handed_off = True
+        return self._record(
+            "handed_off", at, to=to or self._fallback_name(None), reason=to_text(reason), summary=optional(summary),
+            context=context,
+        )  # fmt: skip
+
+    def finish(
+        self, output: Any = None, resolution: Resolution = "resolved", *, error: str | None = None,
+        at: datetime | None = None,
+    ) -> Done:  # fmt: skip
+        """Records how the run ended; the first word counts. A run that was halted cannot end otherwise."""
+        if self._halt is None:
+            if resolution not in _RESOLUTIONS:
+                error = f"{resolution!r} is no resolution: use one of {', '.join(sorted(_RESOLUTIONS))}"
+                resolution = "failed"
+            self._end(resolution, output=output, error=optional(error), at=at)
+        return DONE
+
+    def check(self, tool: str | None = None) -> None:
+        """Raises Halted if the run, or this tool of it, may not go on. A read of local memory."""
+        halt = self._halt or self._judge(tool)
+        if halt is not None:
+            raise self._halted(halt)
+
+    @property
+    def halted(self) -> bool:
+        """Whether the run may not go on."""
+        return (self._halt or self._judge(None)) is not None
+
+    def conclude(self, answer: Any) -> None:
+        """Finishes the run with `answer` unless it was finished or handed off: what `handles` does at the end."""
+        if not self._handed_off:
+            self.finish(answer)
+
+    # What the switch calls.
+
+    @property
+    def draining(self) -> bool:
+        """Whether a write that a halt must not cut in half is under way."""
+        return self._writes > 0
+
+    def review(self) -> None:
+        """The switch moved. Where nothing can be cancelled, the next call finds out."""
+
+    def abandon(self) -> None:
+        """Records that nobody ended the run: its process ends, or it was dropped."""
+        if self._begun:
+            self._end("abandoned")
+
+    def __del__(self) -> None:
+        # Not recorded here: this may run inside the spool's own lock.
+        if getattr(self, "_begun", False) and not self._over:
+            with contextlib.suppress(Exception):
+                self._publisher.call_soon(self.abandon)
+
+    # Judging.
+
+    def _judge(self, tool: str | None) -> Halt | None:
+        return None if self._switch is None else self._switch.judge(self.run_id, tool)
+
+    def _latch(self, halt: Halt | None) -> bool:
+        if halt is not None and self._halt is None and not self._over:
+            self._halt = halt
+        return self._halt is not None
+
+    def _halted(self, halt: Halt) -> Halted:
+        """The error to raise for `halt`, known as this run's own."""
+        self._latch(halt)
+        error = Halted(reason=halt.reason, by=halt.by, key=halt.key, epoch=halt.epoch)
+        self._raised.add(error)
+        return error
+
+    def _kind(self, tool: str) -> ToolKind:
+        card = self._switch.card if self._switch else None
+        rule = card.tools.get(tool) if card else None
+        return rule.kind if rule else "other"
+
+    def _fallback_name(self, halt: Halt | None) -> str:
+        card = self._switch.card if self._switch else None
+        return (halt.fallback if halt else None) or (card.fallback if card else "human")
+
+    # Beginning and ending.
+
+    def _begin(self) -> None:
+        order = self._order
+        if self._switch is not None and self._switch.card_state == "absent":
+            raise NoCard(agent=order.agent)
+        self._begun = True
+        self._record(
+            "started", order.at, input=to_input(order.input), channel=optional(order.channel),
+            customer=optional(order.customer),
+        )  # fmt: skip
+        if self._switch is not None:
+            self._switch.enter(self)
+
+    def _verdict(self, error: BaseException | None, *, interrupted: bool = False) -> Halt | None:
+        """The halt that ends this run as its block is left by `error`, or None: then its end is recorded."""
+        if self._over:
+            return None
+        mine, rest = self._own(error)
+        if mine or interrupted or (self._halt and (error is None or isinstance(error, Exception))):
+            halt = self._halt
+            if halt is not None and rest is None:
+                return halt
+        if error is None:
+            self._end("handed_off" if self._handed_off else "abandoned")
+        elif isinstance(error, GeneratorExit):
+            self._end("abandoned")
+        else:
+            self._end("halted" if self._halt else "failed", error=describe(error), halt=self._halt)
+        return None
+
+    def _own(self, error: BaseException | None) -> tuple[bool, BaseException | None]:
+        """Whether `error` is or holds a Halted of this run, and what else in it must not be swallowed."""
+        if isinstance(error, Halted):
+            return error in self._raised or self._latch(self._judge(None)), None
+        if isinstance(error, BaseExceptionGroup):
+            halts, rest = error.split(Halted)
+            if halts is not None:
+                mine = any(halt in self._raised for halt in _leaves(halts)) or self._latch(self._judge(None))
+                return mine, rest.split(Exception)[1] if rest else None
+        return False, None
+
+    def _take_over(self, halt: Halt) -> Handoff | None:
+        """Records that the fallback takes the case, and says with what it is called; None without a fallback."""
+        order = self._order
+        if order.fallback is None:
+            return None
+        to = self._fallback_name(halt)
+        with self._lock:
+            events = [_decoded(body) for body in self._bodies]
+        self._record("handed_off", None, to=to, reason=halt.reason or f"halted by {halt.by or halt.key}", summary=None)
+        return Handoff(
+            agent=order.agent, run_id=self.run_id, ticket=order.ticket, input=order.input, to=to, reason=halt.reason,
+            by=halt.by, key=halt.key, epoch=halt.epoch, events=events, events_left_out=self._left_out,
+        )  # fmt: skip
+
+    def _end(
+        self, resolution: Resolution, *, output: Any = None, error: str | None = None, halt: Halt | None = None,
+        at: datetime | None = None,
+    ) -> None:  # fmt: skip
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            by = (halt.by or "unknown") if halt else None
+            self._record(
+                "finished", at, resolution=resolution, output=output, error=error, halted_by=by,
+                epoch=halt.epoch if halt else None,
+            )  # fmt: skip
+        self._stop_moving()
+        if self._switch is not None:
+            self._switch.leave(self)
+
+    def _stop_moving(self) -> None:
+        """Nothing of the agent's own happens in this run any more: presence says so at once if it was halted."""
+        if self.moving:
+            self.moving = False
+            if self._halt is not None and self._switch is not None:
+                self._switch.changed()
+
+    # Recording.
+
+    def _record(self, event: str, at: datetime | None, **values: Any) -> Done:
+        try:
+            with self._lock:
+                seq = self._seq
+                self._seq += 1
+                data = RUN_EVENTS[event](seq=seq, **self._common, **values)
+                envelope = Envelope(
+                    id=self._order.ids(seq) if self._order.ids else new_id(), source=self._source, type=_TYPES[event],
+                    subject=self.run_id, time=to_utc(at), data=data,
+                )  # fmt: skip
+                body = encode_event(envelope, self._publisher.event_limit)
+                subject = subjects.run(self._order.agent, event)
+                self._publisher.append(subject, envelope.id, self._tracer.traceparent(), body)
+                if self._order.fallback is not None and self._switch is not None:
+                    self._remember(body)
+        except Exception:  # whatever was handed to us, the agent goes on
+            log.exception("midwatch: an event of run %s could not be recorded", self.run_id)
+        return DONE
+
+    def _remember(self, body: bytes) -> None:
+        self._bodies.append(body)
+        self._bodies_size += len(body)
+        while self._bodies_size > CONTEXT_LIMIT and len(self._bodies) > 2:
+            first = self._bodies.popleft()
+            self._bodies_size -= len(self._bodies.popleft())
+            self._bodies.appendleft(first)  # with its input, it is worth more than any
+            self._left_out += 1
+
+    def _model_call(self, function: Any, keywords: Mapping[str, Any]) -> ModelCall:
+        self._entered()
+        self.check()
+        return ModelCall(self._record, function, keywords)
+
+    def _tool_call(self, name: str, function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> ToolCall:
+        self._entered()
+        self.check(name)
+        return ToolCall(self._record, self._drain, name, self._kind(name), function, args, keywords)
+
+    def _entered(self) -> None:
+        if not self._begun:
+            raise NotEntered
+
+    def _drain(self, change: int) -> None:
+        with self._lock:
+            self._writes += change
+            done = self._writes == 0 and change < 0
+        if self._switch is not None and not self._switch.quiet:
+            self._switch.changed()
+            if done:
+                self.review()
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    envelope = msgspec.json.decode(body)
+    return {"event": envelope["type"].split(".")[2], "time": envelope["time"], **envelope["data"]}
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+def beside(error: BaseException | None) -> str | None:
+    """What else went wrong in a run that was halted."""
+    if error is None or isinstance(error, Halted | CancelledError):
+        return None
+    rest = error.split((Halted, CancelledError))[1] if isinstance(error, BaseExceptionGroup) else error
+    return to_text(repr(rest)) if rest is not None else None
