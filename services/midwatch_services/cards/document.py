@@ -62,13 +62,12 @@ def parse(content: bytes) -> Document:
         return document
     try:
         root = YAML(typ="safe", pure=True).compose(text)
+        if root is None:
+            document.problems.append(Problem(Place(1, 1), "the file is empty: `midwatch card new AGENT` writes a card"))
+        else:
+            document.data = _read(root, (), document)
     except (YAMLError, RecursionError) as error:
         document.problems.append(_not_yaml(error, text))
-        return document
-    if root is None:
-        document.problems.append(Problem(Place(1, 1), "the file is empty: `midwatch card new AGENT` writes a card"))
-        return document
-    document.data = _read(root, (), document)
     return document
 
 

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -15,10 +16,11 @@ from midwatch.contracts import subjects
 from midwatch.contracts.control import Card
 from midwatch.errors import Temporary
 
+from .switchboard import is_deleted
+
 REREAD = 30.0  # seconds between two readings of the whole bucket
 _TICK = 1.0  # seconds between two looks at whether the connection was lost meanwhile
 _STREAM = subjects.key_stream(subjects.AGENTS)
-_REMOVED = ("DEL", "PURGE")
 
 log = structlog.get_logger("midwatch.card_book")
 
@@ -65,8 +67,9 @@ class CardBook:
         await self._unsubscribe()
 
     async def _unsubscribe(self) -> None:
-        if self._subscription and not self._nc.is_closed:
-            await self._subscription.unsubscribe()
+        with contextlib.suppress(NatsError):  # the connection may be closing, and takes the subscription with it
+            if self._subscription:
+                await self._subscription.unsubscribe()
 
     async def _nudged(self, message: Msg) -> None:
         self._changed.add(message.subject.rsplit(".", 1)[1])
@@ -113,14 +116,14 @@ class CardBook:
         except NotFoundError:
             entry = None
         self._changed.discard(agent)
-        if entry is None or (entry.headers or {}).get("KV-Operation") in _REMOVED:
+        if entry is None or is_deleted(entry.headers):
             self._cards.pop(agent, None)
             return
         try:
             card = msgspec.json.decode(entry.data or b"", type=Card)
             if card.agent != agent:
                 raise ValueError(f"it is the card of {card.agent!r}")
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             log.error("card_unreadable", agent=agent, revision=entry.seq, error=str(error), kept=agent in self._cards)
             return
         self._cards[agent] = card

@@ -1,0 +1,99 @@
+"""A card for people: every default filled in, and the text of a new one."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from midwatch.contracts.control import Card
+
+from .document import parse
+from .meaning import as_words
+
+_INDENT, _COLUMN = 2, 44
+
+STARTER = """\
+# The scope card of {agent}, on one page. `midwatch card check {path}` reads it, `midwatch apply {path}` puts it
+# in force: running agents and services follow within a second.
+
+agent: {agent}
+owner: {owner}   # who answers for it
+purpose: Say in a sentence what it is for.
+
+# purpose, can, cannot and escalate_when hold at most 200 words together. If that is too few, the agent is too ambitious
+# for its first version.
+can:
+  - Say what it may do, one line each
+cannot:
+  - Say what it must never do
+escalate_when:
+  - Say when a person must take over
+
+# What each tool does to the world: `read`, `write` or `other`. One that is not named here counts as a write.
+tools: {{}}
+#  lookup_order: read
+#  issue_refund: write
+
+# The rest may be left out; these are the defaults (`midwatch card show {agent}` prints them too).
+# fallback: human                                # or agent:<name>: who takes over when it is halted
+# budget: {{run: $1, ticket: $2}}                  # at 80 % an alert, at 100 % the run is halted
+# loops: {{alert_at: 3, halt_at: 5}}               # tool calls in a row that bring nothing new
+# review: {{rate: 20%}}                            # share of runs drawn for people to read
+# switch: {{lease: 5s, lost_control: fall_back}}   # or carry_on, where the switch cannot be read for that long
+"""
+
+
+def starter(agent: str, owner: str, path: str) -> str:
+    """A commented card to begin with, which is accepted as it is."""
+    return STARTER.format(agent=scalar(agent), owner=scalar(owner), path=path)
+
+
+def defaults(card: Card) -> list[str]:
+    """Paths at which a card says what it would have said by default."""
+    bare = dict(_leaves(as_words(Card(agent=card.agent, owner="", purpose="", can=[]))))
+    required = {"agent", "owner", "purpose", "can"}
+    return [path for path, value in _leaves(as_words(card)) if path not in required and bare.get(path) == value]
+
+
+def unstated(card: Card, stated: Iterable[str]) -> list[str]:
+    """Paths that the card's file left out."""
+    written = set(stated)
+    return [path for path, _ in _leaves(as_words(card)) if path not in written]
+
+
+def lines(card: Card, by_default: Iterable[str]) -> Iterator[str]:
+    """The card as YAML, with a remark at every default."""
+    marked = set(by_default)
+    for name, value in as_words(card).items():
+        if isinstance(value, list) and value:
+            yield f"{name}:"
+            yield from (f"{' ' * _INDENT}- {scalar(item)}" for item in value)
+        elif isinstance(value, dict) and value:
+            yield f"{name}:"
+            for key, part in value.items():
+                text = f"{' ' * _INDENT}{scalar(key)}: {scalar(part)}"
+                yield _remarked(text, f"{name}.{key}" in marked)
+        else:
+            text = f"{name}: {value if isinstance(value, list | dict) else scalar(value)}"
+            yield _remarked(text, name in marked)
+
+
+def _remarked(text: str, is_default: bool) -> str:
+    return f"{text:<{_COLUMN}}# default" if is_default else text
+
+
+def _leaves(said: dict[str, Any]) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in said.items():
+        if isinstance(value, dict) and name != "tools":
+            found += [(f"{name}.{key}", part) for key, part in value.items()]
+        else:
+            found.append((name, value))
+    return found
+
+
+def scalar(value: Any) -> str:
+    """A value as YAML on one line, quoted where it must be, without what could steer a terminal."""
+    text = "".join(char if char.isprintable() else " " for char in str(value)).strip()
+    if not isinstance(value, str) or parse(f"x: {text}".encode()).data == {"x": text}:
+        return text
+    return json.dumps(text, ensure_ascii=False)
