@@ -20,12 +20,12 @@ _UNREADABLE = (OSError, EOFError, gzip.zlib.error)  # type: ignore[attr-defined]
 
 
 class UnknownFormat(MidwatchError):
-    """{path} is no run file that this release reads: {found}. It reads `agentrun/1` (one JSON object a line) and tau2
-    result files."""
+    """no run file that this release reads: {found}. It reads `agentrun/1` (one JSON object a line) and tau2 result
+    files"""
 
 
 class Unreadable(MidwatchError):
-    """Cannot read {path}: {error}."""
+    """cannot be read: {error}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def read(path: Path) -> Iterator[Found | Bad]:
                 stream.seek(0)
                 yield from _tau2(path, stream.read())
     except _UNREADABLE as error:
-        raise Unreadable(path=path, error=error) from error
+        raise Unreadable(error=error) from error
 
 
 def _has_lines(stream: IO[bytes]) -> bool:
@@ -114,12 +114,12 @@ def _tau2(path: Path, body: bytes) -> Iterator[Found | Bad]:
     try:
         msgspec.json.decode(body, type=_Keys)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UnknownFormat(path=path, found=_describe(body, error)) from None
+        raise UnknownFormat(found=_describe(body, error)) from None
     size = path.stat().st_size
     try:
         results = _results.decode(body)
     except msgspec.MsgspecError as error:
-        raise UnknownFormat(path=path, found=f"it looks like a tau2 result file, but {error}") from None
+        raise UnknownFormat(found=f"it looks like a tau2 result file, but {error}") from None
     for number, raw in enumerate(results.simulations):
         position = size * (number + 1) // len(results.simulations)
         try:
