@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from midwatch.contracts import subjects
 
@@ -41,6 +43,28 @@ RESTARTS = Counter("midwatch_service_restarts", "Times the service was started a
 # 1 while a service answers its readiness probe with yes; set whenever the probe is asked.
 READY = Gauge("midwatch_service_ready", "1 while the service is ready", ["service"])
 
+
+class _OneService(Collector):
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in REGISTRY.collect():
+            samples = [sample for sample in metric.samples if sample.labels.get("service") == self._service]
+            if samples:
+                metric.samples = samples
+                yield metric
+
+
+def metrics(service: str | None = None) -> bytes:
+    """Every metric of this process, or those of one service, as Prometheus reads them."""
+    if service is None:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    registry.register(_OneService(service))
+    return generate_latest(registry)
+
+
 # --- Logs ---
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -54,7 +78,9 @@ def set_up_logs(settings: Settings) -> None:
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     renderer: Any = structlog.processors.JSONRenderer()
     if not as_json:
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,

@@ -1,0 +1,92 @@
+"""A service's connection to NATS: one FastStream broker, set so that it never gives up and never floods the log."""
+
+import logging
+from urllib.parse import urlsplit
+
+import nats
+from faststream.nats import NatsBroker
+from nats.errors import Error as NatsError
+
+from midwatch.errors import MidwatchError, Temporary
+
+from .nats_server import OLDEST
+
+CONNECT_WITHIN = 5  # seconds
+PING_EVERY = 2  # seconds; a hung server is noticed after three of them instead of after minutes
+RECONNECT_EVERY = 1  # seconds
+STOP_WITHIN = 10  # seconds for handlers under way at the end
+
+log = logging.getLogger("midwatch.nats")
+
+
+class OldNatsServer(MidwatchError):
+    """The nats-server at {where} is {version}, too old: Midwatch needs 2.12 or later (atomic batches)."""
+
+
+def without_credentials(url: str) -> str:
+    """The addresses in `url` without user and password, for people to read."""
+    parts = (urlsplit(one.strip()) for one in url.split(","))
+    return ",".join(f"{part.scheme}://{part.netloc.rpartition('@')[2]}" for part in parts)
+
+
+async def check_server(url: str) -> str:
+    """Connects once and returns the server's version. Raises Temporary where none answers, and OldNatsServer."""
+    where = without_credentials(url)
+    try:
+        client = await nats.connect(
+            url.split(","), allow_reconnect=False, connect_timeout=CONNECT_WITHIN, error_cb=_quiet
+        )
+    except (OSError, NatsError, TimeoutError) as error:
+        why = str(error) or type(error).__name__
+        raise Temporary(
+            f"no NATS server answers at {where} ({why}): start one with `midwatch up`, or set NATS_URL"
+        ) from error
+    version = client.connected_server_version
+    await client.close()
+    text = f"{version.major}.{version.minor}.{version.patch}"
+    if (version.major, version.minor) < OLDEST:
+        raise OldNatsServer(where=where, version=text)
+    return text
+
+
+def make_broker(url: str, service: str) -> NatsBroker:
+    """A broker that is not connected yet. Its subscribers must not declare streams."""
+
+    async def failed(error: Exception) -> None:
+        # A denied publish or subscription shows nowhere else.
+        if "permissions violation" in str(error).lower() or "authorization" in str(error).lower():
+            log.error("%s: the NATS server refuses: %s", service, error)
+
+    async def lost() -> None:
+        log.warning("%s: the connection to NATS is lost; trying again each %d s", service, RECONNECT_EVERY)
+
+    async def back() -> None:
+        log.warning("%s: the connection to NATS is back", service)
+
+    return NatsBroker(
+        url.split(","),
+        name=f"midwatch-{service}",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RECONNECT_EVERY,
+        ping_interval=PING_EVERY,
+        connect_timeout=CONNECT_WITHIN,
+        drain_timeout=STOP_WITHIN,
+        graceful_timeout=STOP_WITHIN,
+        error_cb=failed,
+        disconnected_cb=lost,
+        reconnected_cb=back,
+        logger=_faststream_log(),
+        log_level=logging.DEBUG,  # "Received" and "Processed" of each message
+    )
+
+
+def _faststream_log() -> logging.Logger:
+    logger = logging.getLogger("midwatch.faststream")
+    if not logger.filters:
+        # `lost` above says it once; FastStream says it with a traceback at every attempt.
+        logger.addFilter(lambda record: not record.getMessage().startswith("Connection broken"))
+    return logger
+
+
+async def _quiet(_: Exception) -> None:
+    """The error is raised as well."""

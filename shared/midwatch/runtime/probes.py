@@ -1,0 +1,111 @@
+"""Health and metrics over HTTP, for Kubernetes, Prometheus and `midwatch doctor`.
+
+One server a process. `/livez`, `/readyz` and `/metrics` speak for every service in it, `/<service>/livez`,
+`/<service>/readyz` and `/<service>/metrics` for one. 200 is yes, 503 is no; the body is JSON and names what is wrong.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from midwatch.errors import MidwatchError
+
+from . import telemetry
+
+Scope = Mapping[str, Any]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+class HttpPortTaken(MidwatchError):
+    """Port {port} on {host}, for health and metrics, is taken: stop what uses it, or choose another with
+    MIDWATCH_HTTP_PORT (0 picks a free one)."""
+
+
+class Probed(Protocol):
+    """What is asked. Both answers have `ok`, and in words whatever is not."""
+
+    @property
+    def name(self) -> str: ...
+
+    def alive(self) -> dict[str, Any]: ...
+
+    async def ready(self) -> dict[str, Any]: ...
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # signals are the business of whoever runs the loop
+
+
+class Probes:
+    """The HTTP server of one process."""
+
+    def __init__(self, probed: Sequence[Probed], *, host: str, port: int) -> None:
+        self._probed = {one.name: one for one in probed}
+        self._host, self._port = host, port
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Address of each service's probes, without the last part; known once started."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return {name: f"http://{host}:{self._port}/{name}" for name in self._probed}
+
+    async def start(self) -> None:
+        """Answers from here on. Raises HttpPortTaken."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            listening = socket.create_server((self._host, self._port), family=family)
+        except OSError:
+            raise HttpPortTaken(port=self._port, host=self._host) from None
+        self._port = listening.getsockname()[1]
+        config = uvicorn.Config(
+            self._answer, interface="asgi3", log_level="warning", log_config=None, access_log=False, lifespan="off",
+            ws="none", proxy_headers=False, timeout_graceful_shutdown=2,
+        )  # fmt: skip
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve([listening]), name="probes")
+        while not self._server.started and not self._task.done():  # noqa: ASYNC110, the server has nothing to await
+            await asyncio.sleep(0.005)
+
+    async def close(self) -> None:
+        """Answers what is asked already, then stops."""
+        if self._server and self._task:
+            self._server.should_exit = True
+            await self._task
+
+    async def _answer(self, scope: Scope, _receive: object, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        status, kind, body = await self._respond(str(scope["path"]))
+        headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _respond(self, path: str) -> tuple[int, str, bytes]:
+        name, _, question = path.strip("/").rpartition("/")
+        asked = list(self._probed.values()) if not name else [self._probed[name]] if name in self._probed else []
+        if not asked or question not in ("livez", "readyz", "metrics"):
+            return _json(404, {"ok": False, "error": "ask for /livez, /readyz or /metrics", "services": self.urls})
+        if question == "metrics":
+            return 200, CONTENT_TYPE_LATEST, telemetry.metrics(name or None)
+        if question == "livez":
+            answers = [one.alive() for one in asked]
+        else:
+            answers = await asyncio.gather(*(one.ready() for one in asked))
+        ok = all(answer["ok"] for answer in answers)
+        if name:
+            return _json(200 if ok else 503, answers[0])
+        return _json(200 if ok else 503, {"ok": ok, "services": answers})
+
+
+def _json(status: int, body: dict[str, Any]) -> tuple[int, str, bytes]:
+    return status, "application/json", msgspec.json.encode(body)
