@@ -57,6 +57,7 @@ _NOT_SERVED = {"openai": "gpt-oss"}
 
 _NAME_LIMIT = 256  # characters; a longer name is no model's and would fill the cache
 _SURENESS: tuple[CostBasis, ...] = ("reported", "priced", "estimated", "unpriced")
+CEILING = Decimal(10) ** 12  # US dollars; a nonsensical cost stays a number that can be summed and written
 _UNPRICED = Cost(None, "unpriced")
 
 
@@ -70,7 +71,7 @@ def price(provider: str | None, model: str, usage: Usage | None, reported: str |
     if reported is not None:
         amount = Decimal(reported)
         if amount or not tokens:
-            return Cost(amount, "reported")
+            return Cost(min(amount, CEILING), "reported")
     if usage is None or not tokens:
         return _UNPRICED
     if len(model) > _NAME_LIMIT or (provider is not None and len(provider) > _NAME_LIMIT):
@@ -168,7 +169,7 @@ class _Tariff:
         amount, regular = rates.amount(usage)
         if amount is None:
             return _UNPRICED
-        return Cost(amount, self._basis if regular else "estimated")
+        return Cost(min(amount, CEILING), self._basis if regular else "estimated")
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,174 @@
+"""What cost-watchdog does with run events, with a changed card, and with the passing of time."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+
+import msgspec
+from nats.js import JetStreamContext
+from sqlalchemy.engine import Connection
+
+from midwatch.errors import Permanent, Temporary
+from midwatch.runtime import faults
+from midwatch.runtime.card_book import CardBook
+from midwatch.runtime.database import Database
+from midwatch.runtime.delivery import Received
+from midwatch.runtime.outbox import Outbox, Outgoing
+from midwatch.runtime.switchboard import NoSwitch, Switchboard
+
+from . import policy, store
+from .alerts import Decision, HaltRun
+from .decide import Observed, Outcome, decide, tick, ticket_of
+from .messages import HALT_RUN, HaltOrder, outgoing
+from .observe import observe
+from .policy import Policy
+from .state import Subject
+
+Said = list[tuple[Decision, str | None]]  # with the traceparent of the event that led to it
+
+
+class Watchdog:
+    """Judges events as they come, each batch in one transaction with what follows from it."""
+
+    def __init__(
+        self, database: Database, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime], keep: timedelta
+    ) -> None:
+        """`keep`: for how long the stream may bring an event again."""
+        self._database, self._cards, self._now, self._keep = database, cards, now, keep
+        self._board = Switchboard(js)
+        self.outbox = Outbox(database, store.PREFIX, js, sinks={HALT_RUN: self._halt})
+        self._store = store.Store()
+        self._one = asyncio.Lock()  # a transaction and what memory learns of it are one step
+        self._policies: dict[str, Policy | None] = {}  # under which the runs in flight were judged last
+        self._awake_since = now()
+
+    async def load(self) -> None:
+        """Says what a former process decided, and takes note of whose runs are in flight."""
+        await self.outbox.drain()
+        self._policies = dict.fromkeys(await self._database.read(store.agents_in_flight))
+        self._awake_since = self._now()
+
+    async def on_events(self, batch: list[Received]) -> None:
+        """Judges the events that were not judged before."""
+        await self._write(lambda conn: self._judge_batch(conn, batch))
+        faults.reach("cost_watchdog.saved")
+
+    async def on_tick(self) -> None:
+        """Closes the gaps that have been open for too long, and judges runs anew whose agent's card has changed."""
+        now = self._now()
+        if now - self._awake_since >= policy.GAP:  # what was stored meanwhile may only now be read
+            await self._close_gaps(now)
+        for agent, last in list(self._policies.items()):
+            if last != self._policy(agent):
+                await self._judge_agent(agent)
+        await self.outbox.drain()
+
+    async def prune(self) -> None:
+        """Forgets runs, tickets and identities of which no more is expected."""
+        now = self._now()
+        applied_before = int((now - self._keep).timestamp())
+
+        def work(conn: Connection) -> None:
+            self._store.begin(conn)
+            store.prune(conn, now)
+            self.outbox.forget(conn, applied_before)
+            self._store.forget()
+
+        await self._write(work)
+
+    def _policy(self, agent: str) -> Policy:
+        return policy.of(self._cards.get(agent))
+
+    async def _write(self, work: Callable[[Connection], object]) -> None:
+        async with self._one:
+            try:
+                await self._database.write(work)
+            except BaseException:
+                self._store.forget()
+                raise
+            self._store.committed()
+
+    def _judge_batch(self, conn: Connection, batch: list[Received]) -> None:
+        self._store.begin(conn)
+        fresh = self.outbox.fresh(conn, [(received.event.agent, received.event.id) for received in batch])
+        events: list[tuple[Observed, str | None]] = []
+        for received in batch:
+            identity = (received.event.agent, received.event.id)
+            if identity in fresh:
+                fresh.discard(identity)  # of two in one batch the first counts
+                events.append((observe(received.event), (received.headers or {}).get("traceparent")))
+        self._store.runs.load(conn, {event.run for event, _ in events})
+        policies = {agent: self._policy(agent) for agent in {event.run.agent for event, _ in events}}
+        now, said = self._now(), Said()
+        for event, traceparent in events:
+            outcome = self._decide(conn, event, policies[event.run.agent], now)
+            said += [(decision, traceparent) for decision in outcome.decisions]
+        for agent, judged_by in policies.items():
+            self._policies.setdefault(agent, judged_by)
+        self._save(conn, said, now)
+
+    def _decide(self, conn: Connection, event: Observed, limits: Policy, now: datetime) -> Outcome:
+        runs, tickets = self._store.runs, self._store.tickets
+        run, ticket = runs.get(conn, event.run), None
+        named = ticket_of(run, event)
+        if named is not None:
+            ticket = tickets.get(conn, event.run._replace(name=named))
+        outcome = decide(run, ticket, event, limits, now)
+        self._put(event.run, outcome)
+        return outcome
+
+    def _put(self, run: Subject, outcome: Outcome) -> None:
+        self._store.runs.put(run, outcome.run)
+        if outcome.ticket is not None and outcome.run.ticket is not None:
+            self._store.tickets.put(run._replace(name=outcome.run.ticket), outcome.ticket)
+
+    def _save(self, conn: Connection, said: Said, now: datetime) -> None:
+        self._store.save(conn, now)
+        # Halts leave first: an alert can wait for them, a run that goes too far cannot.
+        for decision, traceparent in sorted(said, key=lambda one: not isinstance(one[0], HaltRun)):
+            self.outbox.add(conn, outgoing(decision, now, traceparent))
+
+    async def _close_gaps(self, now: datetime) -> None:
+        before = (now - policy.GAP).timestamp()
+        while due := await self._database.read(lambda conn: store.waiting(conn, before)):
+            await self._tick(due, now)
+
+    async def _judge_agent(self, agent: str) -> None:
+        limits, after = self._policy(agent), ""
+        while runs := await self._database.read(partial(store.in_flight, agent=agent, after=after)):
+            await self._tick(runs, self._now())
+            after = str(runs[-1])
+        self._policies[agent] = limits
+
+    async def _tick(self, runs: list[Subject], now: datetime) -> None:
+        """Judges runs without an event."""
+
+        def work(conn: Connection) -> None:
+            self._store.begin(conn)
+            self._store.runs.load(conn, runs)
+            said = Said()
+            for run in runs:
+                state, ticket = self._store.runs.get(conn, run), None
+                if state.ticket is not None:
+                    ticket = self._store.tickets.get(conn, run._replace(name=state.ticket))
+                outcome = tick(state, ticket, run, self._policy(run.agent), now)
+                self._put(run, outcome)
+                said += [(decision, None) for decision in outcome.decisions]
+            self._save(conn, said, now)
+
+        await self._write(work)
+        faults.reach("cost_watchdog.ticked")
+
+    async def _halt(self, row: Outgoing) -> None:
+        """The sink of halts: writes the switch. A run that is halted already stays as it is."""
+        order = msgspec.json.decode(row.body, type=HaltOrder)
+        try:
+            await self._board.halt_run(order.agent, order.run_id, reason=order.reason, by=order.by, at=order.at)
+        except NoSwitch as error:
+            raise Temporary(str(error)) from error
+        except Permanent:
+            # The map of its runs is full, of thousands that were halted: no single run can be stopped any more.
+            reason = f"{order.reason}; no more runs can be halted one by one"
+            await self._board.halt_agent(order.agent, reason=reason, by=order.by, at=order.at)
+        faults.reach("cost_watchdog.halted")

@@ -1,0 +1,39 @@
+"""The sentences of alerts: plain, with the figure in them, safe to show anywhere."""
+
+from decimal import ROUND_DOWN, Context, Decimal
+
+from .state import Spent, Subject
+
+_NAME_LIMIT = 60  # characters
+_exact = Context(prec=60)
+
+
+def spent(owner: Subject, spent: Spent, limit: Decimal, *, ticket: bool) -> str:
+    """How much of its budget a run or a ticket has spent, and how sure that is."""
+    who = f"Ticket {name(owner.name)}" if ticket else f"Run {name(owner.name)}"
+    about = {"unpriced": "at least ", "estimated": "about "}.get(spent.basis or "", "")
+    text = f"{who} of {owner.agent} has spent {about}{dollars(spent.amount)} of its {dollars(limit)} budget"
+    if spent.unpriced:
+        text += f" ({spent.unpriced} {'call has' if spent.unpriced == 1 else 'calls have'} no known price)"
+    return text
+
+
+def looping(owner: Subject, tool: str, streak: int) -> str:
+    """How long a run has gone in circles."""
+    return (
+        f"Run {name(owner.name)} of {owner.agent} has made {streak} tool calls in a row that brought nothing new "
+        f"(the last: {name(tool)})"
+    )
+
+
+def dollars(amount: Decimal) -> str:
+    """An amount for people: cents, or more places where it is small. Cut, so that a budget is not reached in words
+    before it is in fact."""
+    places = 2 if amount >= Decimal("0.1") or not amount else 4 if amount >= Decimal("0.001") else 8
+    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_DOWN, context=_exact):,}"
+
+
+def name(text: str) -> str:
+    """What an agent calls something, without what could disturb a terminal or a pager, and not too long."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= _NAME_LIMIT else f"{text[:_NAME_LIMIT]}…"

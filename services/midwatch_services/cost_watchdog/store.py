@@ -1,0 +1,183 @@
+"""cost-watchdog's tables: the states of runs and tickets, each a blob under its key. Memory follows their commits."""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from . import policy
+from .state import RunState, Subject, TicketState
+
+PREFIX = "cost_watchdog"
+HOT = 20_000  # states of each kind that are kept in memory
+_CHUNK = 500  # states read or judged at once
+
+_metadata = sa.MetaData()
+_runs = sa.Table(
+    f"{PREFIX}_runs",
+    _metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("agent", sa.Text),
+    sa.Column("finished", sa.SmallInteger),
+    sa.Column("waiting_since", sa.Float),  # Unix seconds; of the oldest event that waits for an earlier one
+    sa.Column("touched_at", sa.BigInteger),  # Unix seconds
+    sa.Column("state", sa.LargeBinary),
+)
+_tickets = sa.Table(
+    f"{PREFIX}_tickets",
+    _metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("touched_at", sa.BigInteger),
+    sa.Column("state", sa.LargeBinary),
+)
+_writer = sa.Table(f"{PREFIX}_writer", _metadata, sa.Column("id", sa.Integer), sa.Column("name", sa.Text))
+
+_SAVE_RUN = sa.text(
+    "INSERT INTO cost_watchdog_runs (key, agent, finished, waiting_since, touched_at, state) "
+    "VALUES (:key, :agent, :finished, :waiting_since, :touched_at, :state) ON CONFLICT (key) DO UPDATE SET "
+    "finished = excluded.finished, waiting_since = excluded.waiting_since, touched_at = excluded.touched_at, "
+    "state = excluded.state"
+)
+_SAVE_TICKET = sa.text(
+    "INSERT INTO cost_watchdog_tickets (key, touched_at, state) VALUES (:key, :touched_at, :state) "
+    "ON CONFLICT (key) DO UPDATE SET touched_at = excluded.touched_at, state = excluded.state"
+)
+
+S = TypeVar("S", RunState, TicketState)
+
+
+class _Kind(Generic[S]):
+    """States of one kind: those of this transaction, and those last committed, as far as they are hot."""
+
+    def __init__(self, table: sa.Table, kind: type[S]) -> None:
+        self._query = sa.select(table.c.key, table.c.state).where(table.c.key.in_(sa.bindparam("keys", expanding=True)))
+        self._decoder: msgspec.msgpack.Decoder[S] = msgspec.msgpack.Decoder(kind)
+        self._new: Callable[[], S] = kind
+        self._hot: OrderedDict[Subject, S] = OrderedDict()
+        self._loaded: dict[Subject, S] = {}
+        self.changed: dict[Subject, S] = {}
+
+    def load(self, conn: Connection, subjects: Collection[Subject]) -> None:
+        cold = {}
+        for subject in subjects:
+            if subject in self._loaded:
+                continue
+            if (hot := self._hot.get(subject)) is not None:
+                self._loaded[subject] = hot
+            else:
+                self._loaded[subject] = self._new()
+                cold[str(subject)] = subject
+        keys = list(cold)
+        for start in range(0, len(keys), _CHUNK):
+            for key, state in conn.execute(self._query, {"keys": keys[start : start + _CHUNK]}):
+                self._loaded[cold[key]] = self._decoder.decode(state)
+
+    def get(self, conn: Connection, subject: Subject) -> S:
+        if subject not in self._loaded:
+            self.load(conn, (subject,))
+        return self._loaded[subject]
+
+    def put(self, subject: Subject, state: S) -> None:
+        if state is not self._loaded.get(subject):
+            self._loaded[subject] = self.changed[subject] = state
+
+    def begin(self) -> None:
+        self._loaded, self.changed = {}, {}
+
+    def committed(self) -> None:
+        for subject, state in self._loaded.items():
+            self._hot[subject] = state
+            self._hot.move_to_end(subject)
+        while len(self._hot) > HOT:
+            self._hot.popitem(last=False)
+        self.begin()
+
+    def forget(self) -> None:
+        self._hot.clear()
+        self.begin()
+
+
+class Store:
+    """Loads and saves states inside transactions, one after another. After each: `committed`, or `forget`."""
+
+    def __init__(self) -> None:
+        self.runs = _Kind(_runs, RunState)
+        self.tickets = _Kind(_tickets, TicketState)
+        self._name = secrets.token_hex(8)
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def begin(self, conn: Connection) -> None:
+        """Begins a transaction's work. Where another process wrote since our last one, what is hot is stale."""
+        self.runs.begin()
+        self.tickets.begin()
+        if conn.execute(sa.select(_writer.c.name)).scalar() != self._name:
+            self.runs.forget()
+            self.tickets.forget()
+            conn.execute(_writer.update().values(name=self._name))
+
+    def save(self, conn: Connection, now: datetime) -> None:
+        """Writes the states that were put."""
+        touched_at, encode = int(now.timestamp()), self._encoder.encode
+        if self.runs.changed:
+            conn.execute(_SAVE_RUN, [
+                {
+                    "key": str(run), "agent": run.agent, "finished": int(state.finished),
+                    "waiting_since": min((one.arrived for one in state.waiting), default=None),
+                    "touched_at": touched_at, "state": encode(state),
+                }
+                for run, state in self.runs.changed.items()
+            ])  # fmt: skip
+        if self.tickets.changed:
+            conn.execute(_SAVE_TICKET, [
+                {"key": str(ticket), "touched_at": touched_at, "state": encode(state)}
+                for ticket, state in self.tickets.changed.items()
+            ])  # fmt: skip
+
+    def committed(self) -> None:
+        """The transaction is saved: its states are now what is known."""
+        self.runs.committed()
+        self.tickets.committed()
+
+    def forget(self) -> None:
+        """The transaction may not be saved: only the tables know."""
+        self.runs.forget()
+        self.tickets.forget()
+
+
+def waiting(conn: Connection, before: float) -> list[Subject]:
+    """Runs in which an event has waited since `before` (Unix seconds)."""
+    return _subjects(
+        conn.execute(sa.select(_runs.c.key).where(_runs.c.waiting_since <= before).limit(_CHUNK)).scalars()
+    )
+
+
+def in_flight(conn: Connection, agent: str, after: str = "") -> list[Subject]:
+    """Some runs of an agent that have not finished, in the order of their keys, those past the key `after`."""
+    query = sa.select(_runs.c.key).where(_runs.c.agent == agent, _runs.c.finished == 0, _runs.c.key > after)
+    return _subjects(conn.execute(query.order_by(_runs.c.key).limit(_CHUNK)).scalars())
+
+
+def agents_in_flight(conn: Connection) -> list[str]:
+    """Agents with runs that have not finished."""
+    return list(conn.execute(sa.select(_runs.c.agent).where(_runs.c.finished == 0).distinct()).scalars())
+
+
+def prune(conn: Connection, now: datetime) -> None:
+    """Drops the states of which no more is expected."""
+
+    def ago(age: timedelta) -> int:
+        return int((now - age).timestamp())
+
+    runs, tickets = _runs.c, _tickets.c
+    finished = sa.and_(runs.finished == 1, runs.touched_at < ago(policy.KEEP_FINISHED))
+    conn.execute(_runs.delete().where(sa.or_(finished, runs.touched_at < ago(policy.KEEP_SILENT))))
+    conn.execute(_tickets.delete().where(tickets.touched_at < ago(policy.KEEP_TICKET)))
+
+
+def _subjects(keys: Iterable[str]) -> list[Subject]:
+    return [Subject(*key.split("/", 2)) for key in keys]  # type: ignore[arg-type]

@@ -1,0 +1,100 @@
+"""A run played through `decide` by hand."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from midwatch.contracts.runs import Mode
+from midwatch.runtime.pricing import Cost
+from midwatch_services.cost_watchdog.alerts import Decision, HaltRun, RaiseAlert, ResolveAlert
+from midwatch_services.cost_watchdog.decide import Observed, decide, tick, ticket_of
+from midwatch_services.cost_watchdog.policy import Policy
+from midwatch_services.cost_watchdog.state import RunState, Subject, TicketState
+
+START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
+LIMITS = Policy(run=Decimal("1.00"), ticket=Decimal("2.00"), alert_at=3, halt_at=5)
+
+
+class Play:
+    """Runs and tickets of one agent, judged event by event; every decision is kept."""
+
+    def __init__(self, limits: Policy = LIMITS, mode: Mode = "live", agent: str = "refund-desk") -> None:
+        self.limits, self.mode, self.agent = limits, mode, agent
+        self.now = START
+        self.runs: dict[str, RunState] = {}
+        self.tickets: dict[str, TicketState] = {}
+        self.decisions: list[Decision] = []
+        self._events = 0
+
+    def subject(self, run_id: str) -> Subject:
+        return Subject(self.mode, self.agent, run_id)
+
+    def event(self, run_id: str = "run-1", **fields: Any) -> list[Decision]:
+        """One event of a run; its seq is the next one unless given."""
+        run = self.runs.get(run_id, RunState())
+        self._events += 1
+        fields.setdefault("event_id", f"e{self._events}")
+        fields.setdefault("seq", run.next_seq)
+        event = Observed(self.subject(run_id), **fields)
+        named = ticket_of(run, event)
+        ticket = self.tickets.get(named, TicketState()) if named else None
+        return self._take(run_id, decide(run, ticket, event, self.limits, self.now))
+
+    def spend(
+        self, amount: str | None, run_id: str = "run-1", basis: Any = "reported", **fields: Any
+    ) -> list[Decision]:
+        """A call of a model that cost so many dollars; None is a call without a price."""
+        cost = Cost(None, "unpriced") if amount is None else Cost(Decimal(amount), basis)
+        return self.event(run_id, cost=cost, **fields)
+
+    def call(self, pair: int, run_id: str = "run-1", **fields: Any) -> list[Decision]:
+        """A tool call; equal numbers are the same call with the same result."""
+        return self.event(run_id, tool="lookup_order", pair=pair, **fields)
+
+    def calls(self, pairs: Iterable[int], run_id: str = "run-1") -> list[Decision]:
+        return [decision for pair in pairs for decision in self.call(pair, run_id)]
+
+    def finish(self, run_id: str = "run-1", **fields: Any) -> list[Decision]:
+        return self.event(run_id, finished="resolved", **fields)
+
+    def tick(self, seconds: float = 0, run_id: str = "run-1") -> list[Decision]:
+        """Time passes, and the run is judged without an event."""
+        self.now += timedelta(seconds=seconds)
+        run = self.runs[run_id]
+        ticket = self.tickets[run.ticket] if run.ticket else None
+        return self._take(run_id, tick(run, ticket, self.subject(run_id), self.limits, self.now))
+
+    def _take(self, run_id: str, outcome: Any) -> list[Decision]:
+        self.runs[run_id] = outcome.run
+        if outcome.ticket is not None:
+            self.tickets[outcome.run.ticket] = outcome.ticket
+        self.decisions += outcome.decisions
+        return outcome.decisions
+
+    def halted(self) -> list[tuple[str, str]]:
+        """Every halt decided so far, as (run, rule)."""
+        return [(one.run_id, one.rule) for one in self.decisions if isinstance(one, HaltRun)]
+
+    def raised(self) -> list[RaiseAlert]:
+        return [one for one in self.decisions if isinstance(one, RaiseAlert)]
+
+    def resolved(self) -> list[ResolveAlert]:
+        return [one for one in self.decisions if isinstance(one, ResolveAlert)]
+
+    def open(self) -> set[str]:
+        """Dedupe keys of the alerts that are open."""
+        gone = {one.alert_id for one in self.resolved()}
+        return {one.dedupe_key for one in self.raised() if one.alert_id not in gone}
+
+
+@pytest.fixture
+def play() -> Play:
+    return Play()
+
+
+@pytest.fixture(scope="session")
+def played() -> Callable[..., Play]:
+    return Play
