@@ -1,0 +1,154 @@
+"""Events a second through the logger, end to end, beside what receiving alone and inserting alone can do.
+
+`python benchmarks/bench_logger.py [--json] [--events N]`. The stream is filled first, at `sync_interval: always`; then
+the service runs in a process of its own. PostgreSQL is measured where MIDWATCH_BENCH_POSTGRES_URL names one.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from load import QUICK, connect, events, fill
+from nats.aio.client import Client
+
+from midwatch.contracts import codec, subjects
+from midwatch.runtime import topology
+from midwatch.runtime.database import Database, migrate
+from midwatch.runtime.delivery import Received, RunReader
+from midwatch.runtime.nats_server import start_nats
+from midwatch.runtime.service import run_services, run_until_signal
+from midwatch.runtime.settings import Settings
+from midwatch_services.logger import app, store
+from midwatch_services.logger.policy import POLICY
+
+ALONE = "receive-alone"  # consumer of the reader that does nothing
+
+
+async def receive_alone() -> None:
+    """The loop with a handler that does nothing: receive, decode, acknowledge."""
+    client = await connect(os.environ["NATS_URL"])
+
+    async def nothing(_: list[Received]) -> None:
+        return
+
+    reader: RunReader = RunReader(
+        client, client.jetstream(), stream=subjects.RUNS, consumer=ALONE, service=ALONE, handle=nothing,
+        batch=POLICY.batch,
+    )  # fmt: skip
+    await reader.run()
+
+
+async def logger() -> None:
+    """The service as `midwatch run logger` runs it."""
+    await run_services([app.SERVICE], Settings(), restart=False)
+
+
+async def consume(client: Client, consumer: str, part: str, count: int, environment: dict[str, str]) -> float:
+    """Events a second of this file's `part` in a process of its own, from its first delivery to its last ack."""
+    js = client.jetstream()
+    process = subprocess.Popen([sys.executable, __file__, "--part", part], env={**os.environ, **environment})
+    try:
+        begin = 0.0
+        while True:
+            info = await js.consumer_info(subjects.RUNS, consumer)
+            if not begin and info.num_pending != count:
+                begin = time.perf_counter()
+            if begin and not info.num_pending and not info.num_ack_pending:
+                return count / (time.perf_counter() - begin)
+            if process.poll() is not None:
+                sys.exit(f"{part} ended with {process.returncode}")
+            await asyncio.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def insert_alone(url: str, batch: list[Received], copies: int) -> float:
+    """Rows a second of inserting the same columns with nothing around it: `executemany`, a commit a batch."""
+    migrate(url, subjects.LOGGER)
+    database = Database(url, name="bench")
+    rows = [list(store.event_row(received)) for received in batch]
+    marks = ", ".join(("?" if database.dialect == "sqlite" else "%s") for _ in store.EVENT_COLUMNS)
+    insert = f"INSERT INTO logger_events ({', '.join(store.EVENT_COLUMNS)}) VALUES ({marks})"
+    begin = time.perf_counter()
+    for copy in range(copies):
+        for row in rows:
+            row[1] = f"{copy:08d}{row[1][8:]}"
+        database.write_now(lambda conn: conn.connection.driver_connection.cursor().executemany(insert, rows))
+    took = time.perf_counter() - begin
+    database.close()
+    return copies * len(rows) / took
+
+
+def received(count: int) -> list[Received]:
+    """The same events as on the stream, as the loop hands them over."""
+    now = datetime.now(UTC)
+    return [
+        Received(codec.decode_run(m.subject, m.body), m.body, m.subject, None, place, 1, now, "")
+        for place, m in enumerate(events(count))
+    ]
+
+
+async def measure(count: int) -> list[dict[str, Any]]:
+    postgres = os.environ.get("MIDWATCH_BENCH_POSTGRES_URL")
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        async with await start_nats(home / "nats", sync_interval="always") as server:
+            client = await connect(server.url)
+            settings = Settings(home=home, nats_url=server.url)
+            await topology.apply(client.jetstream(), settings)
+            declared = await client.jetstream().consumer_info(subjects.RUNS, subjects.LOGGER)
+            await client.jetstream().add_consumer(subjects.RUNS, declared.config.evolve(durable_name=ALONE, name=ALONE))
+            await fill(client, events(count))
+            environment = {"NATS_URL": server.url, "MIDWATCH_HOME": folder, "MIDWATCH_HTTP_PORT": "0"}
+            bare = await consume(client, ALONE, "receive", count, environment)
+            rows = []
+            for name, url in (("SQLite", settings.database_for("logger")), ("PostgreSQL", postgres)):
+                if url is None:
+                    continue
+                rate = await consume(
+                    client, subjects.LOGGER, "logger", count, {**environment, "MIDWATCH_DATABASE_URL": url}
+                )
+                limit_url = url if name == "PostgreSQL" else f"sqlite:///{home}/limit.db"
+                limit = insert_alone(limit_url, received(1_000), max(1, count // 1_000))
+                rows += figures(name, rate, bare, limit)
+                await client.jetstream().delete_consumer(subjects.RUNS, subjects.LOGGER)
+                await topology.apply(client.jetstream(), settings)
+            await client.close()
+    return rows
+
+
+def figures(name: str, rate: float, bare: float, limit: float) -> list[dict[str, Any]]:
+    target = "≥ 18,000 and 0.3 of inserting alone" if name == "SQLite" else ""
+    row = {"name": f"logger end to end, {name}", "value": rate, "unit": "events/s", "target": target}
+    return [
+        {**row, "peer": "inserting alone, rows/s", "peer_value": limit, "ratio": rate / limit},
+        {**row, "target": "", "peer": "receiving alone, events/s", "peer_value": bare, "ratio": rate / bare},
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--events", type=int, default=5_000 if QUICK else 100_000, metavar="N")
+    parser.add_argument("--part", choices=("receive", "logger"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        run_until_signal(receive_alone if options.part == "receive" else logger)
+        return 0
+    for row in asyncio.run(measure(options.events)):
+        print(json.dumps(row) if options.json else row)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

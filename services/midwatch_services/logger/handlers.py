@@ -1,0 +1,45 @@
+"""What the logger does with what it reads: save it in one transaction."""
+
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy.engine import Connection
+
+from midwatch.contracts import codec
+from midwatch.contracts.envelope import Envelope
+from midwatch.runtime.database import Database
+from midwatch.runtime.delivery import Received
+
+from . import store
+from .decide import Alert
+
+
+def on_events(database: Database) -> Callable[[list[Received]], Awaitable[None]]:
+    """Run events: each into the log once, and into its run's row."""
+
+    async def handle(batch: list[Received]) -> None:
+        await database.write(lambda conn: store.save(conn, batch))
+
+    return handle
+
+
+def on_governance(database: Database) -> Callable[[list[Received[Envelope[Alert] | None]]], Awaitable[None]]:
+    """Alert events, each folded into its alert. Other decisions stay on the stream."""
+
+    async def handle(batch: list[Received[Envelope[Alert] | None]]) -> None:
+        alerts = [received.event for received in batch if received.event is not None]
+
+        def work(conn: Connection) -> None:
+            for event in alerts:
+                store.save_alert(conn, event)
+
+        if alerts:
+            await database.write(work)
+
+    return handle
+
+
+def decode_alert(subject: str, body: bytes) -> Envelope[Alert] | None:
+    """The alert event, or None for what the log does not keep. Raises Refused."""
+    if not subject.startswith("midwatch.alert."):
+        return None
+    return codec.decode(subject, body)
