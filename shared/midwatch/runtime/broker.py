@@ -57,12 +57,6 @@ def make_broker(url: str, service: str) -> NatsBroker:
         if "permissions violation" in str(error).lower() or "authorization" in str(error).lower():
             log.error("%s: the NATS server refuses: %s", service, error)
 
-    async def lost() -> None:
-        log.warning("%s: the connection to NATS is lost; trying again each %d s", service, RECONNECT_EVERY)
-
-    async def back() -> None:
-        log.warning("%s: the connection to NATS is back", service)
-
     return NatsBroker(
         url.split(","),
         name=f"midwatch-{service}",
@@ -73,17 +67,15 @@ def make_broker(url: str, service: str) -> NatsBroker:
         drain_timeout=STOP_WITHIN,
         graceful_timeout=STOP_WITHIN,
         error_cb=failed,
-        disconnected_cb=lost,
-        reconnected_cb=back,
         logger=_faststream_log(),
-        log_level=logging.DEBUG,  # "Received" and "Processed" of each message
     )
 
 
 def _faststream_log() -> logging.Logger:
     logger = logging.getLogger("midwatch.faststream")
+    logger.setLevel(logging.WARNING)  # not a line for each message
     if not logger.filters:
-        # `lost` above says it once; FastStream says it with a traceback at every attempt.
+        # The service says once that the connection is lost; FastStream would with a traceback at every attempt.
         logger.addFilter(lambda record: not record.getMessage().startswith("Connection broken"))
     return logger
 

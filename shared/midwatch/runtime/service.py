@@ -9,7 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from faststream import FastStream
@@ -19,7 +19,7 @@ from nats.errors import ConnectionClosedError, ConnectionReconnectingError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from midwatch.contracts import subjects
+from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.errors import MidwatchError, Temporary
 
@@ -35,11 +35,13 @@ from .settings import Settings
 FIRST_DELAY = 0.5  # seconds before a service that could not start, or died, is started again; doubled each time
 LONGEST_DELAY = 30.0  # seconds
 LIVED_LONG = 60.0  # seconds after which a death counts as the first one again
+TICK = 0.25  # seconds between two looks at the connection
 PROBE_WITHIN = 3.0  # seconds for one round trip
 
 log = structlog.get_logger("midwatch.service")
 _migrating = threading.Lock()  # Alembic keeps what it works on in module globals
 
+E = TypeVar("E")
 Work = Callable[[], Awaitable[None]]
 _MAY_PASS = (Temporary, NatsError, TimeoutError)
 
@@ -68,7 +70,7 @@ class Context:
         self.broker = broker
         self.cards = CardBook(self.js, nc)
         self.now: Callable[[], datetime] = utc_now
-        self.readers: list[tuple[str, RunReader]] = []
+        self.readers: list[tuple[str, RunReader[Any]]] = []
         self._database = Database(settings.database_for(service.name), name=service.name) if service.tables else None
         self._first: list[Work] = []
         self._lasting: list[tuple[str, Work]] = []
@@ -94,9 +96,22 @@ class Context:
         stream: str = subjects.RUNS,
     ) -> RunReader:
         """Reads a durable consumer of run events for the service's life; `handle` gets batches in order."""
-        reader: RunReader = RunReader(
-            self.nc, self.js, stream=stream, consumer=consumer, service=self.name, handle=handle, outbox=outbox,
-            batch=batch,
+        return self.read(stream, consumer, handle, decode=codec.decode_run, outbox=outbox, batch=batch)
+
+    def read(
+        self,
+        stream: str,
+        consumer: str,
+        handle: Callable[[list[Received[E]]], Awaitable[None]],
+        *,
+        decode: Callable[[str, bytes], E],
+        outbox: Outbox | None = None,
+        batch: int = 500,
+    ) -> RunReader[E]:
+        """`read_runs` for any stream: `decode` makes the event, and raises Refused for what breaks the contract."""
+        reader = RunReader(
+            self.nc, self.js, stream=stream, consumer=consumer, service=self.name, handle=handle, decode=decode,
+            outbox=outbox, batch=batch,
         )  # fmt: skip
         self.readers.append((consumer, reader))
         self.background(reader.run, name=f"reader {consumer}")
@@ -173,9 +188,19 @@ class Context:
             self._tasks.append(asyncio.create_task(_task(work), name=name))
 
     async def _connection(self) -> None:
-        # It reconnects for ever; what closes it is a server that refuses the credentials.
-        while not self.nc.is_closed:  # noqa: ASYNC110, the client's own callback belongs to the broker
-            await asyncio.sleep(1)
+        # The client reconnects for ever; what closes it is a server that refuses the credentials.
+        connected, reconnects = True, self.nc.stats["reconnects"]
+        while not self.nc.is_closed:
+            await asyncio.sleep(TICK)
+            if self.nc.is_connected != connected:
+                connected = self.nc.is_connected
+                log.warning("nats_is_back" if connected else "nats_is_lost", service=self.name)
+            if connected and self.nc.stats["reconnects"] != reconnects:
+                # A server that was restarted has lost what it kept in memory: the registry of instances, on which
+                # every agent's lease depends.
+                with contextlib.suppress(*_MAY_PASS):
+                    await topology.restore(self.js, self.settings)
+                    reconnects = self.nc.stats["reconnects"]
 
     async def _end(self) -> None:
         for task in self._tasks:
@@ -286,6 +311,7 @@ class Runner:
             await nc.close()
             raise
         try:
+            await topology.restore(context.js, self._settings)
             if absent := await topology.missing(context.js):
                 raise Temporary(f"{', '.join(absent)} on NATS: run `midwatch topology apply`")
             self._service.build(context)

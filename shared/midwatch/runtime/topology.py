@@ -187,6 +187,16 @@ async def apply(js: JetStreamContext, settings: Settings, *, force: bool = False
         raise NoJetStream from None
 
 
+async def restore(js: JetStreamContext, settings: Settings) -> None:
+    """Makes the streams in memory anew where a restart of the server took them; those that are there stay."""
+    for stream in STREAMS:
+        if stream.memory:
+            try:
+                await js.stream_info(stream.name)
+            except NotFoundError:
+                await js.add_stream(stream.config(settings))
+
+
 async def missing(js: JetStreamContext) -> list[str]:
     """Names of declared streams and consumers that the server does not have. Raises NoJetStream."""
     absent = []
