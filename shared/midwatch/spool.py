@@ -35,7 +35,7 @@ class Spool:
         _spools.add(self)
 
     def _set_up(self) -> None:
-        self.damaged = 0  # records that could not be read back
+        self.damaged = 0  # places that could not be read back, each one event or more
         self._lock = threading.RLock()  # reentrant, for a signal handler that records an event while we do
         self._store = Store(self.folder, self.instance)
         self._lost = 0
