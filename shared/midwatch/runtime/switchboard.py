@@ -1,6 +1,7 @@
 """Writes the switch by compare-and-set, so that of two who write at once neither undoes the other, and reads it."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import msgspec
 from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RawStreamMsg
+from nats.js.api import RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
 from midwatch.contracts import control, subjects
@@ -22,6 +23,7 @@ _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_LAST = 10071
 _NO_STREAM = 10059
 _REQUEST = 2.0  # seconds that one read or write may take
+_WINDOW = 64  # reads under way at once
 _PATIENCE = 8.0  # seconds after which a writer gives up
 _MAP_LIMIT = 900_000  # bytes; below the megabyte that a server takes by default
 _REASON_LIMIT = 500  # characters; keeps the maps small
@@ -221,6 +223,17 @@ class Switchboard:
         """Every key that was ever written, deleted ones too."""
         return [_entry(message) for message in await last_of_each(self._js, self._stream, ">")]
 
+    async def writes(self, after: int, limit: int = 100) -> list[Entry]:
+        """The writes that the bucket still holds after the revision `after`, in order; at most `limit`."""
+        found: list[Entry] = []
+        every = subjects.key_subject(subjects.SWITCH, ">")
+        with contextlib.suppress(NotFoundError):
+            while len(found) < limit:
+                message = await self._js.get_msg(self._stream, seq=after + 1, subject=every, next=True)
+                found.append(_entry(message))
+                after = found[-1].revision
+        return found
+
     async def _set(self, scope: Scope, change: Callable[[Entry], SwitchRecord | None]) -> Written:
         def whole(entry: Entry) -> _Change:
             wanted = change(entry)
@@ -278,32 +291,20 @@ class Switchboard:
 
 
 async def last_of_each(js: JetStreamContext, stream: str, subject: str) -> list[RawStreamMsg]:
-    """The last message of every subject of `stream` that matches `subject` (`>` for all)."""
-    config = ConsumerConfig(
-        ack_policy=AckPolicy.NONE,
-        deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
-        mem_storage=True,
-        inactive_threshold=30,  # seconds, should this process die before it deletes the consumer
-    )
-    pull = await js.pull_subscribe(subject, stream=stream, config=config)
-    found: dict[str, RawStreamMsg] = {}
-    try:
-        pending = (await pull.consumer_info()).num_pending or 0
-        while pending > 0:
-            for message in await pull.fetch(min(pending, 500), timeout=_REQUEST):
-                at = message.metadata
-                pending = at.num_pending
-                found[message.subject] = RawStreamMsg(
-                    subject=message.subject,
-                    seq=at.sequence.stream,
-                    data=message.data,
-                    headers=message.headers,
-                    time=at.timestamp,
-                )
-    finally:
-        await pull.unsubscribe()
-        await js.delete_consumer(stream, config.name or "")
-    return list(found.values())
+    """The last message of every subject of `stream` that matches `subject` (`>` for all). Needs no consumer, which not
+    every role may create."""
+    info = await js.stream_info(stream, subjects_filter=subject)
+    window = asyncio.Semaphore(_WINDOW)
+
+    async def last(one: str) -> RawStreamMsg | None:
+        async with window:
+            try:
+                return await js.get_last_msg(stream, one, direct=True)
+            except NotFoundError:
+                return None  # it aged out meanwhile
+
+    found = await asyncio.gather(*(last(one) for one in info.state.subjects or ()))
+    return [message for message in found if message is not None]
 
 
 def is_deleted(headers: Mapping[str, str] | None) -> bool:

@@ -1,0 +1,134 @@
+"""How `midwatch halt`, `resume` and `switch` print: what was written, the proof as it fills, who is armed."""
+
+from typing import TYPE_CHECKING, Any
+
+from .output import NOT_CONFIRMED, OK, clean, console, emit_json
+
+if TYPE_CHECKING:
+    from midwatch.contracts.governance import InstanceReport
+    from midwatch.runtime.switchboard import Scope, Written
+    from midwatch_services.kill_switch.decide import Verdict
+    from midwatch_services.kill_switch.view import AgentView, InstanceView
+
+
+def say(line: str) -> None:
+    """One line that stays one, however narrow the terminal."""
+    console.print(line, soft_wrap=True)
+
+
+def name_of(scope: "Scope") -> str:
+    """What is halted, in words; not clean yet."""
+    if scope.agent is None:
+        return "the fleet"
+    noun = "run" if scope.run_id else "tool"
+    return scope.agent if scope.target is None else f"{noun} {scope.target} of {scope.agent}"
+
+
+def tell_written(scope: "Scope", written: "Written", verb: str, as_json: bool) -> None:
+    """The outcome of a write: `verb` is halted or resumed."""
+    if as_json:
+        emit_json([{"key": written.key, "target": scope.target, "epoch": written.revision, "changed": written.changed,
+                    "record": written.record}])  # fmt: skip
+        return
+    record, name = written.record, clean(name_of(scope))
+    if written.changed:
+        until = f", until {record.expires_at:%Y-%m-%d %H:%M:%S} UTC" if record.expires_at else ""
+        say(f"{name}: {verb} at epoch {written.revision} of {written.key}{until}")
+    elif verb == "resumed":
+        say(f"{name}: was not halted by {written.key} (epoch {written.revision}); nothing was changed")
+    else:
+        by = f" by {clean(record.by)}" if record.by else ""
+        say(f"{name}: is halted already{by} ({clean(record.reason)}), epoch {written.revision}; left as it is")
+
+
+class Shown:
+    """What was printed of a proof, so that each change is printed once."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._lines: dict[tuple[str, str], str] = {}
+
+    def changes(self, verdict: "Verdict") -> None:
+        """Prints what is new in `verdict`."""
+        for report in verdict.reports:
+            who, line = (report.agent, report.instance), _report_line(report)
+            if self._lines.get(who) != line and not self._as_json and report.state != "unconfirmed":
+                say(line)
+            self._lines[who] = line
+
+    def end(self, scope: "Scope", verdict: "Verdict", lifted: Any, limit: float) -> int:
+        """Prints the outcome and returns the exit code."""
+        done = verdict.contained and lifted is None
+        if self._as_json:
+            emit_json([{"contained": done, "seconds": verdict.seconds if done else None, "instances": verdict.reports,
+                        "lifted": lifted}])  # fmt: skip
+            return OK if done else NOT_CONFIRMED
+        name = clean(name_of(scope))
+        if lifted is not None:
+            say(f"{name}: NOT contained: lifted meanwhile by {clean(lifted.by)} ({clean(lifted.reason)})")
+        elif done:
+            count = sum(report.state == "applied" for report in verdict.reports)
+            of = (
+                f"{count} instance{'' if count == 1 else 's'} in {verdict.seconds:.3f} s"
+                if count
+                else "no instance runs"
+            )
+            say(f"{name}: contained, {of}")
+        else:
+            missing = [report for report in verdict.reports if (report.agent, report.instance) not in verdict.cleared]
+            for report in missing:
+                if report.state == "unconfirmed":
+                    say(_report_line(report))
+            say(f"{name}: NOT contained within {limit:g} s")
+        return OK if done else NOT_CONFIRMED
+
+
+def _report_line(report: "InstanceReport") -> str:
+    words = {
+        "applied": "has applied it", "unconfirmed": "has not confirmed",
+        "lapsed": "is silent; its lease must have run out", "left": "has signed off",
+    }  # fmt: skip
+    line = f"  {report.agent}/{report.instance} {words[report.state]}"
+    if report.seconds is not None:
+        line += f", nothing moves, after {report.seconds:.3f} s"
+    if report.running:
+        line += f"; running: {', '.join(report.running)}"
+    if report.draining:
+        line += f"; draining: {', '.join(report.draining)}"
+    return clean(line)
+
+
+def instance_json(one: "InstanceView", agent: "AgentView") -> dict[str, Any]:
+    """An instance as one object of `midwatch switch --json`."""
+    import msgspec
+
+    said = msgspec.structs.asdict(one.presence)
+    return {
+        **{name: said.pop(name) for name in ("agent", "instance")},
+        "armed": one.armed,
+        "why_not": one.why_not,
+        "halted": agent.halted,
+        "halts": agent.halts,
+        "epochs": agent.epochs,
+        "age_seconds": round(one.age, 3),
+        **said,
+    }
+
+
+def instance_row(one: "InstanceView", agent: "AgentView") -> dict[str, Any]:
+    """An instance as a row of the table."""
+    return {
+        **agent_row(agent),
+        "agent": agent.agent,
+        "instance": one.presence.instance,
+        "armed": "yes" if one.armed else f"NO: {one.why_not}",
+        "runs": len(one.presence.runs_in_flight),
+        "draining": len(one.presence.draining),
+    }
+
+
+def agent_row(agent: "AgentView") -> dict[str, Any]:
+    """What a row says of the agent."""
+    partly = " (in part)" if agent.halts and not agent.halted else ""
+    epochs = " ".join(f"{key.partition('.')[0]}:{revision}" for key, revision in agent.epochs.items())
+    return {"switch": "HALTED" if agent.halted else f"running{partly}", "epochs": epochs}

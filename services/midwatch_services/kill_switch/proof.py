@@ -1,0 +1,102 @@
+"""The proof of a halt as a client sees it fill: from the switch and presence alone, with every service of ours dead."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from midwatch.contracts import subjects
+from midwatch.contracts.control import SwitchRecord
+from midwatch.runtime.switchboard import Entry, Scope, Switchboard, last_of_each
+
+from . import decide
+from .decide import Halt, Surroundings, Verdict, Who
+from .policy import POLICY
+from .registry import Instances, read_presence
+
+_LOOK = 0.25  # seconds between two readings of the key
+_ANNOUNCE = 1.5  # seconds in which whoever runs says so; before, that nobody does is not known
+
+
+class _Info(msgspec.Struct):
+    ts: datetime
+
+
+async def server_ahead(nc: Client) -> timedelta:
+    """By how much the server's clock is ahead of ours."""
+    before = datetime.now(UTC)
+    answer = await nc.request(f"$JS.API.STREAM.INFO.{subjects.PRESENCE}", timeout=2)
+    return msgspec.json.decode(answer.data, type=_Info).ts - before
+
+
+class Proof:
+    """Hears presence from `listen` on, and judges one halt."""
+
+    def __init__(self, nc: Client, js: JetStreamContext) -> None:
+        self._nc, self._js = nc, js
+        self._board = Switchboard(js)
+        self._instances = Instances()
+        self._heard = asyncio.Event()
+        self._since = datetime.now(UTC)
+
+    async def listen(self, agent: str | None) -> None:
+        """Begins to hear the instances; to be called before the halt is written."""
+        await self._nc.subscribe(subjects.presence(agent or "*", "*"), cb=self._hear)
+        await self._nc.flush(timeout=2)
+        self._since = datetime.now(UTC)
+
+    async def _hear(self, message: Msg) -> None:
+        if instance := read_presence(message.subject, message.data, datetime.now(UTC)):
+            self._instances.hear(instance)
+            self._heard.set()
+
+    async def wait(
+        self, scope: Scope, epoch: int, record: SwitchRecord, limit: float, tell: Callable[[Verdict], None]
+    ) -> tuple[Verdict, SwitchRecord | None]:
+        """Judges until the halt is contained, lifted by someone else, or `limit` seconds are over; `tell` hears each
+        verdict. Returns the last one, and the record that lifted the halt if one did."""
+        halt = Halt(scope.key, scope.target, epoch, record, self._since)
+        cleared: dict[Who, datetime] = {}
+        until = self._since + timedelta(seconds=limit)
+        await self._catch_up(scope.agent)
+        while True:
+            self._heard.clear()
+            entry = await self._board.read(scope.key)
+            now = datetime.now(UTC)
+            around = Surroundings(now, self._since, entry.revision)
+            instances = self._instances.of(scope.agent)
+            verdict = decide.judge(halt, instances, around, cleared, POLICY)
+            cleared = dict(verdict.cleared)
+            tell(verdict)
+            if entry.revision >= epoch and (lifted := _lifted(entry, scope)):
+                return verdict, lifted
+            known = bool(instances) or now - self._since > timedelta(seconds=_ANNOUNCE)
+            if (verdict.contained and known) or now >= until:
+                return replace(verdict, contained=verdict.contained and known), None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._heard.wait(), min(_LOOK, (until - now).total_seconds()))
+
+    async def _catch_up(self, agent: str | None) -> None:
+        ahead = await server_ahead(self._nc)
+        for message in await last_of_each(self._js, subjects.PRESENCE, subjects.presence(agent or "*", "*")):
+            seen_at = min((message.time or self._since) - ahead, datetime.now(UTC))
+            if instance := read_presence(message.subject or "", message.data or b"", seen_at):
+                self._instances.hear(instance)
+
+
+def _lifted(entry: Entry, scope: Scope) -> SwitchRecord | None:
+    """The record by which `scope` is not halted by its own key any more."""
+    if scope.target is None:
+        record = entry.record()
+        return record if record is not None and record.state == "running" else None
+    records = entry.map()
+    if records is None:
+        return None
+    record = records.get(scope.target, SwitchRecord(state="running", reason="its record was removed"))
+    return record if record.state == "running" else None

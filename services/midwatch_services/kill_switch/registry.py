@@ -1,0 +1,135 @@
+"""What kill-switch keeps in memory of instances and runs. No I/O; what must survive, the store saves."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import msgspec
+
+from midwatch.contracts.control import Presence
+
+from .decide import Instance
+
+_FINISHED_KEPT = 100_000  # runs whose end is remembered, for events and halts that come late
+_SAVE_EVERY = timedelta(seconds=30)
+_OTHERS = ("proposed", "human_acted")  # of shadow mode: nothing of the agent's moves
+
+RunKey = tuple[str, str]  # agent, run id
+_presence = msgspec.json.Decoder(Presence)
+
+
+def read_presence(subject: str, body: bytes, seen_at: datetime) -> Instance | None:
+    """The instance that reports itself on `subject`; None where the body is no presence or speaks of another."""
+    tokens = subject.split(".")
+    try:
+        said = _presence.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(tokens) != 4 or said.agent != tokens[2] or said.instance != tokens[3]:
+        return None
+    return Instance(
+        agent=said.agent,
+        instance=said.instance,
+        applied=said.applied,
+        running=tuple(said.runs_in_flight),
+        draining=tuple(said.draining),
+        seen_at=seen_at,
+        lease=timedelta(seconds=max(0.0, min(said.lease, 86_400.0))),
+        left=said.leaving,
+    )
+
+
+class Instances:
+    """Every instance that was heard of, until it has been silent for long enough to be forgotten."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, dict[str, Instance]] = {}
+        self._saved: dict[tuple[str, str], Instance] = {}
+
+    def load(self, known: Iterable[Instance]) -> None:
+        """Takes what an earlier process had saved."""
+        for instance in known:
+            self.hear(instance)
+            self._saved[instance.agent, instance.instance] = instance
+
+    def hear(self, instance: Instance) -> None:
+        """Takes what an instance says of itself, unless it is older than what is known."""
+        some = self._agents.setdefault(instance.agent, {})
+        before = some.get(instance.instance)
+        if before is None or before.seen_at <= instance.seen_at:
+            some[instance.instance] = instance
+
+    def of(self, agent: str | None) -> list[Instance]:
+        """The instances of an agent, or all of them."""
+        if agent is not None:
+            return list(self._agents.get(agent, {}).values())
+        return [instance for some in self._agents.values() for instance in some.values()]
+
+    def has(self, agent: str) -> bool:
+        """Whether the agent sends presence, or did lately."""
+        return agent in self._agents
+
+    def unsaved(self) -> list[Instance]:
+        """Those of whom more is known than was saved; that they were heard again is news only now and then."""
+        found = []
+        for instance in self.of(None):
+            saved = self._saved.get((instance.agent, instance.instance))
+            if (
+                saved is None
+                or instance.seen_at - saved.seen_at > _SAVE_EVERY
+                or replace(saved, seen_at=instance.seen_at) != instance
+            ):
+                found.append(instance)
+        return found
+
+    def saved(self, instances: Iterable[Instance]) -> None:
+        """These are saved as they are here."""
+        self._saved.update({(instance.agent, instance.instance): instance for instance in instances})
+
+    def forget(self, before: datetime) -> list[Instance]:
+        """Drops those last heard before `before` and returns them."""
+        gone = [instance for instance in self.of(None) if instance.seen_at < before]
+        for instance in gone:
+            self._saved.pop((instance.agent, instance.instance), None)
+            del self._agents[instance.agent][instance.instance]
+            if not self._agents[instance.agent]:
+                del self._agents[instance.agent]
+        return gone
+
+
+class Runs:
+    """Live runs by their events: which are in flight, and which have lately finished."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[str, dict[str, datetime]] = {}  # agent, run id: when its last event was stored
+        self._finished: OrderedDict[RunKey, None] = OrderedDict()
+
+    def note(self, agent: str, run_id: str, event: str, stored_at: datetime) -> None:
+        """Takes one event. One that comes after `finished` moves nothing."""
+        if event == "finished":
+            self._in_flight.get(agent, {}).pop(run_id, None)
+            self._finished[agent, run_id] = None
+            if len(self._finished) > _FINISHED_KEPT:
+                self._finished.popitem(last=False)
+        elif event not in _OTHERS and (agent, run_id) not in self._finished:
+            self._in_flight.setdefault(agent, {})[run_id] = stored_at
+
+    def finished(self, agent: str, run_id: str) -> bool:
+        """Whether the run is remembered to have finished."""
+        return (agent, run_id) in self._finished
+
+    def in_flight(self, agent: str) -> dict[str, datetime]:
+        """Run id and time of the last event of the agent's unfinished runs."""
+        return self._in_flight.get(agent, {})
+
+    def agents(self) -> list[str]:
+        """Agents with runs in flight."""
+        return [agent for agent, runs in self._in_flight.items() if runs]
+
+    def forget(self, before: datetime) -> None:
+        """Drops the runs whose last event was stored before `before`: they are not in flight any more."""
+        for agent, runs in list(self._in_flight.items()):
+            self._in_flight[agent] = {run: at for run, at in runs.items() if at >= before}
+            if not self._in_flight[agent]:
+                del self._in_flight[agent]

@@ -1,0 +1,271 @@
+"""kill-switch's tables: where it stands in the switch's stream, the halts and their proofs, instances and runs."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from midwatch.contracts import control
+from midwatch.contracts.control import SwitchRecord
+from midwatch.contracts.governance import SwitchContained
+
+from .decide import Halt, Instance, Target, lapsed
+
+PREFIX = "kill_switch"
+_ALL = ""  # the target of a halt of everything that its key covers
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_metadata = sa.MetaData()
+_Time = sa.BigInteger  # microseconds since 1970, UTC
+
+
+def _table(name: str, *columns: sa.Column[object]) -> sa.Table:
+    return sa.Table(f"{PREFIX}_{name}", _metadata, *columns)
+
+
+_keys = _table(
+    "keys", sa.Column("key", sa.Text, primary_key=True), sa.Column("revision", _Time), sa.Column("written_at", _Time)
+)
+_halts = _table(
+    "halts",
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.BigInteger, primary_key=True),
+    sa.Column("requested_at", _Time, primary_key=True),
+    sa.Column("record", sa.LargeBinary),
+    sa.Column("phase", sa.Text),
+    sa.Column("contained_at", _Time),
+    sa.Column("report", sa.LargeBinary),
+    sa.Column("closed_at", _Time),
+)
+_instances = _table(
+    "instances",
+    sa.Column("agent", sa.Text, primary_key=True),
+    sa.Column("instance", sa.Text, primary_key=True),
+    sa.Column("seen_at", _Time),
+    sa.Column("known", sa.LargeBinary),
+)
+_runs = _table(
+    "runs",
+    sa.Column("agent", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("written_at", _Time),
+    sa.Column("finished_at", _Time),
+)
+_strays = _table(
+    "strays",
+    sa.Column("agent", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("last_at", _Time),
+)
+
+
+class _Known(msgspec.Struct, frozen=True, kw_only=True):
+    applied: dict[str, int]
+    running: tuple[str, ...]
+    draining: tuple[str, ...]
+    lease: float
+    left: bool
+
+
+class MapRun(NamedTuple):
+    """A run that has a record in a runs map. `written_at`: when that was first seen."""
+
+    agent: str
+    run_id: str
+    written_at: datetime
+    finished_at: datetime | None
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _time(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+# Keys
+
+
+def position(conn: Connection) -> tuple[int, datetime]:
+    """Sequence and time of the last write that was taken; 0 and 1970 before the first."""
+    newest = sa.select(_keys.c.revision, _keys.c.written_at).order_by(
+        _keys.c.written_at.desc(), _keys.c.revision.desc()
+    )
+    row = conn.execute(newest.limit(1)).first()
+    return (row.revision, _time(row.written_at)) if row else (0, _EPOCH)
+
+
+def revisions(conn: Connection) -> dict[str, int]:
+    """The revision of each key as far as it was read."""
+    return {row.key: row.revision for row in conn.execute(sa.select(_keys.c.key, _keys.c.revision))}
+
+
+def save_key(conn: Connection, key: str, revision: int, written_at: datetime) -> None:
+    values = {"revision": revision, "written_at": _micros(written_at)}
+    if conn.execute(_keys.update().where(_keys.c.key == key).values(values)).rowcount == 0:
+        conn.execute(_keys.insert().values(key=key, **values))
+
+
+# Halts
+
+
+def open_halts(conn: Connection, key: str | None = None) -> list[Halt]:
+    """The halts that stand, of one key or of all, oldest first."""
+    query = sa.select(_halts).where(_halts.c.closed_at.is_(None)).order_by(_halts.c.requested_at, _halts.c.target)
+    return [_halt(row) for row in conn.execute(query if key is None else query.where(_halts.c.key == key))]
+
+
+def _halt(row: Row[tuple[object, ...]]) -> Halt:
+    reported = [] if row.report is None else msgspec.json.decode(row.report, type=SwitchContained).instances
+    return Halt(
+        key=row.key,
+        target=row.target or None,
+        epoch=row.epoch,
+        record=msgspec.json.decode(row.record, type=SwitchRecord),
+        requested_at=_time(row.requested_at),
+        phase=row.phase,
+        contained_at=None if row.contained_at is None else _time(row.contained_at),
+        lapsed=lapsed(reported),
+    )
+
+
+def _is(halt: Halt) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        _halts.c.key == halt.key,
+        _halts.c.target == (halt.target or _ALL),
+        _halts.c.epoch == halt.epoch,
+        _halts.c.requested_at == _micros(halt.requested_at),
+        _halts.c.closed_at.is_(None),
+    )
+
+
+def add_halt(conn: Connection, halt: Halt) -> None:
+    conn.execute(
+        _halts.insert().values(
+            key=halt.key,
+            target=halt.target or _ALL,
+            epoch=halt.epoch,
+            requested_at=_micros(halt.requested_at),
+            record=control.encode(halt.record),
+            phase=halt.phase,
+        )
+    )
+
+
+def close_halt(conn: Connection, key: str, target: Target, at: datetime) -> None:
+    """Closes the halt of `target` that stands, if one does."""
+    where = sa.and_(_halts.c.key == key, _halts.c.target == (target or _ALL), _halts.c.closed_at.is_(None))
+    conn.execute(_halts.update().where(where).values(closed_at=_micros(at)))
+
+
+def save_report(conn: Connection, halt: Halt, after: Halt, report: SwitchContained) -> bool:
+    """Moves `halt` on to the phase of `after`, unless it was closed or moved on meanwhile. Returns whether it did."""
+    contained_at = None if after.contained_at is None else _micros(after.contained_at)
+    values = {"phase": after.phase, "contained_at": contained_at, "report": control.encode(report)}
+    where = sa.and_(_is(halt), _halts.c.phase == halt.phase)
+    return conn.execute(_halts.update().where(where).values(values)).rowcount > 0
+
+
+def forget_halts(conn: Connection, before: datetime) -> None:
+    """Drops halts that were closed before `before`."""
+    conn.execute(_halts.delete().where(_halts.c.closed_at < _micros(before)))
+
+
+# Instances
+
+
+def instances(conn: Connection) -> list[Instance]:
+    found = []
+    for row in conn.execute(sa.select(_instances)):
+        known = msgspec.json.decode(row.known, type=_Known)
+        found.append(
+            Instance(
+                agent=row.agent,
+                instance=row.instance,
+                applied=known.applied,
+                running=known.running,
+                draining=known.draining,
+                seen_at=_time(row.seen_at),
+                lease=timedelta(seconds=known.lease),
+                left=known.left,
+            )
+        )
+    return found
+
+
+def save_instances(conn: Connection, some: Sequence[Instance]) -> None:
+    drop_instances(conn, some)
+    rows = [
+        {
+            "agent": one.agent,
+            "instance": one.instance,
+            "seen_at": _micros(one.seen_at),
+            "known": msgspec.json.encode(
+                _Known(
+                    applied=dict(one.applied),
+                    running=one.running,
+                    draining=one.draining,
+                    lease=one.lease.total_seconds(),
+                    left=one.left,
+                )
+            ),
+        }
+        for one in some
+    ]
+    if rows:
+        conn.execute(_instances.insert(), rows)
+
+
+def drop_instances(conn: Connection, some: Sequence[Instance]) -> None:
+    which = sa.and_(_instances.c.agent == sa.bindparam("a"), _instances.c.instance == sa.bindparam("i"))
+    if some:
+        conn.execute(_instances.delete().where(which), [{"a": one.agent, "i": one.instance} for one in some])
+
+
+# Runs that have a record in a map, and runs in flight of agents without presence
+
+
+def map_runs(conn: Connection, agent: str | None = None) -> list[MapRun]:
+    query = sa.select(_runs) if agent is None else sa.select(_runs).where(_runs.c.agent == agent)
+    return [
+        MapRun(
+            row.agent, row.run_id, _time(row.written_at), None if row.finished_at is None else _time(row.finished_at)
+        )
+        for row in conn.execute(query)
+    ]
+
+
+def add_map_run(conn: Connection, run: MapRun) -> None:
+    finished_at = None if run.finished_at is None else _micros(run.finished_at)
+    conn.execute(
+        _runs.insert().values(
+            agent=run.agent, run_id=run.run_id, written_at=_micros(run.written_at), finished_at=finished_at
+        )
+    )
+
+
+def drop_map_run(conn: Connection, agent: str, run_id: str) -> None:
+    conn.execute(_runs.delete().where(_runs.c.agent == agent, _runs.c.run_id == run_id))
+
+
+def finish_map_runs(conn: Connection, runs: Iterable[tuple[str, str]], at: datetime) -> None:
+    """Marks them as finished; those that are so already keep their time."""
+    for agent, run_id in runs:
+        where = sa.and_(_runs.c.agent == agent, _runs.c.run_id == run_id, _runs.c.finished_at.is_(None))
+        conn.execute(_runs.update().where(where).values(finished_at=_micros(at)))
+
+
+def strays(conn: Connection) -> list[tuple[str, str, datetime]]:
+    return [(row.agent, row.run_id, _time(row.last_at)) for row in conn.execute(sa.select(_strays))]
+
+
+def save_strays(conn: Connection, rows: Sequence[tuple[str, str, datetime]]) -> None:
+    """Replaces all of them."""
+    conn.execute(_strays.delete())
+    if rows:
+        conn.execute(_strays.insert(), [{"agent": a, "run_id": r, "last_at": _micros(at)} for a, r, at in rows])

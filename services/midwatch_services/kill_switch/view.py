@@ -1,0 +1,105 @@
+"""Who is armed: every instance beside the switch as it stands, read from NATS alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from midwatch.contracts import subjects
+from midwatch.contracts.control import Presence
+from midwatch.runtime.switchboard import Entry, Switchboard, last_of_each
+
+from . import decide
+from .proof import server_ahead
+
+FRESH = 3.0  # seconds; presence comes each second
+
+
+@dataclass(frozen=True)
+class AgentView:
+    """An agent as the switch has it. `epochs`: revision of each of its keys, 0 where there is none."""
+
+    agent: str
+    halts: list[dict[str, Any]]
+    epochs: dict[str, int]
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing of the agent may run; it may have halted tools or runs without that."""
+        return any(halt["target"] is None and not halt["key"].startswith("tools.") for halt in self.halts)
+
+
+@dataclass(frozen=True)
+class InstanceView:
+    """One instance. `why_not` is empty where it is armed; `age` is the seconds since it was heard."""
+
+    presence: Presence
+    age: float
+    why_not: str
+
+    @property
+    def armed(self) -> bool:
+        return not self.why_not
+
+
+async def read(nc: Client, js: JetStreamContext) -> tuple[list[AgentView], list[InstanceView]]:
+    """Every agent that has a card, a key or an instance, and every instance that has not signed off."""
+    entries = {entry.key: entry for entry in await Switchboard(js).entries()}
+    ahead = await server_ahead(nc)
+    found = []
+    for message in await last_of_each(js, subjects.PRESENCE, ">"):
+        presence = _presence(message.subject or "", message.data or b"")
+        if presence is not None and not presence.leaving:
+            age = (datetime.now(UTC) + ahead - (message.time or datetime.now(UTC))).total_seconds()
+            found.append(InstanceView(presence, max(0.0, age), why_not_armed(presence, age, entries)))
+    cards = await js.stream_info(
+        subjects.key_stream(subjects.AGENTS), subjects_filter=subjects.key_subject(subjects.AGENTS, ">")
+    )
+    names = {one.presence.agent for one in found} | {
+        subject.rsplit(".", 1)[1] for subject in cards.state.subjects or ()
+    }
+    names |= {agent for key in entries if decide.is_key(key) and (agent := decide.agent_of(key))}
+    found.sort(key=lambda one: (one.presence.agent, one.presence.instance))
+    return [agent_view(name, entries) for name in sorted(names)], found
+
+
+def _presence(subject: str, body: bytes) -> Presence | None:
+    try:
+        presence = msgspec.json.decode(body, type=Presence)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return presence if subject == subjects.presence(presence.agent, presence.instance) else None
+
+
+def why_not_armed(presence: Presence, age: float, entries: Mapping[str, Entry]) -> str:
+    """What keeps an instance from being armed: its silence, or a key that it has not applied as it stands."""
+    if age > FRESH:
+        lapsed = ", its lease has run out" if age > presence.lease else ""
+        return f"silent for {age:.0f} s{lapsed}"
+    for key in subjects.switch_keys(presence.agent):
+        current = entries[key].revision if key in entries else 0
+        applied = presence.applied.get(key)
+        if applied is None:
+            return f"has not read {key}"
+        if applied != current:
+            return f"has applied {key} at epoch {applied}, which stands at {current}"
+    return ""
+
+
+def agent_view(agent: str, entries: Mapping[str, Entry]) -> AgentView:
+    """What the switch says of one agent. A key that never was is not running, as a deleted one."""
+    halts: list[dict[str, Any]] = []
+    epochs = {}
+    for key in subjects.switch_keys(agent):
+        entry = entries.get(key, Entry(key, None, 0, None))
+        epochs[key] = entry.revision
+        write = decide.Write(key, entry.value, entry.revision, entry.written_at or datetime.now(UTC))
+        halts += [
+            {"key": key, "target": move.target, **msgspec.structs.asdict(move.record)}
+            for move in decide.moves(write, {}, ())
+        ]
+    return AgentView(agent, halts, epochs)
