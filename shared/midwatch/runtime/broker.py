@@ -1,10 +1,13 @@
 """A service's connection to NATS: one FastStream broker, set so that it never gives up and never floods the log."""
 
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import nats
 from faststream.nats import NatsBroker
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from midwatch.errors import MidwatchError, Temporary
@@ -29,8 +32,9 @@ def without_credentials(url: str) -> str:
     return ",".join(f"{part.scheme}://{part.netloc.rpartition('@')[2]}" for part in parts)
 
 
-async def check_server(url: str) -> str:
-    """Connects once and returns the server's version. Raises Temporary where none answers, and OldNatsServer."""
+@contextlib.asynccontextmanager
+async def connection(url: str) -> AsyncIterator[Client]:
+    """One connection for a command, which does not wait for a server. Raises Temporary, and OldNatsServer."""
     where = without_credentials(url)
     try:
         client = await nats.connect(
@@ -41,12 +45,13 @@ async def check_server(url: str) -> str:
         raise Temporary(
             f"no NATS server answers at {where} ({why}): start one with `midwatch up`, or set NATS_URL"
         ) from error
-    version = client.connected_server_version
-    await client.close()
-    text = f"{version.major}.{version.minor}.{version.patch}"
-    if (version.major, version.minor) < OLDEST:
-        raise OldNatsServer(where=where, version=text)
-    return text
+    try:
+        version = client.connected_server_version
+        if (version.major, version.minor) < OLDEST:
+            raise OldNatsServer(where=where, version=f"{version.major}.{version.minor}.{version.patch}")
+        yield client
+    finally:
+        await client.close()
 
 
 def make_broker(url: str, service: str) -> NatsBroker:
