@@ -31,6 +31,7 @@ PROBE = 64  # messages sent one by one to see whether the server has most of the
 YIELD_EVERY = 100  # messages between two turns of the loop, so that a halt is not kept waiting
 HEADER_ROOM = 1_024  # bytes that headers may take of a message's size
 ADOPT_EVERY = 30.0  # seconds between two looks for spools of dead processes
+ADOPTED_TRIES = 3  # failures after which such a spool is left for another process, or for the next look
 LOOK_EVERY = 0.25  # seconds between two looks whether the connection is back
 SLOWEST = 5.0  # seconds between two tries at most
 
@@ -114,6 +115,10 @@ class Sender:
             ack = _read(await self._within_limits(self._publish_batch(records)))
         except _NEVER:
             ack = _PubAck()
+        except Unsent:
+            # The server may have it all and its answer was lost, or one message in it was met with silence: find out.
+            self._suspect = True
+            raise
         if ack.error is None and ack.count == len(records):
             self.spool.acknowledge(len(records))
             self._no_batch_for = 0.25
@@ -302,7 +307,7 @@ class Flusher:
         sender = Sender(self._nc, spool, self._timeout, self._put_aside)
         failures = 0
         try:
-            while spool.pending and failures < 5:
+            while spool.pending and failures < ADOPTED_TRIES:
                 if not self._nc.is_connected:
                     await asyncio.sleep(LOOK_EVERY)
                 elif error := await _tried(sender):
