@@ -38,8 +38,9 @@ async def connection(url: str) -> AsyncIterator[Client]:
     where = without_credentials(url)
     try:
         client = await nats.connect(
-            url.split(","), allow_reconnect=False, connect_timeout=CONNECT_WITHIN, error_cb=_quiet
-        )
+            url.split(","), allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
+            connect_timeout=CONNECT_WITHIN, error_cb=_quiet,
+        )  # fmt: skip
     except (OSError, NatsError, TimeoutError) as error:
         why = str(error) or type(error).__name__
         raise Temporary(
