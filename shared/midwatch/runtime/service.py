@@ -24,7 +24,7 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.errors import MidwatchError, Temporary
 
 from . import telemetry, topology
-from .broker import STOP_WITHIN, check_server, make_broker
+from .broker import STOP_WITHIN, connection, make_broker
 from .card_book import CardBook
 from .database import Database, migrate
 from .delivery import Received, RunReader
@@ -300,7 +300,8 @@ class Runner:
             delay = min(2 * delay, LONGEST_DELAY)
 
     async def _try_start(self) -> Context:
-        await check_server(self._settings.url)
+        async with connection(self._settings.url):
+            pass  # the broker's own connection would wait for a server without a word
         if self._service.tables:
             await asyncio.to_thread(_migrate, self._settings.database_for(self.name), self.name)
         broker = make_broker(self._settings.url, self.name)

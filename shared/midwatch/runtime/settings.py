@@ -24,6 +24,10 @@ class Settings(BaseSettings):
     )
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8420, ge=0, le=65535, description="First port of the probes; 0 picks free ones")
+    http: str | None = Field(
+        default=None,
+        description="Addresses at which `doctor` asks services that no `midwatch up` here runs, with commas between",
+    )
     otlp_endpoint: str | None = Field(
         default=None,
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "MIDWATCH_OTLP_ENDPOINT", "otlp_endpoint"),
