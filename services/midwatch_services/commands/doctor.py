@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from .output import FAILED, JsonOption, emit_json, emit_table
+from .output import FAILED, JsonOption, clean, console, emit_json
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -55,10 +55,18 @@ def doctor(as_json: Annotated[bool, JsonOption] = False) -> None:
     if as_json:
         emit_json(findings)
     else:
-        rows = ({**msgspec.structs.asdict(one), "": "ok" if one.ok else "WRONG"} for one in findings)
-        emit_table(("", "check", "name", "detail", "mend"), rows, empty="Nothing was looked at.")
+        for one in findings:
+            _print(one)
     if not all(one.ok for one in findings):
         raise typer.Exit(FAILED)
+
+
+def _print(finding: Finding) -> None:
+    state = "[green]ok   [/green]" if finding.ok else "[bold red]WRONG[/bold red]"
+    line = f"{state}  {clean(finding.check):14}{clean(finding.name):20}  {clean(finding.detail)}"
+    console.print(line, soft_wrap=True)
+    if finding.mend:
+        console.print(f"       → {clean(finding.mend)}", soft_wrap=True)
 
 
 async def _examine(settings: "Settings") -> list[Finding]:
@@ -191,7 +199,7 @@ async def _newest(js: "JetStreamContext", first: int, last: int) -> AsyncIterato
     from midwatch.contracts import subjects
     from midwatch.contracts.control import DeadLetter
 
-    for sequence in range(last, max(first, last - LETTERS_READ + 1) - 1, -1):
+    for sequence in range(last, max(first, last - LETTERS_READ + 1, 1) - 1, -1):
         try:
             message = await js.get_msg(subjects.DEAD, seq=sequence, direct=True)
             yield msgspec.json.decode(message.data or b"", type=DeadLetter)

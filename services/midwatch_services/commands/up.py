@@ -177,13 +177,14 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def _tell(settings: "Settings", server: "NatsServer | None", urls: Mapping[str, str]) -> None:
     from midwatch.runtime.broker import without_credentials
 
-    where = f"nats-server with pid {server.pid}, its state in {server.folder}" if server else "not ours"
-    console.print("\n[bold]Midwatch is up.[/bold]\n")
-    console.print(f"  {'NATS':18}{clean(without_credentials(settings.url))}  ({clean(where)})")
-    for name, url in urls.items():
-        console.print(f"  {name:18}{clean(url)}/readyz")
+    where = f"nats-server {server.pid}, its state in {server.folder}" if server else "not started by this command"
     database = "PostgreSQL" if settings.database_url else f"SQLite in {settings.home / 'data'}"
-    console.print(f"  {'run log':18}{clean(database)}\n")
-    console.print("In another terminal: [bold]midwatch apply agents/[/bold] to apply your scope cards, then start your")
-    console.print("agents. [bold]midwatch runs[/bold] lists what they did, [bold]midwatch doctor[/bold] says if all is")
-    console.print("well, [bold]midwatch halt AGENT --reason …[/bold] stops one. Ctrl-C here ends everything.\n")
+    rows = [("NATS", f"{without_credentials(settings.url)} ({where})"), ("database", database)]
+    rows += [(name, f"{url}/readyz") for name, url in urls.items()]
+    lines = [f"  {name:18}{clean(text)}" for name, text in rows]
+    console.print("\n".join(["", "[bold]Midwatch is up.[/bold]", "", *lines, ""]), soft_wrap=True)
+    console.print(
+        "In another terminal, apply your scope cards with [bold]midwatch apply agents/[/bold], then start your agents. "
+        "[bold]midwatch runs[/bold] lists what they did, [bold]midwatch doctor[/bold] says if all is well, "
+        "[bold]midwatch halt AGENT --reason …[/bold] stops one. Ctrl-C here ends everything.\n"
+    )
