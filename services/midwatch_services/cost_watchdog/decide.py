@@ -16,7 +16,7 @@ from midwatch.runtime.pricing import Cost
 
 from . import say
 from .alerts import BUDGET_RUN, BUDGET_TICKET, LOOP, Book, Cause, Condition, Decision, of_budget
-from .policy import GAP, LIVE_LIMIT, MEMORY, NEAR, WAITING_LIMIT, Policy
+from .policy import LIVE_LIMIT, MEMORY, NEAR, WAITING_LIMIT, Policy
 from .state import RunState, Spent, Subject, TicketState, Waiting
 
 
@@ -43,7 +43,15 @@ class Outcome:
     decisions: list[Decision]
 
 
-def decide(run: RunState, ticket: TicketState | None, event: Observed, policy: Policy, now: datetime) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The time, and since when a waiting event must have waited for its gap to close; None closes none."""
+
+    now: datetime
+    closes: datetime | None
+
+
+def decide(run: RunState, ticket: TicketState | None, event: Observed, policy: Policy, clock: Clock) -> Outcome:
     """Judges one event. `ticket` is the state of `ticket_of(run, event)`, None where there is none."""
     if run.ticket is None and event.ticket is not None:
         run = replace(run, ticket=event.ticket)
@@ -55,14 +63,14 @@ def decide(run: RunState, ticket: TicketState | None, event: Observed, policy: P
             ticket = replace(ticket, spent=ticket.spent.plus(event.cost))
     if event.finished is not None:
         run = replace(run, finished=True)
-    run, steps = _in_order(run, event, now)
+    run, steps = _in_order(run, event, clock)
     cause = Cause(event.run, run.ticket, event.event_id, event.seq)
     return _judge(run, ticket, steps, policy, cause, costed=event.cost is not None)
 
 
-def tick(run: RunState, ticket: TicketState | None, subject: Subject, policy: Policy, now: datetime) -> Outcome:
+def tick(run: RunState, ticket: TicketState | None, subject: Subject, policy: Policy, clock: Clock) -> Outcome:
     """Judges a run without an event: its gaps close with time, and its card may have changed."""
-    run, steps = _in_order(run, None, now)
+    run, steps = _in_order(run, None, clock)
     return _judge(run, ticket, steps, policy, Cause(subject, run.ticket), costed=False)
 
 
@@ -160,11 +168,11 @@ def _loops(run: RunState, steps: list[Waiting], policy: Policy, book: Book) -> R
     return replace(run, seen=frozenset(seen), older=older, streak=streak)
 
 
-def _in_order(run: RunState, event: Observed | None, now: datetime) -> tuple[RunState, list[Waiting]]:
+def _in_order(run: RunState, event: Observed | None, clock: Clock) -> tuple[RunState, list[Waiting]]:
     """The events whose turn has come, in order; the others wait in the state."""
     waiting = run.waiting
     if event is not None and event.seq is not None:
-        item = Waiting(event.seq, event.event_id, now.timestamp(), event.tool, event.pair)
+        item = Waiting(event.seq, event.event_id, clock.now.timestamp(), event.tool, event.pair)
         if event.seq < run.next_seq:
             return run, [item]
         if event.seq == run.next_seq and not waiting:
@@ -172,8 +180,10 @@ def _in_order(run: RunState, event: Observed | None, now: datetime) -> tuple[Run
         waiting = tuple(sorted((*waiting, item)))
     if not waiting:
         return run, []
-    old = now.timestamp() - GAP.total_seconds()
-    passed = max((item.seq for item in waiting if item.arrived <= old), default=-1)
+    passed = -1
+    if clock.closes is not None:
+        closes = clock.closes.timestamp()
+        passed = max((item.seq for item in waiting if item.arrived <= closes), default=-1)
     if len(waiting) > WAITING_LIMIT:
         passed = max(passed, waiting[0].seq)
     next_seq, ready = run.next_seq, 0

@@ -19,7 +19,7 @@ from midwatch.runtime.switchboard import NoSwitch, Switchboard
 
 from . import policy, store
 from .alerts import Decision, HaltRun
-from .decide import Observed, Outcome, decide, tick, ticket_of
+from .decide import Clock, Observed, Outcome, decide, tick, ticket_of
 from .messages import HALT_RUN, HaltOrder, outgoing
 from .observe import observe
 from .policy import Policy
@@ -56,9 +56,9 @@ class Watchdog:
 
     async def on_tick(self) -> None:
         """Closes the gaps that have been open for too long, and judges runs anew whose agent's card has changed."""
-        now = self._now()
-        if now - self._awake_since >= policy.GAP:  # what was stored meanwhile may only now be read
-            await self._close_gaps(now)
+        if (closes := self._clock().closes) is not None:
+            while due := await self._database.read(partial(store.waiting, before=closes.timestamp())):
+                await self._tick(due)
         for agent, last in list(self._policies.items()):
             if last != self._policy(agent):
                 await self._judge_agent(agent)
@@ -76,6 +76,11 @@ class Watchdog:
             self._store.forget()
 
         await self._write(work)
+
+    def _clock(self) -> Clock:
+        """The time. After a start no gap closes at once: the event that it waits for may have been stored meanwhile."""
+        now = self._now()
+        return Clock(now, now - policy.GAP if now - self._awake_since >= policy.GAP else None)
 
     def _policy(self, agent: str) -> Policy:
         return policy.of(self._cards.get(agent))
@@ -100,21 +105,21 @@ class Watchdog:
                 events.append((observe(received.event), (received.headers or {}).get("traceparent")))
         self._store.runs.load(conn, {event.run for event, _ in events})
         policies = {agent: self._policy(agent) for agent in {event.run.agent for event, _ in events}}
-        now, said = self._now(), Said()
+        clock, said = self._clock(), Said()
         for event, traceparent in events:
-            outcome = self._decide(conn, event, policies[event.run.agent], now)
+            outcome = self._decide(conn, event, policies[event.run.agent], clock)
             said += [(decision, traceparent) for decision in outcome.decisions]
         for agent, judged_by in policies.items():
             self._policies.setdefault(agent, judged_by)
-        self._save(conn, said, now)
+        self._save(conn, said, clock.now)
 
-    def _decide(self, conn: Connection, event: Observed, limits: Policy, now: datetime) -> Outcome:
+    def _decide(self, conn: Connection, event: Observed, limits: Policy, clock: Clock) -> Outcome:
         runs, tickets = self._store.runs, self._store.tickets
         run, ticket = runs.get(conn, event.run), None
         named = ticket_of(run, event)
         if named is not None:
             ticket = tickets.get(conn, event.run._replace(name=named))
-        outcome = decide(run, ticket, event, limits, now)
+        outcome = decide(run, ticket, event, limits, clock)
         self._put(event.run, outcome)
         return outcome
 
@@ -129,20 +134,16 @@ class Watchdog:
         for decision, traceparent in sorted(said, key=lambda one: not isinstance(one[0], HaltRun)):
             self.outbox.add(conn, outgoing(decision, now, traceparent))
 
-    async def _close_gaps(self, now: datetime) -> None:
-        before = (now - policy.GAP).timestamp()
-        while due := await self._database.read(lambda conn: store.waiting(conn, before)):
-            await self._tick(due, now)
-
     async def _judge_agent(self, agent: str) -> None:
         limits, after = self._policy(agent), ""
         while runs := await self._database.read(partial(store.in_flight, agent=agent, after=after)):
-            await self._tick(runs, self._now())
+            await self._tick(runs)
             after = str(runs[-1])
         self._policies[agent] = limits
 
-    async def _tick(self, runs: list[Subject], now: datetime) -> None:
+    async def _tick(self, runs: list[Subject]) -> None:
         """Judges runs without an event."""
+        clock = self._clock()
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
@@ -152,10 +153,10 @@ class Watchdog:
                 state, ticket = self._store.runs.get(conn, run), None
                 if state.ticket is not None:
                     ticket = self._store.tickets.get(conn, run._replace(name=state.ticket))
-                outcome = tick(state, ticket, run, self._policy(run.agent), now)
+                outcome = tick(state, ticket, run, self._policy(run.agent), clock)
                 self._put(run, outcome)
                 said += [(decision, None) for decision in outcome.decisions]
-            self._save(conn, said, now)
+            self._save(conn, said, clock.now)
 
         await self._write(work)
         faults.reach("cost_watchdog.ticked")

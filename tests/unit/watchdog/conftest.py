@@ -10,8 +10,8 @@ import pytest
 from midwatch.contracts.runs import Mode
 from midwatch.runtime.pricing import Cost
 from midwatch_services.cost_watchdog.alerts import Decision, HaltRun, RaiseAlert, ResolveAlert
-from midwatch_services.cost_watchdog.decide import Observed, decide, tick, ticket_of
-from midwatch_services.cost_watchdog.policy import Policy
+from midwatch_services.cost_watchdog.decide import Clock, Observed, decide, tick, ticket_of
+from midwatch_services.cost_watchdog.policy import GAP, Policy
 from midwatch_services.cost_watchdog.state import RunState, Subject, TicketState
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -41,7 +41,7 @@ class Play:
         event = Observed(self.subject(run_id), **fields)
         named = ticket_of(run, event)
         ticket = self.tickets.get(named, TicketState()) if named else None
-        return self._take(run_id, decide(run, ticket, event, self.limits, self.now))
+        return self._take(run_id, decide(run, ticket, event, self.limits, self._clock()))
 
     def spend(
         self, amount: str | None, run_id: str = "run-1", basis: Any = "reported", **fields: Any
@@ -65,7 +65,10 @@ class Play:
         self.now += timedelta(seconds=seconds)
         run = self.runs[run_id]
         ticket = self.tickets[run.ticket] if run.ticket else None
-        return self._take(run_id, tick(run, ticket, self.subject(run_id), self.limits, self.now))
+        return self._take(run_id, tick(run, ticket, self.subject(run_id), self.limits, self._clock()))
+
+    def _clock(self) -> Clock:
+        return Clock(self.now, self.now - GAP)
 
     def _take(self, run_id: str, outcome: Any) -> list[Decision]:
         self.runs[run_id] = outcome.run
