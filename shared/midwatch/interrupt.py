@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
+
+# Before Python 3.13 a task group that a child's error ends leaves its parent counted as cancelled for ever.
+_GROUPS_MISCOUNT = sys.version_info < (3, 13)
 
 
 class Scope:
@@ -29,6 +33,18 @@ class Scope:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the task
             self._loop.call_soon_threadsafe(self._fire)
 
+    def settle(self) -> None:
+        """Called in the task as it works on: what it was cancelled for before, and lives through, is over. Not so
+        while it unwinds from a cancellation."""
+        if _GROUPS_MISCOUNT and not self.fired and not _unwinding():
+            self._baseline = max(self._baseline, self.task.cancelling())
+
+    def forgive(self, error: BaseException | None) -> None:
+        """Takes back what task groups that were ended by `error` miscounted."""
+        for _ in range(_groups(error) if _GROUPS_MISCOUNT else 0):
+            if self.cancelled_from_outside:
+                self.task.uncancel()
+
     def disarm(self) -> None:
         """From now on the task is not cancelled any more."""
         self._closed = True
@@ -52,3 +68,16 @@ class Scope:
         if not (self._closed or self.fired or self.task.done()) and self._may_fire():
             self.fired = True
             self.task.cancel()
+
+
+def _unwinding() -> bool:
+    error = sys.exception()
+    while error is not None and not isinstance(error, asyncio.CancelledError):
+        error = error.__context__
+    return error is not None
+
+
+def _groups(error: BaseException | None) -> int:
+    if not isinstance(error, BaseExceptionGroup):
+        return 0
+    return 1 + sum(_groups(inner) for inner in error.exceptions)

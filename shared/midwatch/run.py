@@ -42,6 +42,8 @@ class Run(BaseRun):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        if self._halt is not None:
+            self._scope.forgive(error)
         fired = self._scope.fired
         self._scope.close()
         outside = error is not None and self._scope.cancelled_from_outside
@@ -119,6 +121,11 @@ class Run(BaseRun):
             return
         for scope in (self._scope, *tuple(self._scopes)):
             scope.request()
+
+    def _entered(self) -> None:
+        super()._entered()
+        if asyncio.current_task() is self._scope.task:
+            self._scope.settle()
 
     def _may_interrupt(self) -> bool:
         return not self._over and self._writes == 0 and self._latch(self._judge(self._tool))

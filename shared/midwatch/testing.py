@@ -17,14 +17,19 @@ from types import TracebackType
 from . import blocking, client
 from .contracts import control, subjects
 from .contracts.codec import RunEvent, decode_run
-from .contracts.control import Card, SwitchRecord
-from .contracts.runs import EVENT_LIMIT
+from .contracts.control import Card, SwitchRecord, ToolRule
+from .contracts.runs import EVENT_LIMIT, ToolKind
 from .switch import FOREVER, Answer, LocalSwitch
 
 
 def card(agent: str, **fields: object) -> Card:
     """A scope card for tests; `fields` as in `midwatch.contracts.control.Card`."""
     return Card(**{"owner": "Tests", "purpose": "Is tested.", "can": ["Be tested"], **fields, "agent": agent})  # type: ignore[arg-type]
+
+
+def tools(**kinds: ToolKind) -> dict[str, ToolRule]:
+    """The tools of a card: `tools(look_up="read", refund="write")`."""
+    return {name: ToolRule(kind=kind) for name, kind in kinds.items()}
 
 
 class _Server:
