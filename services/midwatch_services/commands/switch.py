@@ -181,11 +181,11 @@ def _unreached(error: Exception, url: str, nothing_happened: str) -> int:
 
 
 _NOT_HALTED = (
-    "The halt is not written. Agents that cannot reach NATS either fall back by themselves once their lease (5 s "
+    "The halt was not acknowledged. Agents that cannot reach NATS either fall back by themselves once their lease (5 s "
     "unless their card says otherwise) has run out, save those whose card says `lost_control: carry_on`; agents that "
     "can reach it run on. Start NATS or set NATS_URL and halt again; until then only ending their processes is sure."
 )
-_NOT_RESUMED = "Nothing was lifted: start NATS again or set NATS_URL."
+_NOT_RESUMED = "The resume was not acknowledged: start NATS again or set NATS_URL."
 _NOT_KNOWN = "What is armed is not known: start NATS again or set NATS_URL."
 
 
