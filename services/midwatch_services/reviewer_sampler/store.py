@@ -1,0 +1,155 @@
+"""The sampler's tables, and what it remembers of them in memory."""
+
+from collections.abc import Hashable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from midwatch.runtime.database import insert_new
+
+from .decide import DayKey, Decision, Drawn
+
+PREFIX = "reviewer_sampler"
+_RUN = ("agent", "run_id", "track")
+_RUN_COLUMNS = (*_RUN, "day", "rate", "draw", "drawn", "seen_at")
+_QUEUE_COLUMNS = (*_RUN, "mode", "ticket", "rate", "draw", "day", "key_hash", "sampled_at", "state")
+
+_keys, _runs, _queue = (
+    sa.table(f"{PREFIX}_{name}", *(sa.column(column) for column in columns))
+    for name, columns in (
+        ("keys", ("day", "key", "committed", "revealed")),
+        ("runs", _RUN_COLUMNS),
+        ("queue", _QUEUE_COLUMNS),
+    )
+)
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Recent(Generic[K]):
+    """The keys met last: at least `limit` of them, at most twice as many."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._young: set[K] = set()
+        self._old: set[K] = set()
+
+    def __contains__(self, key: K) -> bool:
+        if key in self._young:
+            return True
+        if key in self._old:
+            self.add(key)
+            return True
+        return False
+
+    def add(self, key: K) -> None:
+        """Remembers `key`; the older half is forgotten when the younger one is full."""
+        if len(self._young) >= self._limit:
+            self._young, self._old = set(), self._young
+        self._young.add(key)
+
+
+# Writing
+
+
+def key_of(conn: Connection, day: str, fresh: bytes) -> tuple[DayKey, bool]:
+    """The key of `day`, which is `fresh` if there was none, and whether its hash was published."""
+    insert_new(conn, str(_keys), ("day", "key", "committed", "revealed"), [(day, fresh, 0, 0)], ("day",))
+    row = conn.execute(sa.select(_keys.c.key, _keys.c.committed).where(_keys.c.day == day)).one()
+    return DayKey(day, bytes(row.key)), bool(row.committed)
+
+
+def mark_committed(conn: Connection, day: str) -> None:
+    conn.execute(_keys.update().where(_keys.c.day == day).values(committed=1))
+
+
+def mark_revealed(conn: Connection, day: str) -> None:
+    conn.execute(_keys.update().where(_keys.c.day == day).values(revealed=1))
+
+
+def save(conn: Connection, decisions: Sequence[Decision], now: datetime) -> list[Drawn]:
+    """Records the runs that were never decided, queues those drawn, and returns these."""
+    rows = [
+        (*one.first.run, one.first.day, one.rate, one.draw, int(isinstance(one, Drawn)), one.first.stored_at)
+        for one in decisions
+    ]
+    fresh = [decisions[place] for place in insert_new(conn, str(_runs), _RUN_COLUMNS, rows, _RUN)]
+    drawn = [one for one in fresh if isinstance(one, Drawn)]
+    queued = [_queue_row(one, now) for one in drawn]
+    return [drawn[place] for place in insert_new(conn, str(_queue), _QUEUE_COLUMNS, queued, _RUN)] if drawn else []
+
+
+def _queue_row(one: Drawn, now: datetime) -> tuple[Any, ...]:
+    ticket = one.first.ticket.replace("\0", "\ufffd") if one.first.ticket else one.first.ticket
+    return (
+        *one.first.run, one.first.mode, ticket, one.rate, one.draw, one.first.day, one.key_hash, now.timestamp(),
+        "waiting",
+    )  # fmt: skip
+
+
+def prune(conn: Connection, before: datetime) -> int:
+    """Forgets runs first seen before `before`. The queue stays."""
+    return conn.execute(_runs.delete().where(_runs.c.seen_at < before.timestamp())).rowcount
+
+
+# Reading
+
+
+def to_reveal(conn: Connection, today: str) -> list[DayKey]:
+    """Keys of days before `today` that were committed to and are not revealed yet."""
+    query = sa.select(_keys.c.day, _keys.c.key).where(
+        _keys.c.day < today, _keys.c.committed == 1, _keys.c.revealed == 0
+    )
+    return [DayKey(row.day, bytes(row.key)) for row in conn.execute(query.order_by(_keys.c.day))]
+
+
+def queue(
+    conn: Connection, *, agent: str | None = None, mode: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """The review queue, the newest first. Replays are left out unless `mode` asks for them."""
+    query = sa.select(_queue).order_by(_queue.c.sampled_at.desc(), _queue.c.agent, _queue.c.run_id).limit(limit)
+    query = query.where(_queue.c.mode == mode if mode else _queue.c.track == "live")
+    query = query.where(_queue.c.agent == agent) if agent else query
+    return [_shown(dict(row._mapping)) for row in conn.execute(query)]
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    del row["track"]
+    row["sampled_at"] = datetime.fromtimestamp(row["sampled_at"], UTC).isoformat().replace("+00:00", "Z")
+    return row
+
+
+def shares(conn: Connection, *, agent: str | None = None, track: str = "live") -> list[dict[str, Any]]:
+    """How many runs of each agent were drawn, of those remembered."""
+    runs, drawn = sa.func.count().label("runs"), sa.func.sum(_runs.c.drawn).label("drawn")
+    query = sa.select(_runs.c.agent, runs, drawn).where(_runs.c.track == track).group_by(_runs.c.agent)
+    query = query.where(_runs.c.agent == agent) if agent else query
+    return [
+        {"agent": row.agent, "runs": int(row.runs), "drawn": int(row.drawn), "share": int(row.drawn) / int(row.runs)}
+        for row in conn.execute(query.order_by(_runs.c.agent))
+    ]
+
+
+def runs_of(conn: Connection, days: Sequence[str]) -> list[dict[str, Any]]:
+    """Every run that was decided on these days, with its figures."""
+    query = sa.select(_runs).where(_runs.c.day.in_(days)).order_by(_runs.c.day, _runs.c.agent, _runs.c.run_id)
+    return [dict(row._mapping) for row in conn.execute(query)]
+
+
+def queued_of(conn: Connection, days: Sequence[str]) -> set[tuple[str, str, str]]:
+    """The runs in the queue that were drawn on these days."""
+    query = sa.select(_queue.c.agent, _queue.c.run_id, _queue.c.track).where(_queue.c.day.in_(days))
+    return {(row.agent, row.run_id, row.track) for row in conn.execute(query)}
+
+
+def known(conn: Connection, runs: Sequence[tuple[str, str, str]]) -> set[tuple[str, str, str]]:
+    """Which of these runs were decided, on whatever day."""
+    found: set[tuple[str, str, str]] = set()
+    columns = (_runs.c.agent, _runs.c.run_id, _runs.c.track)
+    for start in range(0, len(runs), 500):
+        some = runs[start : start + 500]
+        query = sa.select(*columns).where(sa.tuple_(*columns).in_(some))
+        found |= {(row.agent, row.run_id, row.track) for row in conn.execute(query)}
+    return found
