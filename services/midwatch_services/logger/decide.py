@@ -8,15 +8,15 @@ Every field is a sum, a least, a greatest, or a register that the event with the
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import msgspec
 
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved
-from midwatch.contracts.runs import Finished, HandedOff, ModelCalled, RunData, Said, Started, ToolCalled
-from midwatch.runtime.pricing import Cost, price, worst
+from midwatch.contracts.runs import CostBasis, Finished, HandedOff, ModelCalled, RunData, Said, Started, ToolCalled
+from midwatch.runtime.pricing import CEILING, Cost, price, worst
 
 from .policy import POLICY, Policy
 
@@ -59,7 +59,7 @@ class RunRow(msgspec.Struct, kw_only=True):
     first_at: str = _FIRST
     last_at: str = _LAST
     cost_usd: str | None = None
-    cost_basis: str | None = None
+    cost_basis: CostBasis | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     model_calls: int = 0
@@ -117,8 +117,9 @@ def fold(row: RunRow, events: Iterable[RunEvent], policy: Policy = POLICY) -> Ru
     """The row with the events in it, each of which must be of that run and not be in it yet."""
     row = msgspec.structs.replace(row)
     for event in events:
-        _fold_common(row, event)
-        data = event.data
+        data, at = event.data, text_of(event.time)
+        key = f"{min(data.seq, LARGEST_SEQ):019d} {at} {event.id}"
+        _fold_common(row, data, at, key)
         if isinstance(data, ModelCalled):
             _fold_model_call(row, event, data, policy)
         elif isinstance(data, ToolCalled):
@@ -126,7 +127,7 @@ def fold(row: RunRow, events: Iterable[RunEvent], policy: Policy = POLICY) -> Ru
         elif isinstance(data, Said):
             row.messages += 1
         elif isinstance(data, (Started, HandedOff, Finished)):
-            _fold_register(row, event, data)
+            _fold_register(row, event.id, data, at, key)
     return row
 
 
@@ -151,9 +152,7 @@ def text_of(time: datetime) -> str:
     return time.isoformat(timespec="microseconds")[:26] + "Z"
 
 
-def _fold_common(row: RunRow, event: RunEvent) -> None:
-    data, at = event.data, text_of(event.time)
-    key = _key(data, at, event.id)
+def _fold_common(row: RunRow, data: RunData, at: str, key: str) -> None:
     row.events += 1
     row.first_at = min(row.first_at, at)
     row.last_at = max(row.last_at, at)
@@ -165,16 +164,14 @@ def _fold_common(row: RunRow, event: RunEvent) -> None:
         row.session_key, row.session = key, data.session
 
 
-def _fold_register(row: RunRow, event: RunEvent, data: Started | HandedOff | Finished) -> None:
-    at = text_of(event.time)
-    key = _key(data, at, event.id)
+def _fold_register(row: RunRow, id: str, data: Started | HandedOff | Finished, at: str, key: str) -> None:
     if isinstance(data, Started) and key < row.started_key:
-        row.started_key, row.started_id, row.started_at = key, event.id, at
+        row.started_key, row.started_id, row.started_at = key, id, at
         row.channel, row.customer = data.channel, data.customer
     elif isinstance(data, HandedOff) and key > row.handed_off_key:
         row.handed_off_key, row.handed_off_to, row.handed_off_reason = key, data.to, data.reason
     elif isinstance(data, Finished) and key > row.finished_key:
-        row.finished_key, row.finished_id, row.ended_at = key, event.id, at
+        row.finished_key, row.finished_id, row.ended_at = key, id, at
         row.resolution, row.error = data.resolution, data.error
         row.halted_by, row.epoch = data.halted_by, data.epoch
 
@@ -186,7 +183,7 @@ def _fold_model_call(row: RunRow, event: RunEvent, data: ModelCalled, policy: Po
     if data.usage is not None:
         row.input_tokens += min(data.usage.input_tokens, policy.largest_count)
         row.output_tokens += min(data.usage.output_tokens, policy.largest_count)
-    _fold_cost(row, _cost(event, data, policy))
+    _fold_cost(row, price(data.provider, data.model, data.usage, data.cost_usd, event.time))
 
 
 def _fold_tool_call(row: RunRow, data: ToolCalled, policy: Policy) -> None:
@@ -194,26 +191,13 @@ def _fold_tool_call(row: RunRow, data: ToolCalled, policy: Policy) -> None:
     row.tool_errors += data.error is not None
     row.tool_us += _micros(data.latency_ms, policy)
     if data.cost_usd is not None:
-        amount = Decimal(data.cost_usd)
-        _fold_cost(row, Cost(amount, "reported") if amount <= policy.largest_cost else Cost(None, "unpriced"))
-
-
-def _cost(event: RunEvent, data: ModelCalled, policy: Policy) -> Cost:
-    try:
-        cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
-    except (ArithmeticError, ValueError):
-        return Cost(None, "unpriced")
-    return cost if cost.amount is None or cost.amount <= policy.largest_cost else Cost(None, "unpriced")
+        _fold_cost(row, Cost(min(Decimal(data.cost_usd), CEILING), "reported"))
 
 
 def _fold_cost(row: RunRow, cost: Cost) -> None:
-    row.cost_basis = cost.basis if row.cost_basis is None else worst(row.cost_basis, cost.basis)  # type: ignore[arg-type]
+    row.cost_basis = cost.basis if row.cost_basis is None else worst(row.cost_basis, cost.basis)
     if cost.amount is not None:
-        try:
-            amount = cost.amount.quantize(_PLACES)
-        except InvalidOperation:
-            return
-        row.cost_usd = _decimal_text(Decimal(row.cost_usd or 0) + amount)
+        row.cost_usd = _decimal_text(Decimal(row.cost_usd or 0) + cost.amount.quantize(_PLACES))
 
 
 def _decimal_text(amount: Decimal) -> str:
@@ -223,7 +207,3 @@ def _decimal_text(amount: Decimal) -> str:
 
 def _micros(milliseconds: float | None, policy: Policy) -> int:
     return 0 if milliseconds is None else round(min(milliseconds * 1000, float(policy.largest_count)))
-
-
-def _key(data: RunData, at: str, id: str) -> str:
-    return f"{min(data.seq, LARGEST_SEQ):019d} {at} {id}"

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from decimal import Decimal
 
 from midwatch.contracts.runs import Mode
 
@@ -13,7 +12,6 @@ class Policy:
 
     clock_tolerance: timedelta = timedelta(minutes=5)
     clock_modes: frozenset[Mode] = field(default_factory=lambda: frozenset(("live", "shadow")))
-    largest_cost: Decimal = Decimal(10) ** 12  # US dollars of one call; more is no cost, and unpriced
     largest_count: int = 10**12  # tokens, or microseconds, of one call; more is cut to it
     batch: int = 1000
 

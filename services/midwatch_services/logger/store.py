@@ -1,6 +1,5 @@
 """The run log's tables: what the logger saves, and the queries by which everyone reads it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -147,7 +146,7 @@ def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any
         "WHERE agent = :agent AND run_id = :run_id ORDER BY seq, time, id"
     )
     found = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
-    return [{**event, "data": json.loads(event.pop("body"))["data"]} for event in found]
+    return [{**event, "data": _data(event.pop("body"))} for event in found]
 
 
 def read_alerts(
@@ -174,7 +173,7 @@ _ALERT_DEFAULTS = {"action_taken": "none", "mode": "live"}  # what the wire leav
 
 
 def _alert(found: dict[str, Any]) -> dict[str, Any]:
-    raised = json.loads(found.pop("raised"))
+    raised = msgspec.json.decode(found.pop("raised"))
     return {name: raised.get(name, _ALERT_DEFAULTS.get(name)) for name in _ALERT_FIELDS} | found
 
 
@@ -193,7 +192,7 @@ def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _data(body: str | None) -> dict[str, Any]:
-    return dict(json.loads(body)["data"]) if body else {}
+    return dict(msgspec.json.decode(body)["data"]) if body else {}
 
 
 def _milliseconds(start: str, end: str | None) -> float | None:

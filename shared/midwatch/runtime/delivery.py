@@ -29,6 +29,7 @@ log = logging.getLogger("midwatch.delivery")
 
 EXPIRES = 5.0  # seconds that one pull request waits on the server
 SILENCE = EXPIRES + 2.0  # with neither message nor status for so long, the pull is taken to be lost
+LINGER = 0.02  # seconds to wait for a batch to fill while the server has more
 TICK = 0.2  # seconds between looks at the connection and at deliveries that wait
 MAX_BYTES = 16 * 1024 * 1024  # of one pull; bounds memory where events are large
 LONGEST_DELAY = 60.0  # seconds between attempts
@@ -91,7 +92,7 @@ class RunReader(Generic[E]):
         self._credit = 0  # messages that the server may still send
         self._waiting: list[Received[E] | _Refusal] = []
         self._working: dict[str, Received[E] | _Refusal] = {}  # by reply subject; not yet answered
-        self._arrived = asyncio.Event()
+        self._arrived, self._full = asyncio.Event(), asyncio.Event()
         self._heard = monotonic()
         self._ack_wait = 30.0
         self._failures: dict[int, int] = {}  # by stream sequence
@@ -110,8 +111,9 @@ class RunReader(Generic[E]):
             while True:
                 await self._pull()
                 await self._arrived.wait()
-                self._arrived.clear()
                 while self._waiting:
+                    await self._fill()
+                    self._arrived.clear()
                     batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
                     self._working = {item.reply: item for item in batch}
                     await self._pull()
@@ -165,6 +167,14 @@ class RunReader(Generic[E]):
         with contextlib.suppress(NatsError):  # the tick asks again once the connection is back
             await self._nc.publish(self._requests, msgspec.json.encode(request), reply=f"{self._inbox}.{self._pulls}")
 
+    async def _fill(self) -> None:
+        """Waits a moment for a whole batch where the server has more; never where what came is all there is."""
+        if self._undelivered and len(self._waiting) < self._batch:
+            self._full.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER):
+                    await self._full.wait()
+
     async def _on_message(self, message: Msg) -> None:
         self._heard = monotonic()
         reply = message.reply
@@ -182,6 +192,8 @@ class RunReader(Generic[E]):
         except Exception as error:  # a body that breaks the decoder itself, for instance nested too deep
             self._waiting.append(_Refusal(received, "malformed", f"the body cannot be read: {error!r}"))
         self._arrived.set()
+        if len(self._waiting) >= self._batch or not self._undelivered:
+            self._full.set()
 
     async def _on_status(self, message: Msg) -> None:
         """The end of a pull: it expired, was refused, or its consumer went away."""
