@@ -1,0 +1,127 @@
+"""A run in plain words. All that agents and customers wrote passes `output.clean`."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from .output import clean
+
+SHORT = 300  # characters of one text, unless all of it is asked for
+_SPEAKERS = {"customer": "The customer", "agent": "The agent", "human": "A person"}
+
+
+def cost(run: dict[str, Any]) -> str:
+    """The cost of a run; what is not known is said to be so."""
+    amount, basis = run["cost_usd"], run["cost_basis"]
+    if amount is None:
+        return "unpriced" if basis else "–"
+    text = f"${float(amount):.4f}".rstrip("0").rstrip(".")
+    if basis == "unpriced":
+        return f"at least {text} (part is unpriced)"
+    return text if basis == "reported" else f"{text} ({basis})"
+
+
+def took(run: dict[str, Any]) -> str:
+    """How long a run took, in words."""
+    if run["latency_ms"] is None:
+        return "open"
+    seconds = run["latency_ms"] / 1000
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def summary(run: dict[str, Any]) -> tuple[Any, ...]:
+    """A run as one line of the table."""
+    return (
+        run["run_id"], run["agent"], run["ticket"], run["mode"], _moment(run["started_at"]), took(run),
+        run["resolution"] or "open", cost(run), f"{run['model_calls']} + {run['tool_calls']}", run["halted_by"],
+    )  # fmt: skip
+
+
+def tell(
+    run: dict[str, Any], events: list[dict[str, Any]], alerts: list[dict[str, Any]], *, full: bool
+) -> Iterator[str]:
+    """The lines of the story, ready to be printed."""
+    ticket = f", ticket [bold]{clean(run['ticket'])}[/]" if run["ticket"] else ""
+    yield f"Run [bold]{clean(run['run_id'])}[/] of [bold]{clean(run['agent'])}[/] {clean(run['version'])}{ticket}"
+    yield f"  began {_moment(run['started_at'])} UTC, mode {clean(run['mode'])}; {_ending(run)}"
+    yield (
+        f"  cost {cost(run)}; {run['input_tokens']:,} tokens in, {run['output_tokens']:,} out; "
+        f"{run['model_calls']} model calls, {run['tool_calls']} tool calls ({run['tool_errors']} failed), "
+        f"{run['messages']} messages"
+    )
+    if run["halted_by"]:
+        would = "would have been halted" if run["mode"] == "replay" else "halted"
+        yield f"  [bold red]{would} by {clean(run['halted_by'])}[/]"
+    yield ""
+    start = datetime.fromisoformat(run["started_at"])
+    for event in events:
+        after = (datetime.fromisoformat(event["time"]) - start).total_seconds()
+        note = f" [yellow]({clean(event['note'])})[/]" if event["note"] else ""
+        yield f"  {after:>+9.1f} s  {_step(event['event'], event['data'], full)}{note}"
+    for alert in alerts:
+        state = "resolved" if alert["resolved_at"] else "acknowledged" if alert["acknowledged_at"] else "open"
+        yield f"  [bold]Alert[/] ({clean(alert['severity'])}, {state}): {clean(alert['title'])}"
+
+
+def live_line(event: dict[str, Any]) -> str:
+    """One event as `tail` prints it."""
+    if "data" not in event:
+        return f"[yellow]{clean(event['subject'])}: {clean(event['error'])}[/]"
+    data = event["data"]
+    step = _step(event["event"], data, full=False)
+    return f"{clean(event['time'][11:23])} [bold]{clean(event['agent'])}[/] {clean(data['run_id'])}  {step}"
+
+
+def _ending(run: dict[str, Any]) -> str:
+    if run["resolution"] is None:
+        return f"still open, last heard of {_moment(run['last_event_at'])} UTC"
+    return f"{clean(run['resolution']).replace('_', ' ')} after {took(run)}"
+
+
+def _step(event: str, data: dict[str, Any], full: bool) -> str:
+    def text(value: Any) -> str:
+        plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return clean(plain if full or len(plain) <= SHORT else f"{plain[:SHORT]}… ({len(plain):,} characters)")
+
+    match event:
+        case "started":
+            return f"[bold]Asked:[/] {text(_asked(data['input']))}"
+        case "said":
+            return f"{_SPEAKERS.get(data['by'], 'Someone')} said: {text(data['text'])}"
+        case "model_called":
+            return _model_step(data, text(data["output"]) if data.get("output") else "", text)
+        case "tool_called":
+            call = f"Called {clean(data['tool'])}({text(data.get('arguments') or {})})"
+            if data.get("error") is not None:
+                return f"{call} → [red]failed: {text(data['error'])}[/]"
+            return f"{call} → {text(data.get('result'))}"
+        case "handed_off":
+            summary = f" – {text(data['summary'])}" if data.get("summary") else ""
+            return f"[bold]Handed off[/] to {clean(data['to'])}: {text(data['reason'])}{summary}"
+        case "finished":
+            why = data.get("error") or data.get("output")
+            return f"[bold]Ended: {clean(data['resolution']).replace('_', ' ')}.[/] {text(why) if why else ''}".rstrip()
+        case "proposed":
+            return f"Would have done: {text(data['action'])}"
+        case "human_acted":
+            return f"A person did: {text(data['action'])}"
+        case _:
+            return clean(event)
+
+
+def _model_step(data: dict[str, Any], output: str, text: Any) -> str:
+    usage = data.get("usage") or {}
+    tokens = f" ({usage.get('input_tokens', 0):,} tokens in, {usage.get('output_tokens', 0):,} out)" if usage else ""
+    if data.get("error") is not None:
+        return f"Asked the model {clean(data['model'])}{tokens} → [red]failed: {text(data['error'])}[/]"
+    return f"Asked the model {clean(data['model'])}{tokens}{f' → {output}' if output else ''}"
+
+
+def _asked(input: Any) -> Any:
+    """The last message that came in, where the input is a conversation."""
+    return input[-1].get("content") if isinstance(input, list) and input else input
+
+
+def _moment(text: str) -> str:
+    return text[:19].replace("T", " ")
