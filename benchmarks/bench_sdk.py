@@ -134,7 +134,7 @@ def recording_while_sending(folder: Path, url: str, count: int) -> list[dict[str
 def opentelemetry(count: int) -> TracerProvider:
     """OpenTelemetry as it is commonly set up, with room enough to drop nothing."""
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter(), max_queue_size=2 * count))
+    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter(), max_queue_size=max(2 * count, 2048)))
     return provider
 
 
