@@ -15,6 +15,7 @@ from midwatch.contracts import subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.contracts.governance import AlertRaised, SwitchContained, SwitchMoved
 from midwatch.runtime.broker import connection
+from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services import cards
@@ -144,7 +145,9 @@ class Story:
 
 
 async def tell(home: Path, database_url: str | None, say: Say) -> Outcome:
-    """Starts everything, plays the story, ends everything. Raises NotUp, and MidwatchError where the stage breaks."""
+    """Starts everything, plays the story, ends everything. Raises NotUp, and Temporary where no database answers."""
+    if database_url:
+        await _check_database(Settings(home=home, database_url=database_url))
     async with stack.running(home, database_url) as url:
         settings = Settings(home=home, nats_url=url, database_url=database_url)
         say("nats-server and four services are up, on free ports, with their state in a folder of their own")
@@ -161,6 +164,15 @@ async def tell(home: Path, database_url: str | None, say: Say) -> Outcome:
                 await story.play()
         say("the agent signs off, the services end")
     return story.outcome
+
+
+async def _check_database(settings: Settings) -> None:
+    # At once, and in words: the services would wait for it.
+    database = Database(settings.database_for(subjects.LOGGER), name="demo")
+    try:
+        await database.ping()
+    finally:
+        await asyncio.to_thread(database.close)
 
 
 def _is(resolution: str) -> Callable[[dict[str, Any]], bool]:
