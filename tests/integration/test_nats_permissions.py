@@ -8,15 +8,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import nats
 import pytest
 from nats.aio.client import Client
 
+import midwatch
 from helpers import eventually
-from midwatch.contracts import subjects
+from midwatch.contracts import control, subjects
 from midwatch.runtime import topology
 from midwatch.runtime.nats_server import find_binary
+from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
+from midwatch.runtime.switchboard import Switchboard
+from midwatch_services import registry
 
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "nats" / "nats.conf"
 ROLES = {
@@ -188,6 +193,33 @@ async def test_an_agent_hears_nothing_of_others(connect: Connect) -> None:
         assert [subject for subject in NOT_TO_HEAR if await agent.may_subscribe(subject)] == []
 
 
+async def test_a_run_of_the_sdk_needs_no_more_than_an_agent_may(
+    connect: Connect, server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = control.Card(agent=AGENT, owner="Tester", purpose="Tests.", can=["Test"])
+    async with connect("admin") as admin:
+        js = admin.nc.jetstream()
+        await topology.apply(js, Settings())
+        await js.publish(subjects.key_subject(subjects.AGENTS, AGENT), control.encode(card))
+        await Switchboard(js).resume_agent(AGENT, reason="test", by="tester")
+        url = f"nats://{AGENT}:pw-agent@{server}"
+        async with midwatch.connect(url, home=tmp_path / "home") as mw:
+            desk = mw.agent(AGENT, version="1", fallback=lambda handoff: "a person")
+            async with desk.run(input="Hello") as run:
+                await run.tool("look", lambda: "found")
+                run.finish("Done")
+            await Switchboard(js).halt_agent(AGENT, reason="test", by="tester")
+            async with desk.run(input="Hello again") as refused:
+                await eventually(lambda: refused.halted)
+                refused.check()
+            assert refused.result == "a person"
+        seen = [(await js.get_msg(subjects.RUNS, seq)).subject.rsplit(".", 1)[1] for seq in range(1, 7)]
+        assert seen == ["started", "tool_called", "finished", "started", "handed_off", "finished"]
+        presence = await js.get_last_msg(subjects.PRESENCE, subjects.presence(AGENT, mw.instance))
+        assert msgspec.json.decode(presence.data or b"", type=control.Presence).leaving
+    assert "violation" not in caplog.text.lower()  # a denial shows nowhere else
+
+
 @pytest.mark.usefixtures("declared")
 async def test_the_operator_halts_and_takes_on_an_alert_but_says_nothing_in_an_agents_name(connect: Connect) -> None:
     async with connect("operator") as operator:
@@ -198,6 +230,29 @@ async def test_the_operator_halts_and_takes_on_an_alert_but_says_nothing_in_an_a
         assert not await operator.may_publish(subjects.run(AGENT, "finished"))
         assert not await operator.may_publish(subjects.alert(AGENT, "raised"))
         assert not await operator.may_publish(f"$JS.API.STREAM.DELETE.{subjects.RUNS}")
+
+
+async def test_the_services_run_with_no_more_than_they_may(
+    connect: Connect, server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect("admin") as admin:
+        await topology.apply(admin.nc.jetstream(), Settings())
+    settings = Settings(home=tmp_path / "home", nats_url=f"nats://services:pw-services@{server}", http_port=0)
+    started = asyncio.Event()
+    services = [registry.load(name) for name in registry.NAMES]
+    running = asyncio.create_task(run_services(services, settings, started=lambda _: started.set(), restart=False))
+    try:
+        async with asyncio.timeout(10):
+            await started.wait()
+        async with connect("operator") as operator:
+            js = operator.nc.jetstream()
+            heard = await operator.nc.subscribe(subjects.switch(AGENT, "halted"))
+            await Switchboard(js).halt_agent(AGENT, reason="test", by="tester")
+            await heard.next_msg(timeout=5)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert "violation" not in caplog.text.lower()
 
 
 @pytest.mark.usefixtures("declared")
