@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
@@ -24,7 +25,7 @@ from nats.aio.msg import Msg
 from . import locate
 from .contracts.runs import EVENT_LIMIT
 from .flush import Flusher
-from .link import Link, NoAnswer
+from .link import Link, NoAnswer, end
 from .spool import Record, Spool
 from .switch import LocalSwitch
 
@@ -33,6 +34,7 @@ log = logging.getLogger("midwatch")
 CLOSE_WITHIN = 5.0  # seconds for signing off and for what is still to be flushed
 ROOM = 4096  # bytes of a message that its headers may take
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+$")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -40,6 +42,15 @@ def instance_name(name: str | None = None) -> str:
     """`name` as one token of a subject, or a name that no other process has."""
     made = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(3)}"
     return _UNSAFE.sub("-", made).strip("-")[:100] or secrets.token_hex(6)
+
+
+def inbox_prefix(url: str) -> str:
+    """Where answers are heard: below the name of the user in `url`, so that the server need let an agent hear no other
+    inbox than its own."""
+    address = urlsplit(url.split(",")[0])
+    user = unquote(address.username or "")
+    # A name without a password is a token, and a secret.
+    return f"_INBOX.{user}" if address.password and _NAME.match(user) else "_INBOX"
 
 
 def spool_folder(home: Path | None = None) -> Path:
@@ -109,10 +120,10 @@ class Engine:
                 await asyncio.gather(*(link.close(within=1.0) for link in self._links.values()))
                 await self._drain(within)
         except TimeoutError:
+            log.info("midwatch: closing took longer than %g s", within)
+        await end(self._tasks, again=1.0)
+        if self.spool.pending:
             log.warning("midwatch: %d events wait in %s for the next process", self.spool.pending, self.folder)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.spool.close()
 
     async def request(self, subject: str, body: bytes, within: float) -> Msg:
@@ -172,7 +183,8 @@ class Engine:
             await client.connect(
                 self.url.split(","), name=f"midwatch {self.instance}", max_reconnect_attempts=-1, ping_interval=2,
                 reconnect_time_wait=0.5,  # type: ignore[arg-type]
-                connect_timeout=2, reconnected_cb=back, closed_cb=ended, error_cb=wrong,
+                connect_timeout=2, inbox_prefix=inbox_prefix(self.url), reconnected_cb=back, closed_cb=ended,
+                error_cb=wrong,
             )  # fmt: skip
             self._connected(client)
             self._nc = client  # from now on a new link subscribes by itself
@@ -184,9 +196,7 @@ class Engine:
             await over.wait()
         finally:
             self._nc = self._flusher = None
-            for task in flushing:
-                task.cancel()
-            await asyncio.gather(*flushing, return_exceptions=True)
+            await end(flushing, again=0.2)
             with contextlib.suppress(Exception):  # whatever state it is in, it is given up
                 await client.close()
 

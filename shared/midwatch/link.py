@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -90,10 +90,7 @@ class Link:
         if self._lapse:
             self._lapse.cancel()
         self.switch.changed = lambda: None
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks)
         with contextlib.suppress(NoAnswer):
             await self._present(within, leaving=True)
 
@@ -211,6 +208,16 @@ class Link:
             except Exception:
                 log.exception("midwatch: following the switch of agent %s failed, going on", self.switch.agent)
                 await asyncio.sleep(EACH)
+
+
+async def end(tasks: Iterable[asyncio.Task[None]], *, again: float = 0.05) -> None:
+    """Cancels the tasks, and again each `again` seconds, until they have ended: nats-py swallows a cancellation that
+    finds it flushing."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=again)
 
 
 async def _wait(event: asyncio.Event, within: float) -> None:
