@@ -15,8 +15,8 @@ from midwatch.contracts.runs import Resolution
 from midwatch.runtime.pricing import Cost
 
 from . import say
-from .alerts import BUDGET_RUN, BUDGET_TICKET, LOOP, Book, Cause, Condition, Decision, of_budget
-from .policy import LIVE_LIMIT, MEMORY, NEAR, WAITING_LIMIT, Policy
+from .alerts import BUDGET_RUN, BUDGET_TICKET, LOOP, Book, Cause, Condition, Decision, HaltRun, of_budget
+from .policy import LIVE_LIMIT, MEMORY, WAITING_LIMIT, Policy
 from .state import RunState, Spent, Subject, TicketState, Waiting
 
 
@@ -82,37 +82,45 @@ def ticket_of(run: RunState, event: Observed) -> str | None:
 def _judge(
     run: RunState, ticket: TicketState | None, steps: list[Waiting], policy: Policy, cause: Cause, *, costed: bool
 ) -> Outcome:
-    book = Book(cause.run, run.alerts, run.raised)
-    run = _loops(run, steps, policy, book)
-    over = _over(book, BUDGET_RUN, run.spent, policy.run)
-    if over is not None and book.met(over, cause, again=costed) and over.halts:
-        book.halt(cause.run.name, over)
-    if run.finished:
-        book.close("the run has finished")
-    if book.alerts is not run.alerts:
-        run = replace(run, alerts=book.alerts, raised=book.raised)
-    halts, said = book.halts, book.said
+    halts: dict[str, HaltRun] = {}
+    said: list[Decision] = []
+    calls = [step for step in steps if step.pair is not None]
+    if calls or run.alerts or run.spent.amount >= policy.run_near:
+        book = Book(cause.run, run.alerts, run.raised)
+        run = _loops(run, calls, policy, book)
+        over = _over(book, BUDGET_RUN, run.spent, policy.run, policy.run_near)
+        if over is not None and book.met(over, cause, again=costed) and over.halts:
+            book.halt(cause.run.name, over)
+        if run.finished:
+            book.close("the run has finished")
+        if book.alerts is not run.alerts:
+            run = replace(run, alerts=book.alerts, raised=book.raised)
+        halts, said = book.halts, book.said
     if ticket is not None:
-        ticket, book = _ticket(ticket, run, policy, cause, costed=costed)
-        halts = {**book.halts, **halts}  # a run that both rules halt is halted by its own
-        said = said + book.said
+        ticket, of_ticket = _ticket(ticket, run, policy, cause, costed=costed)
+        if of_ticket is not None:
+            halts = {**of_ticket.halts, **halts}  # a run that both rules halt is halted by its own
+            said = said + of_ticket.said
     return Outcome(run, ticket, [*halts.values(), *said])
 
 
 def _ticket(
     ticket: TicketState, run: RunState, policy: Policy, cause: Cause, *, costed: bool
-) -> tuple[TicketState, Book]:
+) -> tuple[TicketState, Book | None]:
+    """The ticket after an event of one of its runs; the book is None where there was nothing to judge."""
     assert cause.ticket is not None
     run_id, live = cause.run.name, ticket.live
     if run.finished and run_id in live:
         live = {name: halted for name, halted in live.items() if name != run_id}
     elif not run.finished and run_id not in live and len(live) < LIVE_LIMIT:
         live = {**live, run_id: False}
+    if not ticket.alerts and ticket.spent.amount < policy.ticket_near:
+        return (ticket if live is ticket.live else replace(ticket, live=live)), None
     book = Book(Subject(cause.run.mode, cause.run.agent, cause.ticket), ticket.alerts, ticket.raised)
     moving = [name for name, halted in live.items() if not halted]
     if not run.finished and run_id not in live:
         moving.append(run_id)
-    condition = _over(book, BUDGET_TICKET, ticket.spent, policy.ticket, halts=bool(moving))
+    condition = _over(book, BUDGET_TICKET, ticket.spent, policy.ticket, policy.ticket_near, halts=bool(moving))
     if condition is not None:
         book.met(condition, cause, again=costed, reopens=not run.finished)
     if condition is not None and condition.halts:
@@ -123,15 +131,15 @@ def _ticket(
         live = dict.fromkeys(live, False)  # the budget was raised: once that is spent they are halted again
     if not live:
         book.close("every run of the ticket has finished")
-    if book.alerts is not ticket.alerts or live is not ticket.live:
-        ticket = replace(ticket, live=live, alerts=book.alerts, raised=book.raised)
-    return ticket, book
+    return replace(ticket, live=live, alerts=book.alerts, raised=book.raised), book
 
 
-def _over(book: Book, rule: str, spent: Spent, limit: Decimal, *, halts: bool = True) -> Condition | None:
+def _over(
+    book: Book, rule: str, spent: Spent, limit: Decimal, nearly: Decimal, *, halts: bool = True
+) -> Condition | None:
     """What a sum means for its budget; alerts of conditions that have ended, because it was raised, are resolved."""
     over = spent.amount >= limit and bool(spent.amount)
-    near = over or (spent.amount >= limit * NEAR and bool(spent.amount))
+    near = over or (spent.amount >= nearly and bool(spent.amount))
     if book.alerts and not over:
         reason = f"the budget is now {say.dollars(limit)}"
         book.end(f"{rule}.halt", reason)
@@ -140,8 +148,7 @@ def _over(book: Book, rule: str, spent: Spent, limit: Decimal, *, halts: bool = 
     return of_budget(rule, book.owner, spent, limit, over=over, halts=halts) if near else None
 
 
-def _loops(run: RunState, steps: list[Waiting], policy: Policy, book: Book) -> RunState:
-    calls = [step for step in steps if step.pair is not None]
+def _loops(run: RunState, calls: list[Waiting], policy: Policy, book: Book) -> RunState:
     if not calls:
         return run
     seen, older, streak = set(run.seen), run.older, run.streak

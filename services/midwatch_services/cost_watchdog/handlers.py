@@ -1,11 +1,12 @@
 """What cost-watchdog does with run events, with a changed card, and with the passing of time."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from functools import partial
 
 import msgspec
+import structlog
 from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
@@ -25,6 +26,7 @@ from .observe import observe
 from .policy import Policy
 from .state import Subject
 
+log = structlog.get_logger("midwatch.cost_watchdog")
 Said = list[tuple[Decision, str | None]]  # with the traceparent of the event that led to it
 
 
@@ -103,30 +105,34 @@ class Watchdog:
             if identity in fresh:
                 fresh.discard(identity)  # of two in one batch the first counts
                 events.append((observe(received.event), (received.headers or {}).get("traceparent")))
-        self._store.runs.load(conn, {event.run for event, _ in events})
+        self._load(conn, {event.run for event, _ in events}, (event for event, _ in events))
         policies = {agent: self._policy(agent) for agent in {event.run.agent for event, _ in events}}
         clock, said = self._clock(), Said()
         for event, traceparent in events:
-            outcome = self._decide(conn, event, policies[event.run.agent], clock)
+            outcome = self._decide(event, policies[event.run.agent], clock)
             said += [(decision, traceparent) for decision in outcome.decisions]
         for agent, judged_by in policies.items():
             self._policies.setdefault(agent, judged_by)
         self._save(conn, said, clock.now)
 
-    def _decide(self, conn: Connection, event: Observed, limits: Policy, clock: Clock) -> Outcome:
-        runs, tickets = self._store.runs, self._store.tickets
-        run, ticket = runs.get(conn, event.run), None
-        named = ticket_of(run, event)
-        if named is not None:
-            ticket = tickets.get(conn, event.run._replace(name=named))
-        outcome = decide(run, ticket, event, limits, clock)
-        self._put(event.run, outcome)
+    def _load(self, conn: Connection, runs: Collection[Subject], events: Iterable[Observed] = ()) -> None:
+        """Reads the states that a transaction needs, all runs and then all tickets at once."""
+        self._store.runs.load(conn, runs)
+        named = {_ticket(run, self._store.runs.get(run).ticket) for run in runs}
+        named |= {_ticket(event.run, event.ticket) for event in events}
+        self._store.tickets.load(conn, {ticket for ticket in named if ticket is not None})
+
+    def _decide(self, event: Observed, limits: Policy, clock: Clock) -> Outcome:
+        run = self._store.runs.get(event.run)
+        ticket = _ticket(event.run, ticket_of(run, event))
+        outcome = decide(run, self._store.tickets.get(ticket) if ticket else None, event, limits, clock)
+        self._put(event.run, ticket, outcome)
         return outcome
 
-    def _put(self, run: Subject, outcome: Outcome) -> None:
+    def _put(self, run: Subject, ticket: Subject | None, outcome: Outcome) -> None:
         self._store.runs.put(run, outcome.run)
-        if outcome.ticket is not None and outcome.run.ticket is not None:
-            self._store.tickets.put(run._replace(name=outcome.run.ticket), outcome.ticket)
+        if ticket is not None and outcome.ticket is not None:
+            self._store.tickets.put(ticket, outcome.ticket)
 
     def _save(self, conn: Connection, said: Said, now: datetime) -> None:
         self._store.save(conn, now)
@@ -147,14 +153,14 @@ class Watchdog:
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
-            self._store.runs.load(conn, runs)
+            self._load(conn, runs)
             said = Said()
             for run in runs:
-                state, ticket = self._store.runs.get(conn, run), None
-                if state.ticket is not None:
-                    ticket = self._store.tickets.get(conn, run._replace(name=state.ticket))
-                outcome = tick(state, ticket, run, self._policy(run.agent), clock)
-                self._put(run, outcome)
+                state = self._store.runs.get(run)
+                ticket = _ticket(run, state.ticket)
+                known = self._store.tickets.get(ticket) if ticket else None
+                outcome = tick(state, known, run, self._policy(run.agent), clock)
+                self._put(run, ticket, outcome)
                 said += [(decision, None) for decision in outcome.decisions]
             self._save(conn, said, clock.now)
 
@@ -165,11 +171,19 @@ class Watchdog:
         """The sink of halts: writes the switch. A run that is halted already stays as it is."""
         order = msgspec.json.decode(row.body, type=HaltOrder)
         try:
-            await self._board.halt_run(order.agent, order.run_id, reason=order.reason, by=order.by, at=order.at)
+            written = await self._board.halt_run(
+                order.agent, order.run_id, reason=order.reason, by=order.by, at=order.at
+            )
         except NoSwitch as error:
             raise Temporary(str(error)) from error
         except Permanent:
             # The map of its runs is full, of thousands that were halted: no single run can be stopped any more.
             reason = f"{order.reason}; no more runs can be halted one by one"
-            await self._board.halt_agent(order.agent, reason=reason, by=order.by, at=order.at)
+            written = await self._board.halt_agent(order.agent, reason=reason, by=order.by, at=order.at)
+        if written.changed:
+            log.warning("halted", key=written.key, run_id=order.run_id, by=order.by, reason=written.record.reason)
         faults.reach("cost_watchdog.halted")
+
+
+def _ticket(run: Subject, ticket: str | None) -> Subject | None:
+    return None if ticket is None else Subject(run.mode, run.agent, ticket)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import cached_property
 
 from midwatch.contracts.control import Card
 from midwatch.runtime.pricing import CEILING
@@ -18,7 +19,7 @@ KEEP_SILENT = timedelta(days=7)  # a run that never finished
 KEEP_TICKET = timedelta(days=30)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """Budgets in US dollars; lengths of a streak of tool calls without new state."""
 
@@ -26,6 +27,16 @@ class Policy:
     ticket: Decimal
     alert_at: int
     halt_at: int
+
+    @cached_property
+    def run_near(self) -> Decimal:
+        """What a run may spend before people are told."""
+        return self.run * NEAR
+
+    @cached_property
+    def ticket_near(self) -> Decimal:
+        """What a ticket may spend before people are told."""
+        return self.ticket * NEAR
 
 
 def of(card: Card) -> Policy:

@@ -77,9 +77,8 @@ class _Kind(Generic[S]):
             for key, state in conn.execute(self._query, {"keys": keys[start : start + _CHUNK]}):
                 self._loaded[cold[key]] = self._decoder.decode(state)
 
-    def get(self, conn: Connection, subject: Subject) -> S:
-        if subject not in self._loaded:
-            self.load(conn, (subject,))
+    def get(self, subject: Subject) -> S:
+        """A state that was loaded."""
         return self._loaded[subject]
 
     def put(self, subject: Subject, state: S) -> None:
