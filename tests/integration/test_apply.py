@@ -104,7 +104,7 @@ async def test_a_removed_switch_is_left_as_it_is(js: JetStreamContext, removal: 
     before = await messages(js, subjects.SWITCH)
     result = await midwatch("apply", "desk.yaml")
     assert result.exit_code == 0
-    assert "its switch is removed and stays so: midwatch resume desk" in result.stdout
+    assert "its switch is removed and stays so: midwatch resume desk --reason ...\n" in result.stdout
     assert await messages(js, subjects.SWITCH) == before
 
 
@@ -112,7 +112,10 @@ async def test_a_halted_agent_stays_halted_and_it_is_said(js: JetStreamContext) 
     record = control.SwitchRecord(state="halted", by="lena", reason="refunds \x1b[31mtwice")
     await js.publish(subjects.key_subject(subjects.SWITCH, "agent.desk"), control.encode(record))
     result = await midwatch("apply", "desk.yaml")
-    assert "its switch is halted by lena (refunds  [31mtwice) and stays so: midwatch resume desk" in result.stdout
+    assert (
+        "its switch is halted by lena (refunds  [31mtwice) and stays so: midwatch resume desk --reason ...\n"
+        in result.stdout
+    )
     assert control.decode_record(await last(js, subjects.SWITCH, "agent.desk")) == record
 
 

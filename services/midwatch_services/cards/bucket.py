@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
-import nats
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
@@ -16,7 +15,7 @@ from nats.js.errors import APIError, NotFoundError
 from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Card
 from midwatch.errors import MidwatchError, Temporary
-from midwatch.runtime.broker import without_credentials
+from midwatch.runtime.broker import connection
 from midwatch.runtime.switchboard import is_deleted
 
 from .meaning import meaning, meaning_hash
@@ -57,31 +56,13 @@ class Stored:
 @contextlib.asynccontextmanager
 async def connected(url: str) -> AsyncIterator[JetStreamContext]:
     """JetStream for one command. Raises Temporary where nothing answers at `url`."""
-    seen: list[Exception] = []
-
-    async def failed(error: Exception) -> None:
-        seen.append(error)
-
-    try:
-        # Without a limit on the attempts the client tries for two minutes, although it may not reconnect.
-        client = await nats.connect(
-            url.split(","), allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
-            connect_timeout=3, error_cb=failed,
-        )  # fmt: skip
-    except (OSError, NatsError, TimeoutError) as error:
-        why = str(seen[-1] if seen else error) or "no answer"
-        raise Temporary(
-            f"no NATS server answers at {without_credentials(url)} ({why}): start one with `midwatch up`, or set "
-            "NATS_URL"
-        ) from error
-    try:
-        yield client.jetstream(timeout=3)
-    except APIError as error:
-        raise Temporary(f"NATS refuses: {error.description or error}") from error
-    except (NatsError, TimeoutError) as error:
-        raise Temporary(f"NATS does not answer ({error or 'timeout'}): see that you may do this there") from error
-    finally:
-        await client.close()
+    async with connection(url) as client:
+        try:
+            yield client.jetstream(timeout=3)
+        except APIError as error:
+            raise Temporary(f"NATS refuses: {error.description or error}") from error
+        except (NatsError, TimeoutError) as error:
+            raise Temporary(f"NATS does not answer ({error or 'timeout'}): see that you may do this there") from error
 
 
 async def stored(js: JetStreamContext, agent: str) -> Stored:

@@ -212,7 +212,7 @@ def _in_words(done: "Applied") -> str:
         return f"{text}; its switch says running"
     who = f" by {done.switch_by}" if done.switch_by else ""
     why = f" ({done.switch_reason})" if done.switch_reason else ""
-    line = f"{text}; its switch is {done.switch}{who}{why} and stays so: midwatch resume {done.agent}"
+    line = f"{text}; its switch is {done.switch}{who}{why} and stays so: midwatch resume {done.agent} --reason ..."
     return "".join(char if char.isprintable() else " " for char in line)
 
 
