@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from midwatch_services.cards import Loaded
     from midwatch_services.cards.bucket import Applied
 
-Paths = Annotated[list[Path], typer.Argument(help="Card files, or folders of them.", metavar="PATH...")]
+Paths = Annotated[list[Path], typer.Argument(help="Card files, or folders of them.", metavar="PATH")]
 
 
 def register(app: typer.Typer) -> None:

@@ -16,7 +16,7 @@ _MISMATCHES = 20  # lines of a day that are printed
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    reviews = typer.Typer(help="The review queue, and the proof of its draws.", invoke_without_command=True)
+    reviews = typer.Typer(invoke_without_command=True)
     reviews.callback()(queue)
     reviews.command("verify")(verify)
     app.add_typer(reviews, name="reviews")
