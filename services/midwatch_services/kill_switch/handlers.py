@@ -29,7 +29,6 @@ from .policy import POLICY, Policy
 from .registry import Instances, RunKey, Runs, read_presence
 
 TICK = 0.25  # seconds between two judgements where nothing is heard
-_CLOCK_STEP = 0.001  # seconds by which two readings of one server time may differ
 _COMPLAINTS = 1000  # instances whose presence was found unreadable and logged, each once
 
 log = structlog.get_logger("midwatch.kill_switch")
@@ -98,32 +97,39 @@ class KillSwitch:
 
     async def _catch_up(self) -> None:
         """Reads the last word of everyone; after a gap, nobody's silence before it counts."""
-        self._reconnects = self._nc.stats["reconnects"]
-        now = self._now()
+        reconnects, now = self._nc.stats["reconnects"], self._now()
         for message in await last_of_each(self._js, subjects.PRESENCE, ">"):
             seen_at = min(message.time or now, now)
             if instance := read_presence(message.subject or "", message.data or b"", seen_at):
                 self._instances.hear(instance)
-        self._watching_since = now
+        self._reconnects, self._watching_since = reconnects, now
 
     # Writes of the switch
 
     async def on_writes(self, batch: Sequence[Received[None]]) -> None:
-        """Takes the writes up to the last of `batch` in the order of the bucket. What was delivered only says how far
-        to read: after a crash the server may deliver a newer write before an older one."""
-        for received in batch:
-            sequence, at = self._position
-            later = (received.stored_at - at).total_seconds() > _CLOCK_STEP
-            if received.stream_seq <= sequence and later:
-                self._position = (0, at)  # the bucket was made anew
-        last = max(received.stream_seq for received in batch)
-        while self._position[0] < last:
-            try:
-                entries = await self._board.writes(self._position[0])
-            except (NatsError, TimeoutError) as error:
-                raise Temporary(f"the switch's writes cannot be read: {error}") from error
-            if not entries:
-                break
+        """Takes every write that was not taken yet. What was delivered only says that there are some: after a crash the
+        server may deliver a newer write before an older one."""
+        try:
+            if any(received.stream_seq <= self._position[0] for received in batch):
+                await self._find_bucket()
+            if any(received.stream_seq > self._position[0] for received in batch):
+                await self._read_writes()
+        except (NatsError, TimeoutError) as error:
+            raise Temporary(f"the switch's writes cannot be read: {error}") from error
+
+    async def catch_up_writes(self) -> None:
+        """Takes the writes made while nobody read: what a dead process was given comes again only after a while."""
+        await self._find_bucket()
+        await self._read_writes()
+
+    async def _find_bucket(self) -> None:
+        """Begins anew where the bucket was made anew, for revisions begin again with it."""
+        created = (await self._js.stream_info(subjects.key_stream(subjects.SWITCH))).created
+        if created and created > self._position[1]:
+            self._position = (0, created)
+
+    async def _read_writes(self) -> None:
+        while entries := await self._board.writes(self._position[0]):
             await self._take([Write(e.key, e.value, e.revision, e.written_at or self._now()) for e in entries])
 
     async def _take(self, writes: Sequence[Write]) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
 
 from midwatch.contracts import subjects
 from midwatch.contracts.control import SwitchRecord
@@ -25,14 +26,20 @@ _ANNOUNCE = 1.5  # seconds in which whoever runs says so; before, that nobody do
 
 
 class _Info(msgspec.Struct):
-    ts: datetime
+    ts: datetime | None = None
 
 
-async def server_ahead(nc: Client) -> timedelta:
-    """By how much the server's clock is ahead of ours."""
+async def last_words(nc: Client, js: JetStreamContext, pattern: str) -> list[tuple[RawStreamMsg, datetime]]:
+    """The last presence on each subject of `pattern`, and when it came by our clock. None where the server has lost its
+    memory in a restart: who runs says so again within a second."""
     before = datetime.now(UTC)
     answer = await nc.request(f"$JS.API.STREAM.INFO.{subjects.PRESENCE}", timeout=2)
-    return msgspec.json.decode(answer.data, type=_Info).ts - before
+    server_time = msgspec.json.decode(answer.data, type=_Info).ts
+    if server_time is None:
+        return []
+    ahead = server_time - before
+    found = await last_of_each(js, subjects.PRESENCE, pattern)
+    return [(message, min((message.time or server_time) - ahead, datetime.now(UTC))) for message in found]
 
 
 class Proof:
@@ -83,9 +90,7 @@ class Proof:
                 await asyncio.wait_for(self._heard.wait(), min(_LOOK, (until - now).total_seconds()))
 
     async def _catch_up(self, agent: str | None) -> None:
-        ahead = await server_ahead(self._nc)
-        for message in await last_of_each(self._js, subjects.PRESENCE, subjects.presence(agent or "*", "*")):
-            seen_at = min((message.time or self._since) - ahead, datetime.now(UTC))
+        for message, seen_at in await last_words(self._nc, self._js, subjects.presence(agent or "*", "*")):
             if instance := read_presence(message.subject or "", message.data or b"", seen_at):
                 self._instances.hear(instance)
 

@@ -11,10 +11,10 @@ from nats.js import JetStreamContext
 
 from midwatch.contracts import subjects
 from midwatch.contracts.control import Presence
-from midwatch.runtime.switchboard import Entry, Switchboard, last_of_each
+from midwatch.runtime.switchboard import Entry, Switchboard
 
 from . import decide
-from .proof import server_ahead
+from .proof import last_words
 
 FRESH = 3.0  # seconds; presence comes each second
 
@@ -49,13 +49,12 @@ class InstanceView:
 async def read(nc: Client, js: JetStreamContext) -> tuple[list[AgentView], list[InstanceView]]:
     """Every agent that has a card, a key or an instance, and every instance that has not signed off."""
     entries = {entry.key: entry for entry in await Switchboard(js).entries()}
-    ahead = await server_ahead(nc)
     found = []
-    for message in await last_of_each(js, subjects.PRESENCE, ">"):
+    for message, seen_at in await last_words(nc, js, ">"):
         presence = _presence(message.subject or "", message.data or b"")
         if presence is not None and not presence.leaving:
-            age = (datetime.now(UTC) + ahead - (message.time or datetime.now(UTC))).total_seconds()
-            found.append(InstanceView(presence, max(0.0, age), why_not_armed(presence, age, entries)))
+            age = (datetime.now(UTC) - seen_at).total_seconds()
+            found.append(InstanceView(presence, age, why_not_armed(presence, age, entries)))
     cards = await js.stream_info(
         subjects.key_stream(subjects.AGENTS), subjects_filter=subjects.key_subject(subjects.AGENTS, ">")
     )
