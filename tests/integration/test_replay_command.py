@@ -89,3 +89,13 @@ async def test_without_a_server_it_says_how_to_start_one(file: Path, monkeypatch
     done: Any = await midwatch(file)
     assert isinstance(done.exception, Temporary)
     assert "start one with `midwatch up`, or set NATS_URL" in str(done.exception)
+
+
+async def test_without_streams_it_says_how_to_make_them(
+    file: Path, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NATS_URL", nats_server.url)
+    done: Any = await midwatch(file)
+    assert isinstance(done.exception, Temporary)
+    assert str(done.exception).startswith("there is no MIDWATCH_RUNS")
+    assert str(done.exception).endswith("run `midwatch topology apply`")

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from midwatch.client import Midwatch, open_engine
 from midwatch.contracts import subjects
 from midwatch.engine import Engine
-from midwatch.errors import MidwatchError
-from midwatch.runtime.broker import check_server
+from midwatch.errors import MidwatchError, Temporary
+from midwatch.runtime import topology
+from midwatch.runtime.broker import connection
 from midwatch.runtime.database import Database, NoDatabase
 from midwatch.runtime.settings import Settings
 from midwatch_services.logger import store
@@ -60,7 +61,9 @@ async def replay(wish: Wish, settings: Settings, told: Told) -> Totals:
 
     Raises NotFlushed, NoCard with `obey`, and Temporary where no server answers.
     """
-    await check_server(settings.url)
+    async with connection(settings.url) as nc:
+        if absent := await topology.missing(nc.jetstream()):
+            raise Temporary(f"there is no {', '.join(absent)} on this NATS server: run `midwatch topology apply`")
     log = _Log(settings)
     totals = Totals()
     try:
