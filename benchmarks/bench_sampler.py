@@ -15,7 +15,7 @@ import uvloop
 from nats.js import JetStreamContext
 
 from midwatch.contracts import subjects
-from midwatch.runtime import topology
+from midwatch.runtime import telemetry, topology
 from midwatch.runtime.nats_server import start_nats
 from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
@@ -63,6 +63,7 @@ async def measure() -> list[dict[str, Any]]:
         folder = Path(name)
         async with await start_nats(folder / "nats") as server:
             settings = Settings(home=folder / "home", nats_url=server.url, http_port=0)
+            telemetry.set_up_logs(settings)  # to standard error
             client = await load.connect(server.url)
             js = client.jetstream()
             await topology.apply(js, settings)
