@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -230,6 +231,24 @@ async def test_the_operator_halts_and_takes_on_an_alert_but_says_nothing_in_an_a
         assert not await operator.may_publish(subjects.run(AGENT, "finished"))
         assert not await operator.may_publish(subjects.alert(AGENT, "raised"))
         assert not await operator.may_publish(f"$JS.API.STREAM.DELETE.{subjects.RUNS}")
+
+
+async def test_the_operators_commands_need_no_more_than_the_operator_may(
+    connect: Connect, server: str, tmp_path: Path
+) -> None:
+    async with connect("admin") as admin:
+        await topology.apply(admin.nc.jetstream(), Settings())
+    environment = os.environ | {"NATS_URL": f"nats://operator:pw-operator@{server}", "MIDWATCH_HOME": str(tmp_path)}
+    card = CONFIG.parents[2] / "agents" / "refund-desk.yaml"
+    for command in (
+        ["apply", str(card)],
+        ["halt", AGENT, "--reason", "test", "--wait", "5"],
+        ["resume", AGENT, "--reason", "test"],
+        ["switch"],
+    ):
+        words = [sys.executable, "-m", "midwatch_services.cli", *command]
+        done = await asyncio.to_thread(subprocess.run, words, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
 
 
 async def test_the_services_run_with_no_more_than_they_may(
