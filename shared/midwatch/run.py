@@ -133,7 +133,9 @@ class Run(BaseRun):
     def _halted(self, halt: Halt) -> Halted:
         with suppress(RuntimeError):  # no loop in this thread
             task = asyncio.current_task()
-            if task is self._scope.task:
+            if not self._begun:
+                pass  # asked before it was entered: nothing is armed yet
+            elif task is self._scope.task:
                 self._scope.disarm()  # it unwinds already
             elif task is not None:
                 self._raised_in.add(task)

@@ -307,4 +307,3 @@ async def test_handles_does_all_of_a_run(mw: testing.InMemory) -> None:
     assert await short("hello") == "HELLO"
     mw.halt("desk")
     assert await reply({"id": 7, "input": "a refund"}) == "a person"
-

@@ -32,7 +32,9 @@ RESPONSES = Answer(
     incomplete_details=None,
     output=[
         Answer(type="reasoning", content=None),
-        Answer(type="message", content=[Answer(type="output_text", text="hi "), Answer(type="output_text", text="you")]),
+        Answer(
+            type="message", content=[Answer(type="output_text", text="hi "), Answer(type="output_text", text="you")]
+        ),
         Answer(type="function_call", name="refund", arguments='{"a":1}', content=None),
     ],
     usage=Answer(
@@ -167,7 +169,9 @@ class Mean:
     model = 7
 
 
-@pytest.mark.parametrize("answer", [None, 3, object(), [], "", iter(()), Mean(), {"usage": "none"}, {"choices": [None]}])
+@pytest.mark.parametrize(
+    "answer", [None, 3, object(), [], "", iter(()), Mean(), {"usage": "none"}, {"choices": [None]}]
+)
 def test_an_answer_of_no_known_shape_leaves_the_model_that_was_asked(answer: Any) -> None:
     fields = usage.read(answer, {"model": "asked"})
     assert (fields["model"], fields.get("usage")) == ("asked", None)
