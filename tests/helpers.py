@@ -3,13 +3,11 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
-
-T = TypeVar("T")
+from collections.abc import Callable
+from typing import Any
 
 
-async def eventually(predicate: Callable[[], T | Awaitable[T]], within: float = 5.0) -> T:
+async def eventually(predicate: Callable[[], Any], within: float = 5.0) -> Any:
     """The first truthy answer of `predicate` (plain or async), which may also assert. Fails after `within` seconds."""
     deadline = time.monotonic() + within
     while True:
@@ -22,7 +20,7 @@ async def eventually(predicate: Callable[[], T | Awaitable[T]], within: float = 
         except AssertionError as error:
             failed = error
         if answer and not failed:
-            return cast(T, answer)
+            return answer
         if time.monotonic() > deadline:
             raise failed or AssertionError(f"still {answer!r} after {within:g} s")
         await asyncio.sleep(0.01)

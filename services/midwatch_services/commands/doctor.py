@@ -208,7 +208,8 @@ async def _newest(js: "JetStreamContext", first: int, last: int) -> AsyncIterato
 
 
 async def _switch(js: "JetStreamContext") -> AsyncIterator[Finding]:
-    from nats.js.errors import NotFoundError
+    from nats.errors import NoRespondersError
+    from nats.js.errors import NotFoundError, ServiceUnavailableError
 
     from midwatch.contracts import control, subjects
 
@@ -216,7 +217,7 @@ async def _switch(js: "JetStreamContext") -> AsyncIterator[Finding]:
     resume = "once you know why: `midwatch resume --fleet`"
     try:
         message = await js.get_msg(subjects.key_stream(subjects.SWITCH), subject=key, direct=True)
-    except NotFoundError:
+    except (NotFoundError, ServiceUnavailableError, NoRespondersError):
         yield Finding("switch", "fleet", False, "the key is absent, so no agent runs", APPLY)
         return
     record = control.decode_record(message.data or b"")

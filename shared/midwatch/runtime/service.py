@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
-import signal
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ from .broker import STOP_WITHIN, connection, make_broker
 from .card_book import CardBook
 from .database import Database, migrate
 from .delivery import Received, RunReader
+from .loop import run_until_signal as run_until_signal  # the usual way to call `run_services`
 from .outbox import Outbox
 from .probes import Probes
 from .settings import Settings
@@ -203,9 +201,15 @@ class Context:
                     reconnects = self.nc.stats["reconnects"]
 
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # nats-py swallows a cancellation that comes while it subscribes: ask again until it is heard.
+        pending = set(self._tasks)
+        for _ in range(STOP_WITHIN):
+            for task in pending:
+                task.cancel()
+            if pending:
+                _, pending = await asyncio.wait(pending, timeout=1)
+        for task in pending:
+            log.error("task_does_not_end", service=self.name, task=task.get_name())
         await self.cards.close()
 
 
@@ -241,6 +245,11 @@ class Runner:
         self._context: Context | None = None
         self._waits_for: str | None = "its start"
         self._died_of: str | None = None
+        self._ending = False
+
+    def end(self) -> None:
+        """To be called with the cancellation of `run`, which nats-py may swallow while the service starts."""
+        self._ending = True
 
     def alive(self) -> dict[str, Any]:
         """`ok` unless the service has died and was not started again yet."""
@@ -279,6 +288,8 @@ class Runner:
     async def _live(self) -> None:
         self._context = await self._start()
         try:
+            if self._ending:
+                raise asyncio.CancelledError
             self._waits_for = self._died_of = None
             self.running.set()
             log.info("service_runs", service=self.name)
@@ -295,6 +306,8 @@ class Runner:
                 return await self._try_start()
             except _MAY_PASS as error:
                 self._waits_for = str(error) or type(error).__name__
+                if self._ending:
+                    raise asyncio.CancelledError from None
                 log.warning("service_waits", service=self.name, why=self._waits_for, again_in_seconds=delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
@@ -360,6 +373,8 @@ async def run_services(
             for task in done:
                 task.result()
     finally:
+        for runner in runners:
+            runner.end()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -371,29 +386,3 @@ async def _tell(runners: Sequence[Runner], started: Told, urls: Mapping[str, str
     for runner in runners:
         await runner.running.wait()
     started(urls)
-
-
-def run_until_signal(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Runs `work` on the fastest loop there is and cancels it, so that it ends in order, on SIGINT or SIGTERM."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_until_signal(work()))
-
-
-async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C is a KeyboardInterrupt there
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if sys.platform == "win32":
-        return None
-    try:
-        import uvloop
-    except ImportError:
-        logging.getLogger("midwatch").debug("uvloop is not installed: running on asyncio's own loop")
-        return None
-    return uvloop.new_event_loop
