@@ -157,8 +157,7 @@ async def test_an_unknown_service_names_the_known_ones(tmp_path: Path) -> None:
 
 @pytest.mark.postgres
 async def test_everything_runs_on_one_postgresql_database(postgres_url: str, tmp_path: Path) -> None:
-    async with _up(tmp_path / "state", MIDWATCH_DATABASE_URL=postgres_url) as (_, run):
-        async with httpx.AsyncClient() as client:
-            for url in run["http"].values():
-                assert (await client.get(f"{url}/readyz")).json()["errors"] == {}
+    async with _up(tmp_path / "state", MIDWATCH_DATABASE_URL=postgres_url) as (_, run), httpx.AsyncClient() as client:
+        for url in run["http"].values():
+            assert (await client.get(f"{url}/readyz")).json()["errors"] == {}
     assert not (tmp_path / "state" / "data").exists()
