@@ -31,8 +31,9 @@ from midwatch.contracts.control import Card
 from midwatch.contracts.envelope import new_id
 from midwatch.runtime import topology
 from midwatch.runtime.delivery import Received, RunReader
+from midwatch.runtime.loop import run_until_signal
 from midwatch.runtime.nats_server import start_nats
-from midwatch.runtime.service import run_services, run_until_signal
+from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
 from midwatch_services.cost_watchdog import app, policy
 from midwatch_services.cost_watchdog.alerts import HaltRun
