@@ -12,7 +12,8 @@ from rich.table import Table
 
 OK, FAILED, USAGE, NOT_CONFIRMED = 0, 1, 2, 3
 
-console = Console(highlight=False)
+# Into a file or a pipe nothing is cut: there is no edge to fit.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 JsonOption = typer.Option("--json", help="One JSON object a line, for scripts.")
 
 
@@ -31,7 +32,9 @@ def emit_json(rows: Iterable[Any]) -> None:
 
 def emit_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, empty: str) -> None:
     """The rows as a table, or `empty`, which says what to do next."""
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, no_wrap=place == 0)  # what a row is named by is what the next command needs
     count = 0
     for row in rows:
         table.add_row(*(clean(row.get(column)) for column in columns))
