@@ -5,6 +5,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -69,18 +70,26 @@ def run_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-async def logger(js: JetStreamContext, settings: Settings) -> AsyncIterator[Database]:
+@asynccontextmanager
+async def logging_to(settings: Settings) -> AsyncIterator[Database]:
     """The logger at work, and its log."""
     started = asyncio.Event()
     task = asyncio.create_task(run_services([LOGGER], settings, started=lambda _: started.set(), restart=False))
     await asyncio.wait({task, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED)
     assert started.is_set(), task.exception()
     log = Database(settings.database_for(subjects.LOGGER), name="test", must_exist=True)
-    yield log
-    log.close()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        yield log
+    finally:
+        log.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def logger(js: JetStreamContext, settings: Settings) -> AsyncIterator[Database]:
+    async with logging_to(settings) as log:
+        yield log
 
 
 class Heard:
@@ -265,13 +274,33 @@ async def test_the_real_runs_agree_with_their_source_run_by_run(
         cost[run_id] += Decimal(getattr(data, "cost_usd", None) or 0)
     assert {run: (said[run], calls[run], errors[run], cost[run]) for run in cost} == source
 
-    await eventually(lambda: logger.read_now(logged_events) == totals.published, within=30)
-    rows = {row["run_id"]: row for row in logger.read_now(store.read_runs)}
-    assert {run: (row["messages"], row["tool_calls"], row["tool_errors"]) for run, row in rows.items()} == {
-        run: counts[:3] for run, counts in source.items()
-    }
-    reported = {run: row for run, row in rows.items() if row["cost_basis"] == "reported"}
-    assert {run: Decimal(row["cost_usd"]) for run, row in reported.items()} == {run: source[run][3] for run in reported}
+    await agrees_with_the_log(logger, source, totals)
+
+
+@pytest.mark.data
+@pytest.mark.postgres
+async def test_the_real_runs_agree_with_their_source_on_postgresql_too(
+    js: JetStreamContext, settings: Settings, postgres_url: str, data_dir: Path
+) -> None:
+    on_postgres = settings.model_copy(update={"database_url": postgres_url})
+    file = data_dir / "agent-runs" / "runs.jsonl.gz"
+    async with logging_to(on_postgres) as log:
+        totals = await replay(Wish([file]), on_postgres, Heard())
+        await agrees_with_the_log(log, source_counts(file), totals)
+        again = await replay(Wish([file]), on_postgres, Heard())
+        assert (again.published, again.known) == (0, totals.published)
+
+
+async def agrees_with_the_log(
+    log: Database, source: dict[str, tuple[int, int, int, Decimal]], totals: Totals
+) -> None:  # fmt: skip
+    """Every event is logged, and each run's row has the source's counts and reported cost."""
+    await eventually(lambda: log.read_now(logged_events) == totals.published, within=30)
+    rows = {row["run_id"]: row for row in log.read_now(store.read_runs)}
+    counts = {run: (row["messages"], row["tool_calls"], row["tool_errors"]) for run, row in rows.items()}
+    assert counts == {run: counts[:3] for run, counts in source.items()}
+    reported = {run: Decimal(row["cost_usd"]) for run, row in rows.items() if row["cost_basis"] == "reported"}
+    assert reported == {run: source[run][3] for run in reported}
     assert len(reported) == 264
 
 

@@ -36,7 +36,7 @@ def demo(
     import tempfile
     import time
 
-    from midwatch.runtime.service import run_until_signal
+    from midwatch.runtime.loop import run_until_signal
 
     home = Path(tempfile.mkdtemp(prefix="midwatch-demo-"))
     began = time.monotonic()
