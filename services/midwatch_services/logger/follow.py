@@ -11,7 +11,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused
-from midwatch.errors import MidwatchError
+from midwatch.runtime.broker import connection
 from midwatch.runtime.settings import Settings
 
 from .decide import text_of
@@ -20,17 +20,16 @@ from .decide import text_of
 async def follow(agent: str | None = None) -> AsyncIterator[dict[str, Any]]:
     """Each new run event, of one agent or of all; one that breaks the contract has `error` in place of `data`.
 
-    After a lost connection it goes on where it was. Raises MidwatchError where NATS does not answer.
+    After a lost connection it goes on where it was. Raises Temporary where NATS does not answer.
     """
     url = Settings().url
 
     async def quiet(_: Exception) -> None:
         """The client reconnects by itself."""
 
-    try:
-        nc = await nats.connect(url.split(","), max_reconnect_attempts=-1, ping_interval=2, error_cb=quiet)
-    except (OSError, nats.errors.Error) as error:
-        raise MidwatchError(f"NATS does not answer ({error}): start it with `midwatch up`, or set NATS_URL") from error
+    async with connection(url):
+        pass  # the one below would wait for a server for ever
+    nc = await nats.connect(url.split(","), max_reconnect_attempts=-1, ping_interval=2, error_cb=quiet)
     js = nc.jetstream()
     subject = f"midwatch.run.{agent or '*'}.>"
     config = ConsumerConfig(deliver_policy=DeliverPolicy.NEW)

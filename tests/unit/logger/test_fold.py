@@ -149,7 +149,7 @@ def logged(database: Database, batches: list[list[Received]]) -> list[Any]:
     return database.write_now(work)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(PLACED, min_size=1, max_size=12), seed=st.integers(0, 2**32))
 def test_any_order_with_repeats_and_any_cut_into_batches_gives_the_same_rows(
     database: Database, steps: list[Any], seed: int

@@ -1,0 +1,158 @@
+"""Transactions on both databases: one writer, new rows only, trouble that passes told from trouble that does not."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from midwatch.errors import Temporary
+from midwatch.runtime import database as module
+from midwatch.runtime.database import Database, NoDatabase, insert_new, migrate, upsert
+
+COLUMNS = ("agent", "id", "body")
+KEY = ("agent", "id")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    url = f"sqlite:///{tmp_path}/test.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres_url").replace("postgresql://", "postgresql+psycopg://")
+    opened = Database(url, name="test")
+    await opened.write(
+        lambda conn: conn.exec_driver_sql("CREATE TABLE t (agent TEXT, id TEXT, body TEXT, PRIMARY KEY (agent, id))")
+    )
+    yield opened
+    opened.close()
+
+
+async def rows(database: Database) -> list[tuple[Any, ...]]:
+    return await database.read(lambda conn: [tuple(r) for r in conn.exec_driver_sql("SELECT * FROM t ORDER BY id")])
+
+
+async def test_only_rows_that_are_not_there_are_inserted(database: Database) -> None:
+    first = [("a", "1", "x"), ("a", "2", "x")]
+    assert await database.write(lambda conn: insert_new(conn, "t", COLUMNS, first, KEY)) == [0, 1]
+    second = [("a", "2", "y"), ("a", "3", "y"), ("a", "3", "z"), ("b", "1", "y")]
+    assert await database.write(lambda conn: insert_new(conn, "t", COLUMNS, second, KEY)) == [1, 3]
+    assert {row[2] for row in await rows(database) if row[:2] in (("a", "2"), ("a", "3"))} == {"x", "y"}
+
+
+async def test_many_rows_at_once_are_all_inserted(database: Database) -> None:
+    many = [("a", f"{n:05d}", "x") for n in range(1337)]
+    assert await database.write(lambda conn: insert_new(conn, "t", COLUMNS, many, KEY)) == list(range(1337))
+    assert len(await rows(database)) == 1337
+
+
+async def test_upsert_puts_a_row_in_the_place_of_the_old_one(database: Database) -> None:
+    await database.write(lambda conn: upsert(conn, "t", COLUMNS, [("a", "1", "old"), ("a", "2", "old")], KEY))
+    await database.write(lambda conn: upsert(conn, "t", COLUMNS, [("a", "2", "new"), ("a", "3", "new")], KEY))
+    assert [row[2] for row in await rows(database)] == ["old", "new", "new"]
+
+
+async def test_what_a_failed_transaction_did_is_undone(database: Database) -> None:
+    def work(conn: sa.Connection) -> None:
+        insert_new(conn, "t", COLUMNS, [("a", "1", "x")], KEY)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await database.write(work)
+    assert await rows(database) == []
+
+
+async def test_writers_come_one_after_another(database: Database) -> None:
+    other = Database(database.engine.url.render_as_string(hide_password=False), name="test")
+
+    def add_one(conn: sa.Connection) -> None:
+        found = conn.exec_driver_sql("SELECT body FROM t WHERE id = '1'").scalar()
+        upsert(conn, "t", COLUMNS, [("a", "1", str(int(found or 0) + 1))], KEY)
+
+    try:
+        await asyncio.gather(*((database, other)[n % 2].write(add_one) for n in range(20)))
+    finally:
+        other.close()
+    assert [row[2] for row in await rows(database)] == ["20"]
+
+
+async def test_an_error_does_not_print_what_was_to_be_written(database: Database) -> None:
+    with pytest.raises(sa.exc.DBAPIError) as caught:
+        await database.write(lambda conn: conn.execute(sa.text("INSERT INTO nowhere VALUES (:v)"), {"v": "secret"}))
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_statement_that_is_wrong_is_not_taken_for_trouble_that_passes(database: Database) -> None:
+    with pytest.raises(sa.exc.DBAPIError):
+        await database.write(lambda conn: conn.exec_driver_sql("SELECT * FROM nowhere"))
+
+
+async def test_a_locked_file_is_trouble_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
+    database = Database(f"sqlite:///{tmp_path}/locked.db")
+    await database.ping()
+    other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Temporary, match="locked"):
+        await database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (x)"))
+    other.close()
+    await database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (x)"))
+    database.close()
+
+
+@pytest.mark.postgres
+async def test_a_lost_connection_is_trouble_that_passes(postgres_url: str) -> None:
+    database = Database(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+
+    def end_myself(conn: sa.Connection) -> None:
+        conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(Temporary, match="does not answer"):
+        await database.write(end_myself)
+    await database.ping()
+    database.close()
+
+
+@pytest.mark.postgres
+async def test_a_connection_lost_in_a_bulk_insert_is_trouble_that_passes(postgres_url: str) -> None:
+    database = Database(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+
+    def end_then_insert(conn: sa.Connection) -> None:
+        raw: Any = conn.connection.driver_connection
+        with psycopg.connect(postgres_url) as other:
+            other.execute(f"SELECT pg_terminate_backend({raw.info.backend_pid})")
+        insert_new(conn, "t", COLUMNS, [("a", "1", "x")], KEY)
+
+    await database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (agent TEXT, id TEXT, body TEXT)"))
+    with pytest.raises(Temporary, match="does not answer"):
+        await database.write(end_then_insert)
+    await database.ping()
+    database.close()
+
+
+def test_a_database_that_is_not_there_names_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NoDatabase, match="midwatch up"):
+        Database(f"sqlite:///{tmp_path}/none.db", must_exist=True)
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/log.db"
+    migrate(url, "logger")
+    migrate(url, "logger")
+    database = Database(url)
+    tables = database.read_now(lambda conn: set(sa.inspect(conn).get_table_names()))
+    database.close()
+    assert tables == {"logger_events", "logger_runs", "logger_alerts", "alembic_version_logger"}
+
+
+@pytest.mark.postgres
+def test_migrations_run_on_postgres(postgres_url: str) -> None:
+    url = postgres_url.replace("postgresql://", "postgresql+psycopg://")
+    migrate(url, "logger")
+    database = Database(url)
+    version = database.read_now(lambda conn: conn.exec_driver_sql("SELECT * FROM alembic_version_logger").scalar())
+    database.close()
+    assert version == "logger_0001"

@@ -1,0 +1,258 @@
+"""The loop by which services read: nothing lost, nothing blocked, whatever arrives and whatever fails."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from helpers import eventually
+from logged import envelope, publish
+from midwatch.contracts import codec, subjects
+from midwatch.contracts.control import DeadLetter
+from midwatch.errors import Permanent, Temporary
+from midwatch.runtime import faults
+from midwatch.runtime.delivery import Received, RunReader
+from midwatch.runtime.nats_server import NatsServer
+
+Handler = Callable[[list[Received]], Any]
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class Readers:
+    """Starts readers of a consumer whose acknowledgements are waited for half a second."""
+
+    def __init__(self, nc: Client, js: JetStreamContext) -> None:
+        self.nc, self.js = nc, js
+        self.tasks: list[asyncio.Task[None]] = []
+        self.handled: list[str] = []
+
+    async def declare(self, ack_wait: float = 0.5) -> None:
+        declared = await self.js.consumer_info(subjects.RUNS, subjects.LOGGER)
+        await self.js.add_consumer(subjects.RUNS, declared.config.evolve(durable_name="t", name="t", ack_wait=ack_wait))
+
+    def start(self, handle: Handler | None = None, **options: Any) -> RunReader:
+        async def keep(batch: list[Received]) -> None:
+            self.handled += [received.event.id for received in batch]
+
+        reader: RunReader = RunReader(
+            self.nc, self.js, stream=subjects.RUNS, consumer="t", service="t", handle=handle or keep, **options
+        )
+        self.tasks.append(asyncio.create_task(reader.run()))
+        return reader
+
+    async def all_acknowledged(self) -> None:
+        async def done() -> bool:
+            info = await self.js.consumer_info(subjects.RUNS, "t")
+            return not info.num_pending and not info.num_ack_pending
+
+        await eventually(done, within=10)
+
+    async def dead(self) -> list[DeadLetter]:
+        info = await self.js.stream_info(subjects.DEAD)
+        messages = [await self.js.get_msg(subjects.DEAD, n) for n in range(1, info.state.last_seq + 1)]
+        return [msgspec.json.decode(message.data or b"", type=DeadLetter) for message in messages]
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        for task in self.tasks:
+            with contextlib.suppress(asyncio.CancelledError, Crash):
+                await task
+        self.tasks = []
+
+
+@pytest.fixture
+async def readers(nc: Client, js: JetStreamContext) -> AsyncIterator[Readers]:
+    made = Readers(nc, js)
+    await made.declare()
+    yield made
+    faults.set_hook(None)
+    await made.stop()
+
+
+async def test_a_lone_event_is_handed_over_at_once(readers: Readers) -> None:
+    readers.start(batch=500)
+    id = await publish(readers.js, "said", by="agent", text="Hi")
+    await eventually(lambda: readers.handled == [id], within=1)
+    await readers.all_acknowledged()
+
+
+async def test_what_is_received_says_where_it_stood(readers: Readers) -> None:
+    kept: list[Received] = []
+
+    async def keep(batch: list[Received]) -> None:
+        kept.extend(batch)
+
+    readers.start(keep)
+    ids = [await publish(readers.js, "said", seq=n, by="agent", text="x") for n in range(3)]
+    await eventually(lambda: len(kept) == 3)
+    assert [(one.event.id, one.stream_seq, one.delivered) for one in kept] == [
+        (id, n + 1, 1) for n, id in enumerate(ids)
+    ]
+    stored = (await readers.js.get_msg(subjects.RUNS, 1)).time
+    assert stored is not None
+    assert abs((kept[0].stored_at - stored).total_seconds()) < 0.001
+    assert (kept[0].headers or {})[subjects.MSG_ID] == ids[0]
+
+
+def _changed(**changes: Any) -> bytes:
+    body = json.loads(codec.encode(envelope("model_called", model="m")))
+    for path, value in changes.items():
+        target = body
+        *parents, last = path.split("__")
+        for parent in parents:
+            target = target[parent]
+        target[last] = value
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(
+    ("subject", "body", "reason"),
+    [
+        ("midwatch.run.desk.model_called", b'{"specversion": "1.0", ', "malformed"),
+        ("midwatch.run.desk.model_called", b"\xff\xfe", "malformed"),
+        ("midwatch.run.desk.model_called", b"[" * 100_000, "malformed"),
+        ("midwatch.run.desk.model_called", _changed(data__seq="first"), "malformed"),
+        ("midwatch.run.desk.model_called", _changed(data__cost_usd="-1"), "malformed"),
+        ("midwatch.run.desk.model_called", _changed(type="midwatch.run.model_called.v9"), "unknown_version"),
+        ("midwatch.run.desk.model_called", _changed(data__output="x" * 2 * 1024 * 1024), "oversized"),
+        ("midwatch.run.desk.model_called", _changed(data__agent="other"), "wrong_agent"),
+        ("midwatch.run.desk.model_called", _changed(source="/agents/other/1"), "wrong_agent"),
+        ("midwatch.run.re.fund.model_called", _changed(), "bad_subject"),
+    ],
+    ids=["cut", "bytes", "deep", "type", "cost", "version", "large", "agent", "source", "dots"],
+)  # fmt: skip
+async def test_a_bad_event_is_found_with_its_reason_and_stops_nothing(
+    readers: Readers, subject: str, body: bytes, reason: str
+) -> None:
+    readers.start()
+    await readers.js.publish(subject, body)
+    id = await publish(readers.js, "said", by="agent", text="after it")
+    await eventually(lambda: readers.handled == [id])
+    await readers.all_acknowledged()
+    [letter] = await readers.dead()
+    assert (letter.reason, letter.subject, letter.data, letter.stream_seq) == (reason, subject, body, 1)
+
+
+async def test_a_crash_before_the_acknowledgement_makes_no_second_dead_letter(readers: Readers) -> None:
+    _crash_once("delivery.buried")
+    readers.start()
+    await readers.js.publish("midwatch.run.desk.said", b"{")
+    with pytest.raises(Crash):
+        await asyncio.wait_for(readers.tasks[0], 5)
+    readers.start()
+    await readers.all_acknowledged()
+    assert len(await readers.dead()) == 1
+
+
+async def test_trouble_that_passes_brings_the_whole_batch_again(readers: Readers) -> None:
+    failures = 2
+
+    async def handle(batch: list[Received]) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise Temporary("the database is away", delay=0.05)
+        readers.handled += [received.event.id for received in batch]
+
+    ids = {await publish(readers.js, "said", seq=n, by="agent", text="x") for n in range(10)}
+    readers.start(handle)
+    await eventually(lambda: set(readers.handled) == ids)
+    await readers.all_acknowledged()
+    assert await readers.dead() == []
+
+
+async def test_an_event_that_always_fails_does_not_hold_up_the_others(readers: Readers) -> None:
+    async def handle(batch: list[Received]) -> None:
+        if any(received.event.data.seq == 3 for received in batch):
+            raise RuntimeError("a bug")
+        readers.handled += [received.event.id for received in batch]
+
+    ids = [await publish(readers.js, "said", seq=n, by="agent", text="x") for n in range(6)]
+    readers.start(handle, max_attempts=2)
+    await readers.all_acknowledged()
+    assert sorted(readers.handled) == sorted(ids[:3] + ids[4:])
+    [letter] = await readers.dead()
+    assert (letter.reason, letter.error, letter.attempts) == ("failed", "a bug", 2)
+
+
+async def test_an_event_that_can_never_work_is_given_up_at_once(readers: Readers) -> None:
+    async def handle(batch: list[Received]) -> None:
+        raise Permanent("no such thing", reason="nonsense")
+
+    await publish(readers.js, "said", by="agent", text="x")
+    readers.start(handle)
+    await readers.all_acknowledged()
+    [letter] = await readers.dead()
+    assert (letter.reason, letter.error, letter.attempts) == ("nonsense", "no such thing", 1)
+
+
+async def test_a_slow_handler_is_not_given_the_event_again(readers: Readers) -> None:
+    given: list[int] = []
+
+    async def handle(batch: list[Received]) -> None:
+        given.extend(received.delivered for received in batch)
+        await asyncio.sleep(1.5)  # three times the half second after which the server would deliver again
+
+    readers.start(handle)
+    await publish(readers.js, "said", by="agent", text="x")
+    await readers.all_acknowledged()
+    assert given == [1]
+
+
+async def test_a_cancelled_reader_gives_back_what_it_held(readers: Readers) -> None:
+    await readers.declare(ack_wait=30)
+    held = asyncio.Event()
+
+    async def handle(_: list[Received]) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    readers.start(handle)
+    id = await publish(readers.js, "said", by="agent", text="x")
+    await asyncio.wait_for(held.wait(), 5)
+    await readers.stop()
+    readers.start()
+    await eventually(lambda: readers.handled == [id])
+
+
+async def test_a_killed_server_loses_nothing(readers: Readers, nats_server: NatsServer) -> None:
+    readers.start(batch=20)
+    ids = {await publish(readers.js, "said", seq=n, by="agent", text="x") for n in range(100)}
+    nats_server.kill()
+    await nats_server.restart()
+    await eventually(lambda: readers.nc.is_connected)
+    ids |= {await publish(readers.js, "said", seq=n, by="agent", text="x") for n in range(100, 200)}
+    await readers.all_acknowledged()
+    assert set(readers.handled) == ids
+
+
+async def test_a_deleted_consumer_is_named_and_taken_up_again(readers: Readers) -> None:
+    reader = readers.start()
+    first = await publish(readers.js, "said", by="agent", text="x")
+    await eventually(lambda: readers.handled == [first])
+    await readers.js.delete_consumer(subjects.RUNS, "t")
+    error = await eventually(lambda: reader.error)
+    assert "consumer t is not there: run `midwatch topology apply`" in error
+    await readers.declare()
+    second = await publish(readers.js, "said", by="agent", text="x")
+    await eventually(lambda: second in readers.handled)
+    assert reader.error is None
+
+
+def _crash_once(point: str) -> None:
+    def hook(reached: str) -> None:
+        if reached == point:
+            faults.set_hook(None)
+            raise Crash
+
+    faults.set_hook(hook)
