@@ -165,7 +165,10 @@ async def _connected(url: str) -> AsyncIterator["Client"]:
     async def quiet(_: Exception) -> None:
         """What matters is raised as well."""
 
-    nc = await nats.connect(url.split(","), allow_reconnect=False, connect_timeout=_CONNECT, error_cb=quiet)
+    nc = await nats.connect(
+        url.split(","), allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
+        connect_timeout=_CONNECT, error_cb=quiet,
+    )  # fmt: skip
     try:
         yield nc
     finally:
