@@ -7,6 +7,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from helpers import eventually
 from midwatch.contracts import control, subjects
 from midwatch.errors import Permanent, Temporary
 from midwatch.runtime import switchboard
@@ -209,11 +210,12 @@ async def test_a_halt_survives_a_restart_of_the_server_in_its_midst(
 
 
 async def test_a_server_that_does_not_answer_is_temporary(
-    board: Switchboard, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+    board: Switchboard, nats_server: NatsServer, nc: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(switchboard, "_REQUEST", 0.1)
     monkeypatch.setattr(switchboard, "_PATIENCE", 0.2)
     nats_server.kill()
     with pytest.raises(Temporary, match="was not written"):
         await board.halt_agent("desk", **WHY)
-    await nats_server.restart()  # so that the client can say goodbye
+    await nats_server.restart()
+    await eventually(lambda: nc.stats["reconnects"])  # so that the client can say goodbye

@@ -227,15 +227,19 @@ class KillSwitch:
 
     async def watch(self) -> None:
         """Judges the halts that stand whenever something was heard, and as time passes."""
+        clock = asyncio.get_running_loop().time
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK)
             self._wake.clear()
+            began = clock()
             try:
                 await self.judge()
             except (Temporary, NatsError, TimeoutError) as error:
                 log.warning("containment_not_judged", error=str(error) or repr(error))
                 await asyncio.sleep(TICK)
+            # Many halts that cannot be proved times many instances must not starve the readers.
+            await asyncio.sleep(min(1.0, 4 * (clock() - began)))
 
     async def judge(self) -> None:
         """Says of each halt without a proof that it is contained, or who has not confirmed in time."""

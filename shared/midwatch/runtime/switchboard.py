@@ -208,9 +208,11 @@ class Switchboard:
                 if (record := records.get(run_id)) is not None and (record.at or entry.written_at or before) < before
             ]
             if not removed or entry.value is None:
-                return _UNREADABLE, None
+                return _NOT_HALTED, None
             raw = msgspec.json.decode(entry.value, type=dict[str, msgspec.Raw])
-            return _UNREADABLE, msgspec.json.encode({run: value for run, value in raw.items() if run not in removed})
+            for run_id in removed:
+                del raw[run_id]
+            return _NOT_HALTED, msgspec.json.encode(raw)
 
         await self._update(subjects.runs_key(agent), change)
         return len(removed)
