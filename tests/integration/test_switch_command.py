@@ -279,7 +279,7 @@ async def test_an_agent_of_the_sdk_is_armed_and_then_contained(js, board, run: R
 
 
 async def _armed(run: Run) -> list[dict[str, Any]]:
-    return [row for row in rows(await run("switch", "--json")) if row["armed"]]
+    return [row for row in rows(await run("switch", "--json")) if row["armed"] and row["runs_in_flight"]]
 
 
 async def _to_human(_: Any) -> str:
