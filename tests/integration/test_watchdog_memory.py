@@ -172,9 +172,33 @@ async def test_a_card_that_changed_while_the_service_was_down_is_obeyed(world):
     assert await world.halted() == {"run-1"}
 
 
-async def test_an_operators_resume_is_not_undone_by_the_halt_that_it_lifted(world):
+async def no_answer(*_: Any, **__: Any) -> None:
+    raise Temporary("NATS does not answer")
+
+
+async def test_a_halt_does_not_wait_for_the_outbox(world):
     watchdog = await world.watchdog()
-    await watchdog.on_events([spend("1.0", 0)])  # decided, and not yet said
+    await watchdog.on_events([spend("1.0", 0)])
+    assert await world.halted() == {"run-1"}
+
+
+async def test_a_halt_that_could_not_be_written_at_once_leaves_with_the_outbox(world, monkeypatch):
+    watchdog = await world.watchdog()
+    with monkeypatch.context() as patch:
+        patch.setattr(Switchboard, "halt_run", no_answer)
+        await watchdog.on_events([spend("1.0", 0)])
+        with pytest.raises(Temporary):
+            await watchdog.outbox.drain()
+    assert await world.halted() == set()
+    await watchdog.outbox.drain()
+    assert await world.halted() == {"run-1"}
+
+
+async def test_an_operators_resume_is_not_undone_by_a_halt_that_was_decided_before(world, monkeypatch):
+    watchdog = await world.watchdog()
+    with monkeypatch.context() as patch:
+        patch.setattr(Switchboard, "halt_run", no_answer)
+        await watchdog.on_events([spend("1.0", 0)])
     world.now += timedelta(seconds=1)
     board = Switchboard(world.js)
     await board.halt_run(AGENT, "run-1", reason="by hand", by="sam", at=world.now)

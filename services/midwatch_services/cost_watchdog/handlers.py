@@ -1,12 +1,14 @@
 """What cost-watchdog does with run events, with a changed card, and with the passing of time."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from functools import partial
 
 import msgspec
 import structlog
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
@@ -44,6 +46,8 @@ class Watchdog:
         self._one = asyncio.Lock()  # a transaction and what memory learns of it are one step
         self._policies: dict[str, Policy | None] = {}  # under which the runs in flight were judged last
         self._awake_since = now()
+        self._orders: list[Outgoing] = []  # halts of the last transaction
+        self._obeyed: set[str] = set()  # those of them that the switch holds already, by msg_id
 
     async def load(self) -> None:
         """Says what a former process decided, and takes note of whose runs are in flight."""
@@ -52,9 +56,15 @@ class Watchdog:
         self._awake_since = self._now()
 
     async def on_events(self, batch: list[Received]) -> None:
-        """Judges the events that were not judged before."""
+        """Judges the events that were not judged before. Halts do not wait for the outbox; it holds them all the same,
+        and writes the switch where that failed here."""
         await self._write(lambda conn: self._judge_batch(conn, batch))
         faults.reach("cost_watchdog.saved")
+        self._obeyed = set()
+        with contextlib.suppress(Temporary, NatsError, TimeoutError):
+            for order in self._orders:
+                await self._write_switch(order)
+                self._obeyed.add(order.msg_id)
 
     async def on_tick(self) -> None:
         """Closes the gaps that have been open for too long, and judges runs anew whose agent's card has changed."""
@@ -137,8 +147,11 @@ class Watchdog:
     def _save(self, conn: Connection, said: Said, now: datetime) -> None:
         self._store.save(conn, now)
         # Halts leave first: an alert can wait for them, a run that goes too far cannot.
-        for decision, traceparent in sorted(said, key=lambda one: not isinstance(one[0], HaltRun)):
-            self.outbox.add(conn, outgoing(decision, now, traceparent))
+        said = sorted(said, key=lambda one: not isinstance(one[0], HaltRun))
+        rows = [outgoing(decision, now, traceparent) for decision, traceparent in said]
+        for row in rows:
+            self.outbox.add(conn, row)
+        self._orders = [row for row in rows if row.kind == HALT_RUN]
 
     async def _judge_agent(self, agent: str) -> None:
         limits, after = self._policy(agent), ""
@@ -168,7 +181,12 @@ class Watchdog:
         faults.reach("cost_watchdog.ticked")
 
     async def _halt(self, row: Outgoing) -> None:
-        """The sink of halts: writes the switch. A run that is halted already stays as it is."""
+        """The sink of halts."""
+        if row.msg_id not in self._obeyed:
+            await self._write_switch(row)
+
+    async def _write_switch(self, row: Outgoing) -> None:
+        """A run that is halted already stays as it is."""
         order = msgspec.json.decode(row.body, type=HaltOrder)
         try:
             written = await self._board.halt_run(

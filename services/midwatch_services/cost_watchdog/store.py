@@ -37,6 +37,7 @@ _tickets = sa.Table(
 )
 _writer = sa.Table(f"{PREFIX}_writer", _metadata, sa.Column("id", sa.Integer), sa.Column("name", sa.Text))
 
+_WROTE_LAST = "SELECT name FROM cost_watchdog_writer"
 _SAVE_RUN = sa.text(
     "INSERT INTO cost_watchdog_runs (key, agent, finished, waiting_since, touched_at, state) "
     "VALUES (:key, :agent, :finished, :waiting_since, :touched_at, :state) ON CONFLICT (key) DO UPDATE SET "
@@ -114,7 +115,7 @@ class Store:
         """Begins a transaction's work. Where another process wrote since our last one, what is hot is stale."""
         self.runs.begin()
         self.tickets.begin()
-        if conn.execute(sa.select(_writer.c.name)).scalar() != self._name:
+        if conn.exec_driver_sql(_WROTE_LAST).scalar() != self._name:
             self.runs.forget()
             self.tickets.forget()
             conn.execute(_writer.update().values(name=self._name))
