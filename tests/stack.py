@@ -1,0 +1,150 @@
+"""A whole Midwatch in separate processes, each of which a test may kill."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from helpers import eventually
+from midwatch.contracts import subjects
+from midwatch.runtime import topology
+from midwatch.runtime.nats_server import NatsServer, start_nats
+from midwatch.runtime.settings import Settings
+
+MIDWATCH = [sys.executable, "-m", "midwatch_services.cli"]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@dataclass
+class Process:
+    """One service in a process of its own."""
+
+    name: str
+    child: asyncio.subprocess.Process
+    port: int
+
+    async def ready(self) -> None:
+        def answers() -> bool:
+            assert self.child.returncode is None, f"{self.name} ended with {self.child.returncode}"
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1) as answer:
+                    return bool(answer.status == 200)
+            except OSError:
+                return False
+
+        await eventually(lambda: asyncio.to_thread(answers), within=30)
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing is flushed, nothing is said."""
+        if self.child.returncode is None:
+            self.child.send_signal(signal.SIGKILL)
+            await self.child.wait()
+
+
+@dataclass
+class Stack:
+    """NATS and as many services as a test starts."""
+
+    home: Path
+    nats: NatsServer
+    client: Client
+    environment: dict[str, str]
+    processes: list[Process] = field(default_factory=list)
+
+    async def spawn(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+        """A `midwatch` command in the background; its output is in `home`."""
+        log = (self.home / f"{arguments[0]}-{arguments[1] if len(arguments) > 1 else ''}.log".replace("/", "_")).open(
+            "ab"
+        )
+        with log:
+            return await asyncio.create_subprocess_exec(
+                *MIDWATCH, *arguments, env={**self.environment, **environment}, cwd=self.home, stdout=log, stderr=log
+            )
+
+    async def start(self, service: str, **environment: str) -> Process:
+        port = free_port()
+        child = await self.spawn("run", service, MIDWATCH_HTTP_PORT=str(port), **environment)
+        process = Process(service, child, port)
+        self.processes.append(process)
+        await process.ready()
+        return process
+
+    async def run(self, *arguments: str, expect: int = 0, **environment: str) -> list[dict[str, Any]]:
+        """A `midwatch` command to its end; what it prints as JSON lines."""
+        child = await asyncio.create_subprocess_exec(
+            *MIDWATCH, *arguments, env={**self.environment, **environment}, cwd=self.home,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await child.communicate()
+        assert child.returncode == expect, f"{arguments} ended with {child.returncode}: {err.decode()}"
+        return [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
+
+    async def caught_up(self, *consumers: str, within: float = 120) -> None:
+        """Waits until the consumers have acknowledged all that the stream holds."""
+        js = self.client.jetstream()
+
+        async def done() -> bool:
+            infos = [await js.consumer_info(subjects.RUNS, name, timeout=5) for name in consumers]
+            return all(info.num_pending == 0 and info.num_ack_pending == 0 for info in infos)
+
+        async def patiently() -> bool:
+            try:
+                return await done()
+            except (NatsTimeout, nats.errors.Error):
+                return False
+
+        await eventually(patiently, within=within)
+
+    async def messages(self, stream: str = subjects.RUNS, subject: str = ">") -> list[tuple[str, bytes]]:
+        """Every message of a stream, read by a consumer of its own."""
+        js = self.client.jetstream()
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE, filter_subject=subject, mem_storage=True)
+        reader = await js.pull_subscribe(subject, stream=stream, config=config)
+        total = (await reader.consumer_info()).num_pending
+        found: list[tuple[str, bytes]] = []
+        while total and len(found) < total:
+            found += [(message.subject, message.data) for message in await reader.fetch(500, timeout=5)]
+        await reader.unsubscribe()
+        return found
+
+
+@asynccontextmanager
+async def running(folder: Path, database_url: str | None = None) -> AsyncIterator[Stack]:
+    """NATS with everything declared, and no service yet; all of it is gone afterwards."""
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+
+    async def quiet(_: Exception) -> None:
+        """The server is killed on purpose."""
+
+    async with await start_nats(folder / "nats") as server:
+        client = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=quiet)
+        await topology.apply(client.jetstream(), Settings(home=home, nats_url=server.url))
+        environment = {**os.environ, "MIDWATCH_HOME": str(home), "NATS_URL": server.url}
+        if database_url:
+            environment["MIDWATCH_DATABASE_URL"] = database_url
+        whole = Stack(home, server, client, environment)
+        try:
+            yield whole
+        finally:
+            for process in whole.processes:
+                await process.kill()
+            await client.close()
