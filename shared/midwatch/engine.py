@@ -20,12 +20,11 @@ from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from . import locate
 from .contracts.runs import EVENT_LIMIT
 from .flush import Flusher
-from .link import Link, NoAnswer, end
+from .link import Link, end
 from .spool import Record, Spool
 from .switch import LocalSwitch
 
@@ -117,7 +116,7 @@ class Engine:
         self.closed = True
         try:
             async with asyncio.timeout(within):
-                await asyncio.gather(*(link.close(within=1.0) for link in self._links.values()))
+                await asyncio.gather(*(link.close(within=1.0) for link in self._links.values()), return_exceptions=True)
                 await self._drain(within)
         except TimeoutError:
             log.info("midwatch: closing took longer than %g s", within)
@@ -125,15 +124,6 @@ class Engine:
         if self.spool.pending:
             log.warning("midwatch: %d events wait in %s for the next process", self.spool.pending, self.folder)
         self.spool.close()
-
-    async def request(self, subject: str, body: bytes, within: float) -> Msg:
-        """One request to the server. Raises NoAnswer; nothing is kept for later."""
-        if self._nc is None or not self._nc.is_connected:
-            raise NoAnswer
-        try:
-            return await self._nc.request(subject, body, timeout=within)
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            raise NoAnswer from error
 
     @property
     def spooled(self) -> tuple[int, int]:

@@ -7,10 +7,12 @@ import os
 import random
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -23,6 +25,10 @@ log = logging.getLogger("midwatch")
 EACH = 1.0  # seconds between two readings, and two presences
 CARD_EVERY = 5  # readings of the switch to one of the card: it is nudged too, and no lease hangs on it
 PATIENCE = 2.0  # seconds for which a nudge is followed by readings that are older than it
+FORGOTTEN = 30.0  # seconds after which an answer is of no use any more
+SAVE_AFTER = 0.1  # seconds after which halts seen are written to disk, off the shortest path
+
+_PRESENCE = "presence"  # what an acknowledgement is to
 
 _HOST = socket.gethostname()
 
@@ -37,29 +43,39 @@ class Host(Protocol):
 
     instance: str
 
-    async def request(self, subject: str, body: bytes, within: float) -> Msg:
-        """Raises NoAnswer."""
-
     @property
     def spooled(self) -> tuple[int, int]:
         """Events that wait on disk, and events lost."""
 
 
-class NoAnswer(Exception):
-    """The server did not answer."""
+@dataclass(slots=True)
+class _Wanted:
+    """A nudge that no answer has caught up with."""
+
+    revision: int
+    until: float  # by `clock`
+    pause: float = 0.002  # seconds before it is asked again
 
 
 class Link:
-    """Follows the switch and the card of one agent for this process, and reports its presence. Runs in one loop."""
+    """Follows the switch and the card of one agent for this process, and reports its presence. Runs in one loop.
+
+    Questions and reports are published without waiting; what comes back on the link's own inbox is applied as it
+    comes. What does not come back costs the lease, nothing else.
+    """
 
     def __init__(self, host: Host, agent: str, version: str, switch: LocalSwitch) -> None:
         self.switch = switch
         self.version = version
         self._host = host
         self._loop = asyncio.get_running_loop()
+        self._nc: Client | None = None
         self._said = asyncio.Event()  # something that presence tells has changed
         self._woken = asyncio.Event()  # read all keys now
-        self._wanted: dict[str, int] = {}  # revision that each nudged key must reach
+        self._wanted: dict[str, _Wanted] = {}
+        self._inbox = ""
+        self._asked: dict[str, tuple[str, float]] = {}  # what each answer on the inbox is to, and when it was asked
+        self._questions = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._lapse: asyncio.TimerHandle | None = None
         card = subjects.control_card(agent)
@@ -75,13 +91,17 @@ class Link:
         self._guard()
 
     async def subscribe(self, nc: Client) -> None:
-        """Asks for the nudges on a new connection, and reads at once."""
+        """Asks for nudges and answers on a new connection, and reads at once."""
+        self._inbox = nc.new_inbox()
+        self._asked.clear()
+        await nc.subscribe(f"{self._inbox}.*", cb=self._answered)
         for subject in self._nudges:
             await nc.subscribe(subject, cb=self._nudged)
+        self._nc = nc
         self.wake()
 
     def wake(self) -> None:
-        """Reads every key and reports now: the connection is back."""
+        """Reads every key and reports now: the connection is there."""
         self._woken.set()
         self._said.set()
 
@@ -91,8 +111,11 @@ class Link:
             self._lapse.cancel()
         self.switch.changed = lambda: None
         await end(self._tasks)
-        with contextlib.suppress(NoAnswer):
-            await self._present(within, leaving=True)
+        self.switch.save()
+        if self._nc is not None and self._nc.is_connected:
+            subject, presence = self._presence(leaving=True)
+            with contextlib.suppress(nats.errors.Error, TimeoutError):
+                await self._nc.request(subject, presence, timeout=within)
 
     # Reading.
 
@@ -101,62 +124,80 @@ class Link:
         if key is None:
             return
         sequence = (msg.headers or {}).get("Nats-Sequence", "")
-        wanted = int(sequence) if sequence.isdecimal() else 0
-        reading = key in self._wanted
-        self._wanted[key] = max(wanted, self._wanted.get(key, 0))
-        if not reading:
-            self._spawn(self._catch_up(key))
-
-    async def _catch_up(self, key: str) -> None:
-        # Ends by itself: a nudge may be forged, and a bucket made anew counts from 1 again.
-        until, pause = clock() + PATIENCE, 0.002
-        try:
-            while await self._read(key) < self._wanted[key] and clock() < until:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 0.25)
-        finally:
-            del self._wanted[key]
+        revision = int(sequence) if sequence.isdecimal() else 0
+        if wanted := self._wanted.get(key):
+            wanted.revision = max(wanted.revision, revision)
+        else:
+            self._wanted[key] = _Wanted(revision, clock() + PATIENCE)
+            await self._ask(key)
 
     async def _poll(self) -> None:
         readings = 0
         await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311  agents of one process need not ask in step
         while True:
             self._woken.clear()
-            names = list(self.switch.keys)
+            now = clock()
+            self._asked = {token: it for token, it in self._asked.items() if now - it[1] < FORGOTTEN}
+            self._wanted = {key: it for key, it in self._wanted.items() if it.until > now}
+            for key in self.switch.keys:
+                await self._ask(key)
             if readings % CARD_EVERY == 0 or self.switch.card_state != "present":
-                names.append(self._card)
-            await asyncio.gather(*(self._read(name) for name in names))
+                await self._ask(self._card)
             readings += 1
             await _wait(self._woken, self._interval)
 
-    async def _read(self, name: str) -> int:
-        """Reads one key and applies it. Its revision, or -1 where the server gave no answer of use."""
-        bucket, key = self._gets[name]
-        asked = clock()
-        try:
-            msg = await self._host.request(subjects.direct_get(bucket, key), b"", self._within)
-        except NoAnswer:
-            return -1
-        answer = _answer(msg, subjects.key_subject(bucket, key))
-        if answer is None:
-            return -1
-        if name == self._card:
+    async def _ask(self, key: str) -> None:
+        """Asks the server for one key."""
+        bucket, name = self._gets[key]
+        await self._publish(subjects.direct_get(bucket, name), b"", key)
+
+    async def _publish(self, subject: str, body: bytes, about: str) -> None:
+        nc = self._nc
+        if nc is None or not nc.is_connected:
+            return  # it would be sent when the connection is back, and be old
+        self._questions += 1
+        token = str(self._questions)
+        self._asked[token] = (about, clock())
+        with contextlib.suppress(nats.errors.Error):
+            await nc.publish(subject, body, reply=f"{self._inbox}.{token}")
+
+    async def _answered(self, msg: Msg) -> None:
+        about, asked = self._asked.pop(msg.subject.rsplit(".", 1)[1], ("", 0.0))
+        if about == _PRESENCE:
+            if _acknowledged(msg):
+                self.switch.confirm(asked)
+        elif about:
+            bucket, name = self._gets[about]
+            answer = _answer(msg, subjects.key_subject(bucket, name))
+            if answer is not None:
+                self._take(about, answer, asked)
+
+    def _take(self, key: str, answer: Answer, asked: float) -> None:
+        wanted = self._wanted.get(key)
+        if wanted is not None:
+            if answer.revision < wanted.revision and clock() < wanted.until:
+                # Older than its nudge: a replica lags. It ends by itself, for a nudge may be forged, and a bucket
+                # made anew counts from 1 again.
+                self._loop.call_later(wanted.pause, lambda: self._spawn(self._ask(key)))
+                wanted.pause = min(wanted.pause * 2, 0.25)
+            else:
+                del self._wanted[key]
+        if key == self._card:
             self.switch.take_card(answer)
-        else:
-            self.switch.take(name, answer, asked)
-        return answer.revision
+        elif self.switch.take(key, answer, asked) and self.switch.unsaved:
+            self._loop.call_later(SAVE_AFTER, lambda: self._spawn(asyncio.to_thread(self.switch.save)))
 
     # Reporting.
 
     async def _report(self) -> None:
         while True:
             self._said.clear()
-            with contextlib.suppress(NoAnswer):
-                await self._present(self._within)
+            subject, presence = self._presence()
+            await self._publish(subject, presence, _PRESENCE)
             await _wait(self._said, self._interval)
 
-    async def _present(self, within: float, *, leaving: bool = False) -> None:
-        """Publishes presence and waits for the server's acknowledgement. Raises NoAnswer."""
+    def _presence(self, *, leaving: bool = False) -> tuple[str, bytes]:
+        """What this process says of itself, and where."""
         switch, live = self.switch, [run for run in self.switch.live if run.moving]
         spooled, lost = self._host.spooled
         presence = Presence(
@@ -165,15 +206,7 @@ class Link:
             draining=[run.run_id for run in live if run.draining], control_read_at=switch.read_at, leaving=leaving,
             lease=switch.rule.lease, lost_control=switch.lapsed, spooled=spooled, lost=lost,
         )  # fmt: skip
-        sent = clock()
-        subject = subjects.presence(switch.agent, self._host.instance)
-        msg = await self._host.request(subject, control.encode(presence), within)
-        try:
-            ack = msgspec.json.decode(msg.data, type=_Ack)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return
-        if ack.error is None and ack.stream == subjects.PRESENCE:
-            switch.confirm(sent)
+        return subjects.presence(switch.agent, self._host.instance), control.encode(presence)
 
     def _changed(self) -> None:
         # Called from any thread.
@@ -185,10 +218,6 @@ class Link:
     @property
     def _interval(self) -> float:
         return min(EACH, self.switch.rule.lease / 3)
-
-    @property
-    def _within(self) -> float:
-        return min(EACH, self.switch.rule.lease / 2)
 
     def _guard(self) -> None:
         """Looks at the switch when the lease ends, not a reading later."""
@@ -224,6 +253,15 @@ async def _wait(event: asyncio.Event, within: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within):
             await event.wait()
+
+
+def _acknowledged(msg: Msg) -> bool:
+    """Whether the stream of presences took it."""
+    try:
+        ack = msgspec.json.decode(msg.data, type=_Ack)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return ack.error is None and ack.stream == subjects.PRESENCE
 
 
 def _answer(msg: Msg, subject: str) -> Answer | None:

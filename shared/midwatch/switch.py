@@ -154,6 +154,7 @@ class LocalSwitch:
         self.card_state: Literal["unread", "absent", "present"] = "unread"
         self._card_floor = (0, 0)
         self._confirmed = NEVER  # when the last acknowledged presence was sent
+        self.unsaved = False  # halts seen are not on disk yet
         self._clear = False  # nothing at all is halted by a key
         self._until = NEVER  # end of the lease
         self._may_carry_on = False
@@ -221,9 +222,14 @@ class LocalSwitch:
             self._settle()
             return False
         self._settle(moved=True)
-        if self._seen and (halted or key.halts):
-            self._seen.keep(self.keys)
+        self.unsaved = self.unsaved or halted or key.halts
         return True
+
+    def save(self) -> None:
+        """Writes the halts seen to disk, if they changed. From any thread."""
+        if self.unsaved and self._seen:
+            self.unsaved = False
+            self._seen.keep(self.keys)
 
     def take_card(self, answer: Answer) -> None:
         """Applies the answer to a direct get of the agent's card. One that cannot be read changes nothing."""

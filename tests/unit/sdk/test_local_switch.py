@@ -225,6 +225,7 @@ def test_halts_seen_survive_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "spool" / "seen-desk.json"
     before = LocalSwitch("desk", seen=file)
     before.take("agent.desk", Answer(10, 10, HALTED), clock())
+    before.save()
     after = LocalSwitch("desk", seen=file)
     halt = after.judge("r1")
     assert halt is not None
@@ -239,7 +240,9 @@ def test_a_lifted_halt_is_forgotten_on_disk(tmp_path: Path) -> None:
     file = tmp_path / "seen-desk.json"
     before = LocalSwitch("desk", seen=file)
     before.take("agent.desk", Answer(10, 10, HALTED), clock())
+    before.save()
     before.take("agent.desk", Answer(11, 11, RUNNING), clock())
+    before.save()
     halt = LocalSwitch("desk", seen=file).judge("r1")
     assert halt is not None
     assert halt.key == LEASE
@@ -256,6 +259,7 @@ def test_a_folder_that_takes_no_file_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("a file where a folder should be")
     switch = LocalSwitch("desk", seen=tmp_path / "spool" / "seen-desk.json")
     switch.take("agent.desk", Answer(10, 10, HALTED), clock())
+    switch.save()
     assert switch.judge("r1") is not None
 
 
