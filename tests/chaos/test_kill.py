@@ -15,7 +15,7 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
 from midwatch_services.cost_watchdog import policy
 from midwatch_services.cost_watchdog.alerts import RaiseAlert
-from midwatch_services.cost_watchdog.decide import decide, ticket_of
+from midwatch_services.cost_watchdog.decide import Clock, decide, ticket_of
 from midwatch_services.cost_watchdog.observe import observe
 from midwatch_services.cost_watchdog.state import RunState, Subject, TicketState
 from stack import Stack
@@ -113,7 +113,7 @@ def alerts_without_a_crash(messages: list[tuple[str, bytes]]) -> Counter[tuple[s
         run = runs.get(event.run, RunState())
         name = ticket_of(run, event)
         ticket = event.run._replace(name=name) if name else None
-        outcome = decide(run, tickets.get(ticket, TicketState()) if ticket else None, event, limits, utc_now())
+        outcome = decide(run, tickets.get(ticket, TicketState()) if ticket else None, event, limits, Clock(utc_now(), None))
         runs[event.run] = outcome.run
         if ticket and outcome.ticket:
             tickets[ticket] = outcome.ticket
