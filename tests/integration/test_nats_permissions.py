@@ -290,6 +290,17 @@ async def test_the_services_read_their_consumers_and_forge_no_run(connect: Conne
         assert not await services.may_publish(f"$JS.API.CONSUMER.DELETE.{subjects.RUNS}.{subjects.LOGGER}")
 
 
+@pytest.mark.usefixtures("declared")
+async def test_the_services_make_the_presence_stream_anew_and_no_other(connect: Connect) -> None:
+    async with connect("admin") as admin:
+        await admin.nc.jetstream().delete_stream(subjects.PRESENCE)
+    async with connect("services") as services:
+        await topology.restore(services.nc.jetstream(), Settings())
+        assert not await services.may_publish("$JS.API.STREAM.CREATE.OTHER")
+    async with connect("admin") as admin:
+        assert (await admin.nc.jetstream().stream_info(subjects.PRESENCE)).config.max_msgs_per_subject == 1
+
+
 async def test_a_reviewer_judges_and_does_nothing_else(connect: Connect) -> None:
     async with connect("reviewer") as reviewer:
         assert await reviewer.may_publish(subjects.review(AGENT, "judged"))
