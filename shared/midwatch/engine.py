@@ -25,11 +25,12 @@ from . import locate
 from .contracts.runs import EVENT_LIMIT
 from .flush import Flusher
 from .link import Link, end
-from .spool import Record, Spool
+from .spool import Spool
 from .switch import LocalSwitch
 
 log = logging.getLogger("midwatch")
 
+SYNC_EVERY = 0.25  # seconds for which an event may be on no disk but in the system's memory
 CLOSE_WITHIN = 5.0  # seconds for signing off and for what is still to be flushed
 ROOM = 4096  # bytes of a message that its headers may take
 
@@ -105,7 +106,7 @@ class Engine:
     async def start(self) -> None:
         """Begins; does not wait for the server."""
         self._loop = asyncio.get_running_loop()
-        self._tasks.append(self._loop.create_task(self._stay_connected()))
+        self._tasks += [self._loop.create_task(work) for work in (self._stay_connected(), self._look_after_spool())]
 
     async def close(self, within: float = CLOSE_WITHIN) -> None:
         """Records runs that are left as abandoned, signs off, flushes within the time given. What remains stays on
@@ -152,6 +153,18 @@ class Engine:
                 log.exception("midwatch: the connection to %s failed, trying again", self._where)
             await asyncio.sleep(1.0)
 
+    async def _look_after_spool(self) -> None:
+        """Says once what keeps events back, and syncs them to disk while there is no flusher that would."""
+        said: str | None = None
+        while True:
+            wrong = self.spool.error or (self._flusher.error if self._flusher else None)
+            if wrong and wrong != said:
+                log.warning("midwatch: %d events wait: %s", self.spool.pending, wrong)
+            said = wrong
+            if self._flusher is None and self.spool.pending:
+                await asyncio.to_thread(self.spool.sync)
+            await asyncio.sleep(SYNC_EVERY)
+
     async def _one_connection(self) -> None:
         """Lives as long as one client does: through any number of reconnections, until the server throws it out."""
         over = asyncio.Event()
@@ -180,7 +193,7 @@ class Engine:
             self._nc = client  # from now on a new link subscribes by itself
             for link in list(self._links.values()):
                 await link.subscribe(client)
-            self._flusher = Flusher(client, self.spool, on_refused=_put_aside)
+            self._flusher = Flusher(client, self.spool)
             flushing.append(asyncio.create_task(self._flusher.run()))
             self._tried.set()
             await over.wait()
@@ -211,10 +224,6 @@ class Engine:
         if text != self.error:
             self.error = text
             log.warning("midwatch: NATS at %s: %s", self._where, text)
-
-
-def _put_aside(record: Record, reason: str) -> None:
-    log.warning("midwatch: event %s on %s was put aside: %s", record.id, record.subject, reason)
 
 
 class EngineThread:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from .output import FAILED, NOT_CONFIRMED, USAGE, JsonOption, clean, emit_json, emit_table, fail
-from .switch_output import Shown, agent_row, instance_json, instance_row, say, tell_written
+from .switch_output import Shown, agent_row, events_kept_back, instance_json, instance_row, say, tell_written
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -266,6 +266,9 @@ async def _switch(as_json: bool) -> int:
     rows.sort(key=lambda row: (row["agent"], row["instance"]))
     empty = "No agent is known yet: write a card with `midwatch card new NAME`, then `midwatch apply`."
     emit_table(("agent", "instance", "switch", "armed", "runs", "draining", "epochs"), rows, empty=empty)
+    for instance in instances:
+        if text := events_kept_back(instance):
+            say(text)
     for agent in agents:
         for one in agent.halts:
             what = one["key"] if one["target"] is None else f"{one['key']} {one['target']}"

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from midwatch_services.kill_switch.decide import Verdict
     from midwatch_services.kill_switch.view import AgentView, InstanceView
 
+_MANY_WAIT = 1_000  # events on an instance's disk that are more than what is just under way
+
 
 def say(line: str) -> None:
     """One line that stays one, however narrow the terminal."""
@@ -125,6 +127,15 @@ def instance_row(one: "InstanceView", agent: "AgentView") -> dict[str, Any]:
         "runs": len(one.presence.runs_in_flight),
         "draining": len(one.presence.draining),
     }
+
+
+def events_kept_back(one: "InstanceView") -> str | None:
+    """What an instance could not publish, in words; None while all is well or just under way."""
+    waiting, lost = one.presence.spooled, one.presence.lost
+    if not lost and waiting < _MANY_WAIT:
+        return None
+    gone = f", {lost} are lost, its disk and memory were full" if lost else ""
+    return clean(f"{one.presence.agent}/{one.presence.instance}: {waiting} events wait for the server{gone}")
 
 
 def agent_row(agent: "AgentView") -> dict[str, Any]:

@@ -6,7 +6,8 @@ import pytest
 
 from midwatch.contracts.control import Presence
 from midwatch.runtime.switchboard import Entry
-from midwatch_services.kill_switch.view import agent_view, why_not_armed
+from midwatch_services.commands.switch_output import events_kept_back
+from midwatch_services.kill_switch.view import InstanceView, agent_view, why_not_armed
 
 T0 = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 RUNNING = b'{"state":"running"}'
@@ -49,3 +50,18 @@ def test_an_agent_whose_key_is_not_running_is_halted(key: str, value: bytes | No
 
 def test_an_agent_that_was_never_switched_on_is_halted() -> None:
     assert agent_view("other", ENTRIES).halted
+
+
+@pytest.mark.parametrize(
+    ("spooled", "lost", "text"),
+    [
+        (999, 0, None),
+        (1000, 0, "refund-desk/pod-1: 1000 events wait for the server"),
+        (3, 2, "refund-desk/pod-1: 3 events wait for the server, 2 are lost, its disk and memory were full"),
+    ],
+)
+def test_events_that_are_kept_back_or_lost_are_said(spooled: int, lost: int, text: str | None) -> None:
+    presence = Presence(
+        agent="refund-desk", instance="pod-1", version="1", host="h", pid=1, applied={}, spooled=spooled, lost=lost
+    )
+    assert events_kept_back(InstanceView(presence, 0.1, "")) == text

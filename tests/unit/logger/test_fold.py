@@ -24,7 +24,7 @@ def run_event(event: str, **fields: Any) -> RunEvent:
 
 
 def row(*events: RunEvent) -> RunRow:
-    return fold(RunRow(agent="desk", run_id="r-1"), events)
+    return fold(RunRow(agent="desk", run_id="r-1"), ((event, text_of(event.time)) for event in events))
 
 
 def test_a_run_is_counted_by_hand() -> None:
