@@ -1,4 +1,4 @@
-"""Events per second of the reviewer-sampler: the whole service on a stream that was filled beforehand."""
+"""Events per second of reviewer-sampler and kill-switch: each whole service on a stream that was filled beforehand."""
 
 import argparse
 import asyncio
@@ -17,13 +17,14 @@ from nats.js import JetStreamContext
 from midwatch.contracts import subjects
 from midwatch.runtime import telemetry, topology
 from midwatch.runtime.nats_server import start_nats
-from midwatch.runtime.service import run_services
+from midwatch.runtime.service import Service, run_services
 from midwatch.runtime.settings import Settings
-from midwatch_services.reviewer_sampler.app import SERVICE
+from midwatch_services import registry
 
 TARGET = 5_000  # events a second
 EVENTS = 5_000 if load.QUICK else 60_000
 BATCH = 500
+NAMES = (subjects.REVIEWER_SAMPLER, subjects.KILL_SWITCH)  # each consumer carries the name of its service
 
 
 async def unhandled(js: JetStreamContext, consumer: str) -> int:
@@ -32,12 +33,12 @@ async def unhandled(js: JetStreamContext, consumer: str) -> int:
     return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
 
-async def service_rate(js: JetStreamContext, settings: Settings) -> float:
-    """Events per second from the service's start, its database and key included, to its last acknowledgement."""
+async def service_rate(service: Service, js: JetStreamContext, settings: Settings) -> float:
+    """Events per second from the service's start, its database included, to its last acknowledgement."""
     began = time.perf_counter()
-    task = asyncio.create_task(run_services([SERVICE], settings, restart=False))
+    task = asyncio.create_task(run_services([service], settings, restart=False))
     try:
-        while await unhandled(js, subjects.REVIEWER_SAMPLER):
+        while await unhandled(js, service.name):
             if task.done():
                 task.result()
             await asyncio.sleep(0.02)
@@ -68,13 +69,16 @@ async def measure() -> list[dict[str, Any]]:
             js = client.jetstream()
             await topology.apply(js, settings)
             await load.fill(client, load.events(EVENTS))
-            service, fetch = await service_rate(js, settings), await fetch_rate(js)
+            rates = {name: await service_rate(registry.load(name), js, settings) for name in NAMES}
+            fetch = await fetch_rate(js)
             await client.close()
-    row = {
-        "name": "reviewer-sampler, 2 KB events, stream filled beforehand", "value": round(service), "unit": "events/s",
-        "target": TARGET, "peer": "bare fetch and ack", "peer_value": round(fetch), "ratio": round(service / fetch, 3),
-    }  # fmt: skip
-    return [row]
+    return [
+        {
+            "name": f"{name}, 2 KB events, stream filled beforehand", "value": round(rate), "unit": "events/s",
+            "target": TARGET, "peer": "bare fetch and ack", "peer_value": round(fetch), "ratio": round(rate / fetch, 3),
+        }
+        for name, rate in rates.items()
+    ]  # fmt: skip
 
 
 def main() -> None:
