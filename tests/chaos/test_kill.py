@@ -113,14 +113,13 @@ def alerts_without_a_crash(messages: list[tuple[str, bytes]]) -> Counter[tuple[s
         run = runs.get(event.run, RunState())
         name = ticket_of(run, event)
         ticket = event.run._replace(name=name) if name else None
-        outcome = decide(run, tickets.get(ticket, TicketState()) if ticket else None, event, limits, Clock(utc_now(), None))
+        state = tickets.get(ticket, TicketState()) if ticket else None
+        outcome = decide(run, state, event, limits, Clock(utc_now(), None))
         runs[event.run] = outcome.run
         if ticket and outcome.ticket:
             tickets[ticket] = outcome.ticket
         raised.update(
-            (one.rule, one.run_id, one.event_id or "")
-            for one in outcome.decisions
-            if isinstance(one, RaiseAlert)
+            (one.rule, one.run_id, one.event_id or "") for one in outcome.decisions if isinstance(one, RaiseAlert)
         )
     return raised
 
