@@ -113,11 +113,14 @@ def fold_alert(row: AlertRow, event: Envelope[Alert]) -> AlertRow:
     return row
 
 
-def fold(row: RunRow, events: Iterable[RunEvent], policy: Policy = POLICY) -> RunRow:
-    """The row with the events in it, each of which must be of that run and not be in it yet."""
+def fold(row: RunRow, events: Iterable[tuple[RunEvent, str]], policy: Policy = POLICY) -> RunRow:
+    """The row with the events in it, each with its time as `text_of` writes it.
+
+    Each must be of that run and not be in it yet.
+    """
     row = msgspec.structs.replace(row)
-    for event in events:
-        data, at = event.data, text_of(event.time)
+    for event, at in events:
+        data = event.data
         key = f"{min(data.seq, LARGEST_SEQ):019d} {at} {event.id}"
         _fold_common(row, data, at, key)
         if isinstance(data, ModelCalled):
@@ -134,7 +137,7 @@ def fold(row: RunRow, events: Iterable[RunEvent], policy: Policy = POLICY) -> Ru
 def clock_note(time: datetime, stored_at: datetime, mode: str, policy: Policy = POLICY) -> str | None:
     """What the log says of an event whose time is far from the server's."""
     behind = stored_at - time
-    if abs(behind) <= policy.clock_tolerance or mode not in policy.clock_modes:
+    if mode not in policy.clock_modes or -policy.clock_tolerance <= behind <= policy.clock_tolerance:
         return None
     seconds = round(abs(behind.total_seconds()))
     if behind.total_seconds() < 0:
@@ -154,8 +157,10 @@ def text_of(time: datetime) -> str:
 
 def _fold_common(row: RunRow, data: RunData, at: str, key: str) -> None:
     row.events += 1
-    row.first_at = min(row.first_at, at)
-    row.last_at = max(row.last_at, at)
+    if at < row.first_at:
+        row.first_at = at
+    if at > row.last_at:
+        row.last_at = at
     if key < row.head_key:
         row.head_key, row.version, row.mode = key, data.version, data.mode
     if data.ticket is not None and key < row.ticket_key:
@@ -195,14 +200,11 @@ def _fold_tool_call(row: RunRow, data: ToolCalled, policy: Policy) -> None:
 
 
 def _fold_cost(row: RunRow, cost: Cost) -> None:
-    row.cost_basis = cost.basis if row.cost_basis is None else worst(row.cost_basis, cost.basis)
+    if row.cost_basis != cost.basis:
+        row.cost_basis = cost.basis if row.cost_basis is None else worst(row.cost_basis, cost.basis)
     if cost.amount is not None:
-        row.cost_usd = _decimal_text(Decimal(row.cost_usd or 0) + cost.amount.quantize(_PLACES))
-
-
-def _decimal_text(amount: Decimal) -> str:
-    text = format(amount, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+        total = Decimal(row.cost_usd or 0) + cost.amount.quantize(_PLACES)
+        row.cost_usd = f"{total:f}".rstrip("0").rstrip(".")  # twelve places: there is always a point
 
 
 def _micros(milliseconds: float | None, policy: Policy) -> int:

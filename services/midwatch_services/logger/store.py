@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.envelope import Envelope
 from midwatch.runtime import faults
 from midwatch.runtime.database import insert_new, upsert
@@ -47,15 +48,14 @@ def save(conn: Connection, batch: Sequence[Received], policy: Policy = POLICY) -
     rows = [event_row(received, policy) for received in batch]
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     faults.reach("logger.inserted")
-    runs: dict[tuple[str, str], list[Received]] = {}
+    runs: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
     for place in fresh:
         row = rows[place]
-        runs.setdefault((row[0], row[2]), []).append(batch[place])
+        runs.setdefault((row[0], row[2]), []).append((batch[place].event, row[5]))
     if runs:
         known = _load_runs(conn, list(runs))
         folded = [
-            fold(known.get(key) or RunRow(agent=key[0], run_id=key[1]), (received.event for received in new), policy)
-            for key, new in runs.items()
+            fold(known.get(key) or RunRow(agent=key[0], run_id=key[1]), events, policy) for key, events in runs.items()
         ]
         upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in folded], ("agent", "run_id"))
     faults.reach("logger.folded")
@@ -73,13 +73,17 @@ def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
 
 
 def event_row(received: Received, policy: Policy = POLICY) -> tuple[Any, ...]:
-    event = received.event
+    """An event's columns, in the order of `EVENT_COLUMNS`."""
+    event, body = received.event, received.body
     data = event.data
-    note = clock_note(event.time, received.stored_at, data.mode, policy)
+    time, stored_at = event.time, received.stored_at
+    note = clock_note(time, stored_at, data.mode, policy)
+    id, run_id, version, ticket = event.id, data.run_id, data.version, data.ticket
+    if b"\\u0000" in body:
+        id, run_id, version, ticket = _text(id), _text(run_id), _text(version), ticket and _text(ticket)
     return (
-        event.agent, _text(event.id), _text(data.run_id), event.event, min(data.seq, LARGEST_SEQ),
-        text_of(event.time), text_of(received.stored_at), data.mode, _text(data.version),
-        None if data.ticket is None else _text(data.ticket), note, received.body.decode("utf-8", "replace"),
+        event.agent, id, run_id, event.event, min(data.seq, LARGEST_SEQ), text_of(time), text_of(stored_at), data.mode,
+        version, ticket, note, body.decode("utf-8", "replace"),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 5.0
 _WRITE = "midwatch_write"  # execution option of a connection that is about to write
-_CHUNKS = (256, 32, 4, 1)  # rows in one INSERT: few shapes, so that SQLite's prepared statements are found again
+_CHUNKS = (1000, 256, 32, 4, 1)  # rows in one INSERT: few shapes, so that SQLite's prepared statements are found again
 _VARIABLES = 32_000  # of one statement; SQLite's limit is 32,766
 
 # Events take 2 KB and more: on SQLite's usual pages of 4 KB half of each would be empty, and twice as much be synced.
@@ -176,7 +176,7 @@ def _insert_sqlite(
 
 def execute_many(raw: Any, head: str, tail: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """SQLite: many rows a statement. `executemany` takes and drops Python's global lock once a row, so that a busy
-    event loop stalls it; a statement of 256 rows runs without the lock."""
+    event loop stalls it; a statement of many rows runs without the lock."""
     one = f"({', '.join('?' * len(columns))})"
     start = 0
     for size in _CHUNKS:

@@ -29,6 +29,7 @@ log = logging.getLogger("midwatch.delivery")
 
 EXPIRES = 5.0  # seconds that one pull request waits on the server
 SILENCE = EXPIRES + 2.0  # with neither message nor status for so long, the pull is taken to be lost
+AHEAD = 4  # batches under way or waiting beside the one that is handled
 LINGER = 0.02  # seconds to wait for a batch to fill while the server has more
 TICK = 0.2  # seconds between looks at the connection and at deliveries that wait
 MAX_BYTES = 16 * 1024 * 1024  # of one pull; bounds memory where events are large
@@ -143,7 +144,7 @@ class RunReader(Generic[E]):
                 await asyncio.sleep(1)
         self._ack_wait = info.config.ack_wait or 30.0
         if info.config.max_ack_pending and info.config.max_ack_pending > 0:
-            self._batch = max(1, min(self._batch, info.config.max_ack_pending // 2))
+            self._batch = max(1, min(self._batch, info.config.max_ack_pending // (AHEAD + 1)))
         self.error = None
 
     def _complain(self, what: str) -> None:
@@ -153,8 +154,8 @@ class RunReader(Generic[E]):
         self.error = text
 
     async def _pull(self) -> None:
-        """Asks for as much as fits while one batch is handled and another waits."""
-        room = 2 * self._batch - self._credit - len(self._waiting)
+        """Asks for as much as fits while one batch is handled and others wait."""
+        room = AHEAD * self._batch - self._credit - len(self._waiting)
         if room < self._batch and self._credit > 0:
             return
         if room <= 0 or not self._nc.is_connected:
