@@ -55,7 +55,9 @@ async def logger() -> None:
 async def consume(client: Client, consumer: str, part: str, count: int, environment: dict[str, str]) -> float:
     """Events a second of this file's `part` in a process of its own, from its first delivery to its last ack."""
     js = client.jetstream()
-    process = subprocess.Popen([sys.executable, __file__, "--part", part], env={**os.environ, **environment})
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--part", part], env={**os.environ, **environment}, stdout=sys.stderr
+    )
     try:
         begin = 0.0
         while True:
@@ -72,21 +74,24 @@ async def consume(client: Client, consumer: str, part: str, count: int, environm
         process.wait(30)
 
 
-def insert_alone(url: str, batch: list[Received], copies: int) -> float:
+def insert_alone(url: str, count: int) -> float:
     """Rows a second of inserting the same columns with nothing around it: `executemany`, a commit a batch."""
     migrate(url, subjects.LOGGER)
     database = Database(url, name="bench")
-    rows = [list(store.event_row(received)) for received in batch]
-    marks = ", ".join(("?" if database.dialect == "sqlite" else "%s") for _ in store.EVENT_COLUMNS)
+    rows = [store.event_row(one) for one in received(count)]
+    mark = "?" if database.dialect == "sqlite" else "%s"
+    marks = ", ".join([mark] * len(store.EVENT_COLUMNS))
     insert = f"INSERT INTO logger_events ({', '.join(store.EVENT_COLUMNS)}) VALUES ({marks})"
+
+    def work(conn: Any, batch: list[tuple[Any, ...]]) -> None:
+        conn.connection.driver_connection.cursor().executemany(insert, batch)
+
     begin = time.perf_counter()
-    for copy in range(copies):
-        for row in rows:
-            row[1] = f"{copy:08d}{row[1][8:]}"
-        database.write_now(lambda conn: conn.connection.driver_connection.cursor().executemany(insert, rows))
+    for start in range(0, count, POLICY.batch):
+        database.write_now(lambda conn, batch=rows[start : start + POLICY.batch]: work(conn, batch))
     took = time.perf_counter() - begin
     database.close()
-    return copies * len(rows) / took
+    return count / took
 
 
 def received(count: int) -> list[Received]:
@@ -119,7 +124,7 @@ async def measure(count: int) -> list[dict[str, Any]]:
                     client, subjects.LOGGER, "logger", count, {**environment, "MIDWATCH_DATABASE_URL": url}
                 )
                 limit_url = url if name == "PostgreSQL" else f"sqlite:///{home}/limit.db"
-                limit = insert_alone(limit_url, received(1_000), max(1, count // 1_000))
+                limit = insert_alone(limit_url, count)
                 rows += figures(name, rate, bare, limit)
                 await client.jetstream().delete_consumer(subjects.RUNS, subjects.LOGGER)
                 await topology.apply(client.jetstream(), settings)
