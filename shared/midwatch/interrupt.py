@@ -34,16 +34,27 @@ class Scope:
             self._loop.call_soon_threadsafe(self._fire)
 
     def settle(self) -> None:
-        """Called in the task as it works on: what it was cancelled for before, and lives through, is over. Not so
+        """Called as the program works on: what this task was cancelled for before, and lives through, is over. Not so
         while it unwinds from a cancellation."""
-        if _GROUPS_MISCOUNT and not self.fired and not _unwinding():
-            self._baseline = max(self._baseline, self.task.cancelling())
+        if not _GROUPS_MISCOUNT or self.fired or not self.cancelled_from_outside:
+            return
+        with contextlib.suppress(RuntimeError):  # no loop in this thread
+            if asyncio.current_task() is self.task and not _came_of_cancellation(sys.exception()):
+                self._baseline = self.task.cancelling()
 
-    def forgive(self, error: BaseException | None) -> None:
-        """Takes back what task groups that were ended by `error` miscounted."""
-        for _ in range(_groups(error) if _GROUPS_MISCOUNT else 0):
-            if self.cancelled_from_outside:
-                self.task.uncancel()
+    def outer(self, error: BaseException | None) -> bool:
+        """Whether somebody else wants the task to end, as the stretch is left by `error`. Where it only was
+        miscounted, that is put right."""
+        if error is None or not self.cancelled_from_outside:
+            return False
+        if not _GROUPS_MISCOUNT or isinstance(error, asyncio.CancelledError):
+            return True
+        # A group that was cancelled as well keeps no trace of it: there the halt is believed.
+        if not isinstance(error, BaseExceptionGroup) and _came_of_cancellation(error):
+            return True
+        while self.cancelled_from_outside:
+            self.task.uncancel()
+        return False
 
     def disarm(self) -> None:
         """From now on the task is not cancelled any more."""
@@ -65,19 +76,16 @@ class Scope:
     def _fire(self) -> None:
         # Only from a callback of the loop: the task is suspended then, so the cancellation reaches it at its next
         # step and cannot be left pending after the stretch.
-        if not (self._closed or self.fired or self.task.done()) and self._may_fire():
+        if self._closed or self.fired or self.task.done():
+            return
+        if _GROUPS_MISCOUNT and self.cancelled_from_outside:
+            return  # or miscounted: the two cannot be told apart here, so the halt waits for the task's next call
+        if self._may_fire():
             self.fired = True
             self.task.cancel()
 
 
-def _unwinding() -> bool:
-    error = sys.exception()
+def _came_of_cancellation(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, asyncio.CancelledError):
         error = error.__context__
     return error is not None
-
-
-def _groups(error: BaseException | None) -> int:
-    if not isinstance(error, BaseExceptionGroup):
-        return 0
-    return 1 + sum(_groups(inner) for inner in error.exceptions)

@@ -232,7 +232,8 @@ class BaseRun:
         elif isinstance(error, GeneratorExit):
             self._end("abandoned")
         else:
-            self._end("halted" if self._halt else "failed", error=describe(error), halt=self._halt)
+            halted = self._latch(self._judge(None)) if isinstance(error, CancelledError) else self._halt is not None
+            self._end("halted" if halted else "failed", error=describe(error), halt=self._halt)
         return None
 
     def _own(self, error: BaseException | None) -> tuple[bool, BaseException | None]:

@@ -5,13 +5,14 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from .errors import Halted
 from .fields import to_text
 from .interrupt import Scope
-from .record import BaseRun, beside
+from .record import BaseRun, Done, beside
 from .switch import Halt, clock
 
 P = ParamSpec("P")
@@ -31,7 +32,7 @@ class Run(BaseRun):
         self._scope = Scope(self._may_interrupt)
         self._scopes: set[Scope] = set()  # calls under way in other tasks
         self._inner: set[asyncio.Future[Any]] = set()  # writes under way
-        self._raised_in: set[asyncio.Task[Any]] = set()  # other tasks in which Halted was raised
+        self._raised_in: set[asyncio.Task[Any]] = set()  # where Halted was raised
         self._tool: str | None = None  # under way in the run's own task
         if self._switch is not None and (left := self._switch.known_by - clock()) > 0:
             await _until(self._switch.known, left)
@@ -42,11 +43,9 @@ class Run(BaseRun):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if self._halt is not None:
-            self._scope.forgive(error)
         fired = self._scope.fired
         self._scope.close()
-        outside = error is not None and self._scope.cancelled_from_outside
+        outside = self._outside(error)
         cancelled = isinstance(error, asyncio.CancelledError)
         halt = self._verdict(error, interrupted=cancelled and not outside and self._halt is not None)
         if halt is None:
@@ -64,6 +63,12 @@ class Run(BaseRun):
         if isinstance(error, Halted) and error in self._raised:
             return False
         raise self._halted(halt) from (error if isinstance(error, BaseExceptionGroup) else None)
+
+    def _outside(self, error: BaseException | None) -> bool:
+        """Whether somebody else wants this task to end, which wins over a halt."""
+        if self._halt is None:
+            return False
+        return self._scope.outer(error)
 
     # What users call.
 
@@ -124,21 +129,24 @@ class Run(BaseRun):
 
     def _entered(self) -> None:
         super()._entered()
-        if asyncio.current_task() is self._scope.task:
+        self._scope.settle()
+
+    def _record(self, event: str, at: datetime | None, **values: Any) -> Done:
+        if self._begun:
             self._scope.settle()
+        return super()._record(event, at, **values)
 
     def _may_interrupt(self) -> bool:
         return not self._over and self._writes == 0 and self._latch(self._judge(self._tool))
 
     def _halted(self, halt: Halt) -> Halted:
+        task = None
         with suppress(RuntimeError):  # no loop in this thread
             task = asyncio.current_task()
-            if not self._begun:
-                pass  # asked before it was entered: nothing is armed yet
-            elif task is self._scope.task:
+        if self._begun and task is not None:  # before it is entered nothing is armed
+            self._raised_in.add(task)
+            if task is self._scope.task:
                 self._scope.disarm()  # it unwinds already
-            elif task is not None:
-                self._raised_in.add(task)
         return super()._halted(halt)
 
     # Calls under way.
@@ -155,22 +163,26 @@ class Run(BaseRun):
             return
         scope = Scope(lambda: not self._over and self._latch(self._judge(tool)))
         self._scopes.add(scope)
+        interrupted = False
         try:
             yield
         except asyncio.CancelledError:
-            if scope.close() and self._halt is not None:
-                raise self._halted(self._halt) from None
-            raise
+            interrupted = scope.close() and self._halt is not None
+            if not interrupted:
+                raise
         finally:
             scope.close()
             self._scopes.discard(scope)
+        if interrupted and self._halt is not None:
+            raise self._halted(self._halt)  # here, where no cancellation is its context: it is not the host's
 
     async def _whole(self, write: Coroutine[Any, Any, T]) -> T:
         """Waits for a write in a task of its own, so that no halt cuts it in half; the caller's own cancellation
         reaches it."""
+        self._drain(1)  # from now on, not from its first step: a halt in between would cancel the caller
         inner = asyncio.ensure_future(write)
         self._inner.add(inner)
-        inner.add_done_callback(self._inner.discard)
+        inner.add_done_callback(self._written)
         cancelled: asyncio.CancelledError | None = None
         while not inner.done():
             try:
@@ -184,6 +196,10 @@ class Run(BaseRun):
                 inner.exception()  # it is recorded; the cancellation is what goes on
             raise cancelled
         return inner.result()
+
+    def _written(self, inner: asyncio.Future[Any]) -> None:
+        self._inner.discard(inner)
+        self._drain(-1)
 
     def _aborted(self) -> bool:
         """Whether a cancellation that arrives now is the echo of a halt: Halted was raised in a sibling task, and

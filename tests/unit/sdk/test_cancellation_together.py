@@ -288,3 +288,28 @@ async def test_a_call_made_while_unwinding_does_not_hide_the_hosts_cancellation(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert resolutions(mw) == ["halted"]
+
+
+async def test_halted_in_the_body_does_not_cut_a_write_of_a_child(mw: testing.InMemory) -> None:
+    began, end, work = begun()
+    async with mw.agent("desk", version="1", fallback=to_human).run(input="x") as run, asyncio.TaskGroup() as group:
+        group.create_task(run.tool(WRITE, work))
+        await began.wait()
+        mw.halt("desk")
+        asyncio.get_running_loop().call_later(0.02, end.set)
+        await run.model(for_ever, model="m")
+    tool = next(event.data for event in mw.events if event.event == "tool_called")
+    assert (tool.result, tool.error) == ("done", None)
+    assert resolutions(mw) == ["fell_back"]
+    await nothing_pending()
+
+
+async def test_a_write_that_is_about_to_begin_is_not_cut_by_a_halt_of_that_moment(mw: testing.InMemory) -> None:
+    _, end, work = begun()
+    async with mw.agent("desk", version="1", fallback=to_human).run(input="x") as run:
+        run_tool = asyncio.ensure_future(run.tool(WRITE, work))
+        asyncio.get_running_loop().call_soon(mw.halt, "desk")
+        asyncio.get_running_loop().call_later(0.02, end.set)
+        await run_tool
+    tool = next(event.data for event in mw.events if event.event == "tool_called")
+    assert (tool.result, tool.error) == ("done", None)
