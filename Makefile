@@ -60,7 +60,7 @@ chaos: $(STAMP) ## Kill, stop and cut real processes in the middle of their work
 
 .PHONY: bench
 bench: $(STAMP) ## Every figure of docs/performance.md, beside its limit or peer in the same run
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 .PHONY: lock
 lock: $(STAMP) ## Pin the dependencies anew, with hashes and without addresses

@@ -46,7 +46,8 @@ class Watchdog:
         self._one = asyncio.Lock()  # a transaction and what memory learns of it are one step
         self._policies: dict[str, Policy | None] = {}  # under which the runs in flight were judged last
         self._awake_since = now()
-        self._orders: list[Outgoing] = []  # halts of the last transaction
+        self._loop = asyncio.get_running_loop()
+        self._halting: list[asyncio.Task[None]] = []  # halts of the transaction under way
         self._obeyed: set[str] = set()  # those of them that the switch holds already, by msg_id
 
     async def load(self) -> None:
@@ -56,15 +57,11 @@ class Watchdog:
         self._awake_since = self._now()
 
     async def on_events(self, batch: list[Received]) -> None:
-        """Judges the events that were not judged before. Halts do not wait for the outbox; it holds them all the same,
-        and writes the switch where that failed here."""
+        """Judges the events that were not judged before. Halts do not wait for the commit: if that fails, the events
+        come again and find them there. The outbox holds them all the same, and writes the switch where that failed
+        here."""
         await self._write(lambda conn: self._judge_batch(conn, batch))
         faults.reach("cost_watchdog.saved")
-        self._obeyed = set()
-        with contextlib.suppress(Temporary, NatsError, TimeoutError):
-            for order in self._orders:
-                await self._write_switch(order)
-                self._obeyed.add(order.msg_id)
 
     async def on_tick(self) -> None:
         """Closes the gaps that have been open for too long, and judges runs anew whose agent's card has changed."""
@@ -99,12 +96,24 @@ class Watchdog:
 
     async def _write(self, work: Callable[[Connection], object]) -> None:
         async with self._one:
+            self._halting, self._obeyed = [], set()
             try:
                 await self._database.write(work)
             except BaseException:
                 self._store.forget()
                 raise
+            finally:
+                await asyncio.gather(*self._halting)
             self._store.committed()
+
+    def _begin(self, orders: list[Outgoing]) -> None:
+        self._halting.append(self._loop.create_task(self._halt_now(orders)))
+
+    async def _halt_now(self, orders: list[Outgoing]) -> None:
+        with contextlib.suppress(Temporary, NatsError, TimeoutError):
+            for order in orders:
+                await self._write_switch(order)
+                self._obeyed.add(order.msg_id)
 
     def _judge_batch(self, conn: Connection, batch: list[Received]) -> None:
         self._store.begin(conn)
@@ -145,13 +154,14 @@ class Watchdog:
             self._store.tickets.put(ticket, outcome.ticket)
 
     def _save(self, conn: Connection, said: Said, now: datetime) -> None:
-        self._store.save(conn, now)
         # Halts leave first: an alert can wait for them, a run that goes too far cannot.
         said = sorted(said, key=lambda one: not isinstance(one[0], HaltRun))
         rows = [outgoing(decision, now, traceparent) for decision, traceparent in said]
+        if orders := [row for row in rows if row.kind == HALT_RUN]:
+            self._loop.call_soon_threadsafe(self._begin, orders)
+        self._store.save(conn, now)
         for row in rows:
             self.outbox.add(conn, row)
-        self._orders = [row for row in rows if row.kind == HALT_RUN]
 
     async def _judge_agent(self, agent: str) -> None:
         limits, after = self._policy(agent), ""
