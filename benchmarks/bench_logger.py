@@ -68,7 +68,7 @@ async def consume(client: Client, consumer: str, part: str, count: int, environm
                 return count / (time.perf_counter() - begin)
             if process.poll() is not None:
                 sys.exit(f"{part} ended with {process.returncode}")
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)

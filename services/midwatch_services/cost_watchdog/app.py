@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from midwatch.contracts import subjects
+from midwatch.runtime import pricing
 from midwatch.runtime.service import Context, Service
 
 from .handlers import Watchdog
@@ -14,6 +15,7 @@ _PRUNE = 3600.0  # seconds
 def build(context: Context) -> None:
     keep = timedelta(days=context.settings.runs_max_age_days)
     watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep)
+    context.on_start(pricing.load)
     context.on_start(watchdog.load)
     context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
     context.every(_TICK, watchdog.on_tick)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from . import subjects
 from .envelope import Envelope, event_type, new_id, utc_now
 from .governance import GOVERNANCE_EVENTS
 from .runs import EVENT_LIMIT, RUN_EVENTS, RunData
@@ -94,8 +93,6 @@ def decode_run(subject: str, body: bytes) -> RunEvent:
     source = envelope.source
     if source.startswith("/agents/") and source.split("/", 3)[2] != agent:
         raise Refused("wrong_agent", f"the subject says agent {agent!r}, the source says {source!r}")
-    if not subjects.is_agent_name(agent):
-        raise Refused("bad_subject", f"{agent!r} is no agent's name: use [a-z0-9][a-z0-9_-]{{0,62}}")
     return RunEvent(agent, subject.rsplit(".", 1)[1], envelope.id, envelope.time, source, data)
 
 

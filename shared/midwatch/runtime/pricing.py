@@ -80,6 +80,11 @@ def price(provider: str | None, model: str, usage: Usage | None, reported: str |
     return _UNPRICED if tariff is None else tariff.cost(usage, at)
 
 
+async def load() -> None:
+    """Reads the price list, which takes a moment, before the first event needs it."""
+    get_snapshot()
+
+
 def worst(a: CostBasis, b: CostBasis) -> CostBasis:
     """The less sure of two bases: what a sum of both is worth."""
     return a if _SURENESS.index(a) >= _SURENESS.index(b) else b
