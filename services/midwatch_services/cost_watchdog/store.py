@@ -10,32 +10,16 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from . import policy
+from . import policy, tables
 from .state import RunState, Subject, TicketState
 
 PREFIX = "cost_watchdog"
 HOT = 20_000  # states of each kind that are kept in memory
 _CHUNK = 500  # states read or judged at once
 
-_metadata = sa.MetaData()
-_runs = sa.Table(
-    f"{PREFIX}_runs",
-    _metadata,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("agent", sa.Text),
-    sa.Column("finished", sa.SmallInteger),
-    sa.Column("waiting_since", sa.Float),  # Unix seconds; of the oldest event that waits for an earlier one
-    sa.Column("touched_at", sa.BigInteger),  # Unix seconds
-    sa.Column("state", sa.LargeBinary),
-)
-_tickets = sa.Table(
-    f"{PREFIX}_tickets",
-    _metadata,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("touched_at", sa.BigInteger),
-    sa.Column("state", sa.LargeBinary),
-)
-_writer = sa.Table(f"{PREFIX}_writer", _metadata, sa.Column("id", sa.Integer), sa.Column("name", sa.Text))
+_runs = tables.Run.__table__
+_tickets = tables.Ticket.__table__
+_writer = tables.Writer.__table__
 
 _WROTE_LAST = "SELECT name FROM cost_watchdog_writer"
 _SAVE_RUN = sa.text(

@@ -12,55 +12,18 @@ from midwatch.contracts import control
 from midwatch.contracts.control import SwitchRecord
 from midwatch.contracts.governance import SwitchContained
 
+from . import tables
 from .decide import Halt, Instance, Target, lapsed
 
 PREFIX = "kill_switch"
 _ALL = ""  # the target of a halt of everything that its key covers
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_metadata = sa.MetaData()
-_Time = sa.BigInteger  # microseconds since 1970, UTC
-
-
-def _table(name: str, *columns: sa.Column[object]) -> sa.Table:
-    return sa.Table(f"{PREFIX}_{name}", _metadata, *columns)
-
-
-_keys = _table(
-    "keys", sa.Column("key", sa.Text, primary_key=True), sa.Column("revision", _Time), sa.Column("written_at", _Time)
-)
-_halts = _table(
-    "halts",
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("target", sa.Text, primary_key=True),
-    sa.Column("epoch", sa.BigInteger, primary_key=True),
-    sa.Column("requested_at", _Time, primary_key=True),
-    sa.Column("record", sa.LargeBinary),
-    sa.Column("phase", sa.Text),
-    sa.Column("contained_at", _Time),
-    sa.Column("report", sa.LargeBinary),
-    sa.Column("closed_at", _Time),
-)
-_instances = _table(
-    "instances",
-    sa.Column("agent", sa.Text, primary_key=True),
-    sa.Column("instance", sa.Text, primary_key=True),
-    sa.Column("seen_at", _Time),
-    sa.Column("known", sa.LargeBinary),
-)
-_runs = _table(
-    "runs",
-    sa.Column("agent", sa.Text, primary_key=True),
-    sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("written_at", _Time),
-    sa.Column("finished_at", _Time),
-)
-_strays = _table(
-    "strays",
-    sa.Column("agent", sa.Text, primary_key=True),
-    sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("last_at", _Time),
-)
+_keys = tables.Key.__table__
+_halts = tables.Halt.__table__
+_instances = tables.Instance.__table__
+_runs = tables.Run.__table__
+_strays = tables.Stray.__table__
 
 
 class _Known(msgspec.Struct, frozen=True, kw_only=True):

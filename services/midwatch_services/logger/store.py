@@ -14,14 +14,13 @@ from midwatch.runtime import faults
 from midwatch.runtime.database import insert_new, upsert
 from midwatch.runtime.delivery import Received
 
+from . import tables
 from .decide import LARGEST_SEQ, Alert, AlertRow, RunRow, clock_note, fold, fold_alert, text_of
 from .policy import POLICY, Policy
 
-EVENT_COLUMNS = (
-    "agent", "id", "run_id", "event", "seq", "time", "stored_at", "mode", "version", "ticket", "note", "body",
-)  # fmt: skip
-RUN_COLUMNS = RunRow.__struct_fields__
-ALERT_COLUMNS = AlertRow.__struct_fields__
+EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
+RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
+ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
 _HALTS = "('halted_run', 'would_halt_run')"
 _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
 

@@ -9,21 +9,17 @@ from sqlalchemy.engine import Connection
 
 from midwatch.runtime.database import insert_new
 
+from . import tables
 from .decide import DayKey, Decision, Drawn
 
 PREFIX = "reviewer_sampler"
-_RUN = ("agent", "run_id", "track")
-_RUN_COLUMNS = (*_RUN, "day", "rate", "draw", "drawn", "seen_at")
-_QUEUE_COLUMNS = (*_RUN, "mode", "ticket", "rate", "draw", "day", "key_hash", "sampled_at", "state")
-
-_keys, _runs, _queue = (
-    sa.table(f"{PREFIX}_{name}", *(sa.column(column) for column in columns))
-    for name, columns in (
-        ("keys", ("day", "key", "committed", "revealed")),
-        ("runs", _RUN_COLUMNS),
-        ("queue", _QUEUE_COLUMNS),
-    )
-)
+_keys = tables.Key.__table__
+_runs = tables.Run.__table__
+_queue = tables.Queued.__table__
+_KEY_COLUMNS = tuple(_keys.columns.keys())
+_RUN_COLUMNS = tuple(_runs.columns.keys())
+_QUEUE_COLUMNS = tuple(_queue.columns.keys())
+_RUN = tuple(_runs.primary_key.columns.keys())
 
 K = TypeVar("K", bound=Hashable)
 
@@ -56,7 +52,7 @@ class Recent(Generic[K]):
 
 def key_of(conn: Connection, day: str, fresh: bytes) -> tuple[DayKey, bool]:
     """The key of `day`, which is `fresh` if there was none, and whether its hash was published."""
-    insert_new(conn, str(_keys), ("day", "key", "committed", "revealed"), [(day, fresh, 0, 0)], ("day",))
+    insert_new(conn, _keys.name, _KEY_COLUMNS, [(day, fresh, 0, 0)], ("day",))
     row = conn.execute(sa.select(_keys.c.key, _keys.c.committed).where(_keys.c.day == day)).one()
     return DayKey(day, bytes(row.key)), bool(row.committed)
 
@@ -75,10 +71,10 @@ def save(conn: Connection, decisions: Sequence[Decision], now: datetime) -> list
         (*one.first.run, one.first.day, one.rate, one.draw, int(isinstance(one, Drawn)), one.first.stored_at)
         for one in decisions
     ]
-    fresh = [decisions[place] for place in insert_new(conn, str(_runs), _RUN_COLUMNS, rows, _RUN)]
+    fresh = [decisions[place] for place in insert_new(conn, _runs.name, _RUN_COLUMNS, rows, _RUN)]
     drawn = [one for one in fresh if isinstance(one, Drawn)]
     queued = [_queue_row(one, now) for one in drawn]
-    return [drawn[place] for place in insert_new(conn, str(_queue), _QUEUE_COLUMNS, queued, _RUN)] if drawn else []
+    return [drawn[place] for place in insert_new(conn, _queue.name, _QUEUE_COLUMNS, queued, _RUN)] if drawn else []
 
 
 def _queue_row(one: Drawn, now: datetime) -> tuple[Any, ...]:

@@ -1,0 +1,106 @@
+"""The run log's tables, as its migrations make them. Times are text in UTC, durations microseconds."""
+
+from typing import Annotated, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+KeyText = Annotated[str, Field(sa_type=sa.Text, primary_key=True)]
+Text = Annotated[str, Field(sa_type=sa.Text)]
+MaybeText = Annotated[str | None, Field(sa_type=sa.Text)]
+Number = Annotated[int, Field(sa_type=sa.BigInteger)]
+MaybeNumber = Annotated[int | None, Field(sa_type=sa.BigInteger)]
+
+
+class Table(SQLModel, registry=registry()):
+    """What this service's tables have in common: metadata that no other service sees."""
+
+    __table__: ClassVar[sa.Table]
+
+
+class Event(Table, table=True):
+    """An event as it was published, with what queries ask for beside it."""
+
+    __tablename__ = "logger_events"
+
+    agent: KeyText
+    id: KeyText
+    run_id: Text
+    event: Text
+    seq: Number
+    time: Text
+    stored_at: Text
+    mode: Text
+    version: Text
+    ticket: MaybeText
+    note: MaybeText
+    body: Text
+
+
+class Run(Table, table=True):
+    """A `decide.RunRow`: its fields in their order."""
+
+    __tablename__ = "logger_runs"
+
+    agent: KeyText
+    run_id: KeyText
+    head_key: Text
+    version: Text
+    mode: Text
+    ticket_key: Text
+    ticket: MaybeText
+    session_key: Text
+    session: MaybeText
+    started_key: Text
+    started_id: MaybeText
+    started_at: MaybeText
+    channel: MaybeText
+    customer: MaybeText
+    finished_key: Text
+    finished_id: MaybeText
+    ended_at: MaybeText
+    resolution: MaybeText
+    error: MaybeText
+    halted_by: MaybeText
+    epoch: MaybeNumber
+    handed_off_key: Text
+    handed_off_to: MaybeText
+    handed_off_reason: MaybeText
+    first_at: Text
+    last_at: Text
+    cost_usd: MaybeText
+    cost_basis: MaybeText
+    input_tokens: Number
+    output_tokens: Number
+    model_calls: Number
+    model_errors: Number
+    tool_calls: Number
+    tool_errors: Number
+    messages: Number
+    events: Number
+    model_us: Number
+    tool_us: Number
+
+
+class Alert(Table, table=True):
+    """A `decide.AlertRow`: its fields in their order."""
+
+    __tablename__ = "logger_alerts"
+
+    alert_id: KeyText
+    raised_key: Text
+    raised_at: MaybeText
+    service: MaybeText
+    agent: MaybeText
+    run_id: MaybeText
+    rule: MaybeText
+    action_taken: MaybeText
+    raised: MaybeText
+    acknowledged_key: Text
+    acknowledged_at: MaybeText
+    acknowledged_by: MaybeText
+    resolved_key: Text
+    resolved_at: MaybeText
+    resolved_reason: MaybeText
+    repeats: Number
