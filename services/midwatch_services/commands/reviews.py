@@ -123,6 +123,7 @@ def _verify(day: str | None) -> list["Report"]:
     from midwatch.errors import MidwatchError
     from midwatch.runtime.settings import Settings
     from midwatch_services.cards.bucket import connected
+    from midwatch_services.logger.store import read_firsts
     from midwatch_services.reviewer_sampler import audit
     from midwatch_services.reviewer_sampler.verify import verify
 
@@ -130,7 +131,7 @@ def _verify(day: str | None) -> list["Report"]:
 
     async def work() -> "list[Report]":
         async with connected(settings.url) as js:
-            days, evidence = await audit.gather(js, settings, day)
+            days, evidence = await audit.gather(js, settings, day, read_firsts)
         return [verify(one, evidence) for one in days]
 
     try:

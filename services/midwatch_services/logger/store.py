@@ -1,6 +1,6 @@
 """The run log's tables: what the logger saves, and the queries by which everyone reads it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -150,6 +150,15 @@ def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any
     )
     found = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
     return [{**event, "data": _data(event.pop("body"))} for event in found]
+
+
+def read_firsts(conn: Connection) -> Iterator[tuple[str, str, str, str]]:
+    """When the server stored the first event of each run, a replay of it apart: (agent, run id, mode, RFC 3339)."""
+    query = sa.text(
+        "SELECT agent, run_id, CASE mode WHEN 'replay' THEN 'replay' ELSE 'live' END AS track, min(stored_at) "
+        "FROM logger_events GROUP BY 1, 2, 3"
+    )
+    return ((agent, run_id, mode, stored_at) for agent, run_id, mode, stored_at in conn.execute(query))
 
 
 def read_alerts(

@@ -1,6 +1,6 @@
 """Gathers what `verify` checks: from the bus, the sampler's database and the run log, all read-only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -27,15 +27,15 @@ T = TypeVar("T")
 _BATCH = 500
 _WAIT = 5.0  # seconds for one batch
 
-# What the run log knows of when the server stored the first event of each run.
-_LOGGED = sa.text(
-    "SELECT agent, run_id, CASE mode WHEN 'replay' THEN 'replay' ELSE 'live' END AS track, min(stored_at) AS first "
-    "FROM logger_events GROUP BY 1, 2, 3"
-)
+# Reads of the run log when the server stored the first event of each run: (agent, run id, mode, RFC 3339).
+Firsts = Callable[[Connection], Iterable[tuple[str, str, str, str]]]
 
 
-async def gather(js: JetStreamContext, settings: Settings, day: str | None) -> tuple[list[str], Evidence]:
-    """The days to verify, `day` or else all that were revealed, and what is known of them."""
+async def gather(
+    js: JetStreamContext, settings: Settings, day: str | None, firsts: Firsts
+) -> tuple[list[str], Evidence]:
+    """The days to verify, `day` or else all that were revealed, and what is known of them. `firsts` queries the run
+    log, which is another service's."""
     said = await read_bus(js)
     days = [day] if day else days_of(said)
     decided, queued = _decided(settings, days)
@@ -43,7 +43,7 @@ async def gather(js: JetStreamContext, settings: Settings, day: str | None) -> t
         return days, Evidence(said)
     keep = timedelta(days=settings.runs_max_age_days) + KEEP_BEYOND
     forgotten = (datetime.now(UTC) - keep).date().isoformat()
-    logged = _logged(settings, days, await _read_until(js))
+    logged = _logged(settings, days, await _read_until(js), firsts)
     if logged is None:
         return days, Evidence(said, decided, queued, forgotten=forgotten)
     unseen = _unseen(settings, logged)
@@ -95,16 +95,16 @@ def _decided(
     return found or (None, None)
 
 
-def _logged(settings: Settings, days: Sequence[str], until: datetime) -> dict[str, list[Run]] | None:
+def _logged(settings: Settings, days: Sequence[str], until: datetime, firsts: Firsts) -> dict[str, list[Run]] | None:
     """Runs of the run log by the day of their first event, save those that the sampler has yet to read."""
 
     def work(conn: Connection) -> dict[str, list[Run]]:
         found: dict[str, list[Run]] = {day: [] for day in days}
-        for row in conn.execute(_LOGGED):
-            first = datetime.fromisoformat(row.first)
+        for agent, run_id, mode, stored_at in firsts(conn):
+            first = datetime.fromisoformat(stored_at)
             day = first.astimezone(UTC).date().isoformat()
             if day in found and first < until:
-                found[day].append(Run(row.agent, row.run_id, track_of(row.track)))
+                found[day].append(Run(agent, run_id, track_of(mode)))
         return found
 
     return _read(settings, subjects.LOGGER, work)
