@@ -77,6 +77,7 @@ async def complete(*, model: str, messages: list[dict[str, Any]], order: str) ->
         function = {"name": "lookup_order", "arguments": json.dumps({"order_id": order})}
         message["tool_calls"] = [{"id": f"call-{len(messages)}", "type": "function", "function": function}]
     return {
+        "provider": "openai",
         "model": model,
         "choices": [{"message": message, "finish_reason": "tool_calls" if "tool_calls" in message else "stop"}],
         "usage": {"prompt_tokens": tokens_in, "completion_tokens": tokens_out},
