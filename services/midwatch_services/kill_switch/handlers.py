@@ -127,6 +127,7 @@ class KillSwitch:
         created = (await self._js.stream_info(subjects.key_stream(subjects.SWITCH))).created
         if created and created > self._position[1]:
             self._position = (0, created)
+            self._instances.forget_epochs(created)
 
     async def _read_writes(self) -> None:
         while entries := await self._board.writes(self._position[0]):

@@ -60,6 +60,12 @@ class Instances:
         if before is None or before.seen_at <= instance.seen_at:
             some[instance.instance] = instance
 
+    def forget_epochs(self, before: datetime) -> None:
+        """What was applied by `before` was of another bucket: its revisions say nothing of this one's."""
+        for instance in self.of(None):
+            if instance.seen_at < before:
+                self._agents[instance.agent][instance.instance] = replace(instance, applied={})
+
     def of(self, agent: str | None) -> list[Instance]:
         """The instances of an agent, or all of them."""
         if agent is not None:

@@ -44,6 +44,14 @@ def test_an_older_word_does_not_replace_a_newer() -> None:
     assert instances.of("desk") == [replace(POD, seen_at=later(5))]
 
 
+def test_what_was_applied_of_an_older_bucket_confirms_nothing() -> None:
+    instances = Instances()
+    instances.hear(POD)
+    instances.hear(replace(POD, instance="pod-2", seen_at=later(2)))
+    instances.forget_epochs(later(1))
+    assert {one.instance: one.applied for one in instances.of("desk")} == {"pod-1": {}, "pod-2": {"fleet": 1}}
+
+
 def test_a_vanished_instance_stays_until_it_is_forgotten() -> None:
     instances = Instances()
     instances.hear(POD)
