@@ -193,6 +193,10 @@ async def test_a_replay_writes_no_switch_and_counts_for_itself(js, settings):
     assert {one.rule for one in found if one.action_taken == "would_halt_run"} == {"budget_run", "loop_no_new_state"}
 
 
+async def raised_by_now(js):
+    return (await said(js)).raised  # a halt goes out ahead of its alert
+
+
 async def test_a_changed_card_takes_effect_on_a_run_in_flight(js, settings):
     async with watchdog(settings):
         await publish(js, spending(["0.70"]))
@@ -200,7 +204,8 @@ async def test_a_changed_card_takes_effect_on_a_run_in_flight(js, settings):
         card = Card(agent=AGENT, owner="o", purpose="p", can=["c"], budget=BudgetRule(run="0.5", ticket="9"))
         await js.publish(subjects.key_subject(subjects.AGENTS, AGENT), control.encode(card))
         await eventually(lambda: halts(js))
-        assert (await said(js)).raised[-1].title.startswith("Run run-1 of refund-desk has spent $0.70 of its $0.50")
+        raised = await eventually(lambda: raised_by_now(js))
+        assert raised[-1].title.startswith("Run run-1 of refund-desk has spent $0.70 of its $0.50")
 
 
 async def test_a_full_map_of_runs_halts_the_agent_instead(js, settings):
