@@ -222,7 +222,7 @@ async def test_a_cancelled_reader_gives_back_what_it_held(readers: Readers) -> N
     await asyncio.wait_for(held.wait(), 5)
     await readers.stop()
     readers.start()
-    await eventually(lambda: readers.handled == [id])
+    await eventually(lambda: readers.handled == [id], within=15)  # half of ack_wait
 
 
 async def test_a_killed_server_loses_nothing(readers: Readers, nats_server: NatsServer) -> None:

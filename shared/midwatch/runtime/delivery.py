@@ -123,16 +123,15 @@ class RunReader(Generic[E]):
                     with self._seconds.time():
                         await self._work(batch)
                     self._lag.set(self._undelivered + len(self._waiting))
-        except asyncio.CancelledError:
-            if self._nc.is_connected:
-                await self._answer([*self._working.values(), *self._waiting], b"-NAK")
-            raise
         finally:
             ticker.cancel()
             with contextlib.suppress(NatsError, asyncio.CancelledError):
                 await ticker
+            # First this: as long as a pull of ours stands, the server gives what comes back to it again.
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
+            if self._nc.is_connected:
+                await self._answer([*self._working.values(), *self._waiting], b"-NAK")
 
     # Receiving
 
