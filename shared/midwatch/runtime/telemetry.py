@@ -173,13 +173,8 @@ def end_traces() -> None:
     _tracers.clear()
 
 
-def span_for(received: Traced, service: str) -> AbstractContextManager[None]:
-    """A span around the handling of one message, child of the span that published it."""
-    return _NO_SPAN if _exporter is None else _spans((received,), service)
-
-
 def spans_for(batch: Sequence[Traced], service: str) -> AbstractContextManager[None]:
-    """A span for each message of a batch that is handled as one."""
+    """A span for each message of a batch that is handled as one, child of the span that published it."""
     return _NO_SPAN if _exporter is None else _spans(batch, service)
 
 
