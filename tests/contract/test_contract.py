@@ -22,6 +22,8 @@ VALUES = {
     "switch_record": control.SwitchRecord,
     "switch_map": control.SwitchMap,
     "card": control.Card,
+    "route": control.Route,
+    "case_claim": control.CaseClaim,
 }
 
 

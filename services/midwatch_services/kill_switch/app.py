@@ -1,6 +1,11 @@
 """Wires kill-switch: the switch's writes, presence and run events in; reports and proofs out."""
 
-from midwatch.contracts import subjects
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from midwatch.contracts import codec, subjects
+from midwatch.contracts.envelope import Envelope
+from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 
@@ -20,7 +25,21 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     ctx.on_start(switch.load)
     ctx.on_start(switch.follow_presence)
     ctx.on_start(switch.catch_up_writes)
-    ctx.read_runs(subjects.KILL_SWITCH, switch.on_runs, outbox=outbox)
+    # Who hears of run events and of what people and other services said; each keeps count of repeats by itself.
+    runs: list[Callable[[list[Received]], Awaitable[None]]] = [switch.on_runs]
+    spoken: list[Callable[[list[Received[Envelope[Any]]]], Awaitable[None]]] = []
+
+    async def on_runs(batch: list[Received]) -> None:
+        for hear in runs:
+            await hear(batch)
+
+    async def on_governance(batch: list[Received[Envelope[Any]]]) -> None:
+        for hear in spoken:
+            await hear(batch)
+
+    ctx.read_runs(subjects.KILL_SWITCH, on_runs, outbox=outbox)
+    said = subjects.KILL_SWITCH_GOVERNANCE
+    ctx.read(subjects.GOVERNANCE, said, on_governance, decode=codec.decode, outbox=outbox)
     writes = subjects.key_stream(subjects.SWITCH)
     ctx.read(writes, subjects.KILL_SWITCH_WRITES, switch.on_writes, decode=_unread, outbox=outbox)
     ctx.background(switch.watch)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -76,6 +76,28 @@ class KillSwitch:
             self._runs.note(agent, run_id, "started", last_at)
         self._had_strays = bool(strays)
         await self._outbox.drain()
+
+    # What the other parts of kill-switch look at
+
+    @property
+    def instances(self) -> Instances:
+        """Every instance that was heard of."""
+        return self._instances
+
+    @property
+    def watching_since(self) -> datetime:
+        """From when on presence was followed without a gap."""
+        return self._watching_since
+
+    @property
+    def revisions(self) -> Mapping[str, int]:
+        """The revision of each key as far as it was read."""
+        return self._revisions
+
+    @property
+    def halts(self) -> Mapping[Place, Halt]:
+        """The halts that stand."""
+        return self._halts
 
     # Presence
 

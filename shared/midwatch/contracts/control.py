@@ -8,10 +8,13 @@ from msgspec import Meta, Struct
 
 from .envelope import Time
 from .money import Money
-from .runs import AgentName, ToolKind
+from .runs import AgentName, RunId, ToolKind
 
 State = Literal["halted", "running"]
 LostControl = Literal["fall_back", "carry_on"]
+Stage = Literal["shadow", "canary", "full"]
+TripMode = Literal["observe", "act"]
+DrillEvery = Literal["weekly", "monthly", "quarterly", "never"]
 
 
 class SwitchRecord(Struct, frozen=True, kw_only=True):
@@ -53,11 +56,26 @@ class ReviewRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
 
 
+class TripRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What halts the agent without a person; `observe` only says that it would have. `alerts`: rules whose page alert
+    does it. `halted_runs`: runs halted one by one within an hour, 0 for never. `failed_runs`: share of the runs that
+    finished within an hour, of at least ten; 0 for never."""
+
+    mode: TripMode = "observe"
+    alerts: list[str] = []
+    halted_runs: Annotated[int, Meta(ge=0)] = 3
+    failed_runs: Annotated[float, Meta(ge=0, le=1)] = 0.5
+
+
 class SwitchRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`lease`: seconds for which an instance may act on its last good reading of the switch."""
+    """`lease`: seconds for which an instance may act on its last good reading of the switch. `drill_hours`: when a
+    drill may begin by itself, UTC."""
 
     lease: Annotated[float, Meta(gt=0)] = 5.0
     lost_control: LostControl = "fall_back"
+    drill: DrillEvery = "monthly"
+    drill_hours: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] = "02:00-05:00"
+    trips: TripRule = TripRule()
 
 
 class Card(Struct, frozen=True, kw_only=True):
@@ -80,6 +98,32 @@ class Card(Struct, frozen=True, kw_only=True):
     applied_at: Time | None = None
 
 
+class Route(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far an agent is let act: `shadow` acts on nothing, `canary` on the share `traffic` (0 to 1) of the tickets,
+    drawn with `salt`, `full` on all. No route at all is `full`; a deleted or unreadable one is not."""
+
+    stage: Stage
+    traffic: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    salt: str = ""
+    reason: str = ""
+    by: str = ""
+    at: Time | None = None
+
+
+class CaseClaim(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value in the cases bucket: who sees to the case. `to`: `own` (the fallback of the agent's program), `human` or
+    `agent:<name>`. `by`: an instance, or kill-switch. `key` and `epoch`: what halted the run."""
+
+    agent: AgentName
+    run_id: RunId
+    by: str
+    to: str
+    at: Time
+    key: str = ""
+    epoch: int | None = None
+    reason: str = ""
+
+
 class Presence(Struct, frozen=True, kw_only=True):
     """What one running process of an agent says of itself, each second. `applied`: revision of each key it obeys."""
 
@@ -97,6 +141,13 @@ class Presence(Struct, frozen=True, kw_only=True):
     lost_control: bool = False  # acting (or not) without a readable switch, by the card's word
     spooled: int = 0  # events on disk that the server has not acknowledged
     lost: int = 0  # events that neither disk nor server took, since the process began
+    control_age: float | None = None  # seconds since the oldest of the last good readings, whatever the clock says
+    without_control: LostControl | None = None  # what it does now that its lease has run out
+    own_fallback: bool = False  # its program has a fallback of its own, which takes the cases of its runs
+    no_case: list[str] = []  # runs in flight that nobody waits for (shadow, eval, replay): no case is opened for them
+    blocking: bool = False  # its runs are in threads, which a halt stops at their next call
+    stage: Stage | None = None  # by its route; None where it has none
+    written_off_by: str = ""  # an operator's word that the process is dead; stands with `leaving`
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

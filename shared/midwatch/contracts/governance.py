@@ -80,6 +80,95 @@ class SwitchContained(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float | None = None  # from the write to the last confirmation
     instances: list[InstanceReport] = []
     reason: str = ""
+    runs_stopped: int = 0  # runs that ended by this halt
+    cases: int = 0  # cases that it sent to the fallback
+    first_case_seconds: float | None = None  # from the write to the first of them
+
+
+class SwitchDrilled(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A drill is over. Times are seconds from the halt (`restore`: from the resume); None is not reached. `lost` and
+    `doubled` are tickets of the drill's own flow. `signed_off_by` is empty until a person has looked at it."""
+
+    drill_id: str
+    agent: AgentName
+    by: str
+    started_at: Time
+    passed: bool
+    failures: list[str] = []  # sentences
+    scheduled: bool = False
+    signed_off_by: str = ""
+    epoch: int | None = None
+    effective_seconds: float | None = None
+    last_call_seconds: float | None = None  # the last call of the drill's flow that was still admitted
+    first_fallback_seconds: float | None = None
+    restore_seconds: float | None = None
+    tickets: int = 0
+    answered: int = 0
+    fell_back: int = 0
+    lost: int = 0
+    doubled: int = 0
+    restored: bool = False
+    instances: list[InstanceReport] = []
+
+
+class CaseOpened(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody waits for an answer that the agent will not give. `events`: the run, oldest first, each with its `event`
+    and `time`; `left_out` of them in the middle did not fit. `chain`: agents that had the case before. `doubt`: why the
+    customer may have had an answer already, in words."""
+
+    case_id: str
+    agent: AgentName
+    run_id: str
+    to: str  # human, or agent:<name>
+    reason: str
+    opened_by: str
+    mode: Mode = "live"
+    by: str = ""  # who halted
+    key: str = ""
+    epoch: int | None = None
+    ticket: str | None = None
+    customer: str | None = None
+    channel: str | None = None
+    session: str | None = None
+    input: Any = None
+    events: list[Any] = []
+    left_out: int = 0
+    chain: list[str] = []
+    doubt: str = ""
+
+
+class CaseOffered(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent is asked to take a case: it does by creating `offer_key` in the cases bucket before `until`."""
+
+    taker: AgentName
+    offer_key: str
+    until: Time
+    within: float  # seconds from now, for those whose clock is wrong
+    case: CaseOpened
+
+
+class CaseAccepted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Someone takes the case on. Of two, the first in the stream has it. `reference`: its number at the help desk."""
+
+    case_id: str
+    by: str
+    reference: str = ""
+
+
+class CaseReturned(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whoever had the case puts it back for others."""
+
+    case_id: str
+    by: str
+    note: str = ""
+
+
+class CaseClosed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The customer has been seen to, or the case needs nobody any more."""
+
+    case_id: str
+    by: str
+    note: str = ""
 
 
 class ReviewSampled(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -119,6 +208,12 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("switch", "contained"): SwitchContained,
     ("switch", "unconfirmed"): SwitchContained,
     ("switch", "revoked"): SwitchContained,
+    ("switch", "drilled"): SwitchDrilled,
+    ("case", "opened"): CaseOpened,
+    ("case", "offered"): CaseOffered,
+    ("case", "accepted"): CaseAccepted,
+    ("case", "returned"): CaseReturned,
+    ("case", "closed"): CaseClosed,
     ("review", "sampled"): ReviewSampled,
     ("review", "committed"): ReviewKeyCommitted,
     ("review", "revealed"): ReviewKeyRevealed,

@@ -105,6 +105,11 @@ class HandedOff(RunData, frozen=True, kw_only=True, omit_defaults=True):
     reason: str
     summary: str | None = None
     context: Any = None
+    key: str | None = (
+        None  # what stopped the run: a key of the switch, `lease` or `route`; None for the agent's own wish
+    )
+    epoch: int | None = None
+    own: bool = False  # the fallback of the agent's program takes the case; else the router does
 
 
 class Finished(RunData, frozen=True, kw_only=True, omit_defaults=True):

@@ -3,11 +3,13 @@
 Subjects are `midwatch.<noun>.<agent>.<event>`. Nothing else in the code spells one out.
 """
 
+import hashlib
 import re
 
 AGENT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 FLEET = "_fleet"  # stands for all agents where a subject needs a name
 _AGENT = re.compile(AGENT_PATTERN)
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")  # a run id that may stand in a key as it is
 
 # Streams
 RUNS = "MIDWATCH_RUNS"
@@ -31,6 +33,8 @@ COST_WATCHDOG = "cost-watchdog"
 KILL_SWITCH = "kill-switch"
 LOGGER_GOVERNANCE = "logger-governance"  # the logger's second consumer, on MIDWATCH_GOVERNANCE
 KILL_SWITCH_WRITES = "kill-switch-writes"  # on the stream behind the switch bucket
+KILL_SWITCH_CASES = "kill-switch-cases"  # on the stream behind the cases bucket
+KILL_SWITCH_GOVERNANCE = "kill-switch-governance"  # on MIDWATCH_GOVERNANCE: what people do with cases, alerts, drills
 
 # Events of a run
 RUN_EVENTS = (
@@ -60,13 +64,19 @@ def alert(agent: str, event: str) -> str:
 
 
 def switch(agent: str, event: str) -> str:
-    """Subject of what the kill-switch reports: `halted`, `resumed`, `contained`, `unconfirmed`, `revoked`."""
+    """Subject of what the kill-switch reports: `halted`, `resumed`, `contained`, `unconfirmed`, `revoked`, `drilled`."""
     return f"midwatch.switch.{agent}.{event}"
 
 
 def review(agent: str, event: str) -> str:
     """Subject of a review event: `sampled`, and `committed` / `revealed` of the day's key (on `_fleet`)."""
     return f"midwatch.review.{agent}.{event}"
+
+
+def case(agent: str, event: str) -> str:
+    """Subject of a case: `opened`, `returned`, `closed` under the agent that left it; `offered` under the agent that is
+    asked to take it; `accepted` under either."""
+    return f"midwatch.case.{agent}.{event}"
 
 
 def presence(agent: str, instance: str) -> str:
@@ -98,6 +108,27 @@ def runs_key(agent: str) -> str:
 def switch_keys(agent: str) -> tuple[str, str, str, str]:
     """The four keys that an agent obeys."""
     return (FLEET_KEY, agent_key(agent), tools_key(agent), runs_key(agent))
+
+
+# Keys of the cases bucket, one token after the agent that may create them
+def case_key(agent: str, run_id: str) -> str:
+    """Key that belongs to whoever created it first: the one who sees to the case of the run."""
+    return f"{agent}.{run_id if _TOKEN.fullmatch(run_id) else '=' + _digest(run_id)}"
+
+
+def offer_key(taker: str, agent: str, run_id: str) -> str:
+    """Key by which the agent `taker` accepts the case of a run, and by which the router withdraws the offer: the first
+    to create it wins."""
+    return f"{taker}.offer={_digest(agent, run_id)}"
+
+
+def case_id(agent: str, run_id: str) -> str:
+    """Short name of the case of a run, for people to type."""
+    return f"case-{_digest(agent, run_id)[:12]}"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def key_subject(bucket: str, key: str) -> str:

@@ -21,6 +21,7 @@ _STREAMS = {
     "alert": subjects.GOVERNANCE,
     "switch": subjects.GOVERNANCE,
     "review": subjects.GOVERNANCE,
+    "case": subjects.GOVERNANCE,
 }
 _VALUES: dict[str, tuple[Any, str]] = {
     "presence": (control.Presence, "midwatch.presence.{agent}.{instance}"),
@@ -28,6 +29,8 @@ _VALUES: dict[str, tuple[Any, str]] = {
     "switch_record": (control.SwitchRecord, "midwatch.control.agent.{agent}"),
     "switch_map": (control.SwitchMap, "midwatch.control.runs.{agent}"),
     "card": (control.Card, "midwatch.control.card.{agent}"),
+    "route": (control.Route, "midwatch.control.route.{agent}"),
+    "case_claim": (control.CaseClaim, "$KV.MIDWATCH_CASES.{agent}.{run}"),
 }
 
 

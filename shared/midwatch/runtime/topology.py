@@ -121,12 +121,14 @@ class Consumer:
     name: str
     stream: str
     about: str
+    only: tuple[str, ...] = ()  # subjects; all of the stream's where none is named
 
     def config(self) -> ConsumerConfig:
         """The consumer as the server is to have it. Attempts are counted by delivery.py, not by the server."""
         return ConsumerConfig(
             durable_name=self.name, description=self.about, deliver_policy=DeliverPolicy.ALL,
             ack_policy=AckPolicy.EXPLICIT, ack_wait=ACK_WAIT, max_deliver=-1, max_ack_pending=MAX_ACK_PENDING,
+            filter_subjects=list(self.only) or None,
         )  # fmt: skip
 
 
@@ -166,6 +168,19 @@ CONSUMERS = (
     Consumer(subjects.KILL_SWITCH, subjects.RUNS, "Watches for events of halted runs"),
     Consumer(subjects.LOGGER_GOVERNANCE, subjects.GOVERNANCE, "Keeps alerts and decisions beside the run log"),
     Consumer(subjects.KILL_SWITCH_WRITES, subjects.key_stream(subjects.SWITCH), "Reports every write of the switch"),
+    Consumer(subjects.KILL_SWITCH_CASES, subjects.key_stream(subjects.CASES), "Follows who sees to which case"),
+    Consumer(
+        subjects.KILL_SWITCH_GOVERNANCE,
+        subjects.GOVERNANCE,
+        "Hears of cases taken and closed, of alerts and drills",
+        only=(
+            subjects.case("*", "accepted"),
+            subjects.case("*", "returned"),
+            subjects.case("*", "closed"),
+            subjects.alert("*", "raised"),
+            subjects.switch("*", "drilled"),
+        ),
+    ),
 )
 
 
