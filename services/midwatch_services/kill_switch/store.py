@@ -1,7 +1,7 @@
 """kill-switch's tables: where it stands in the switch's stream, the halts and their proofs, instances and runs."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -14,10 +14,12 @@ from midwatch.contracts.governance import SwitchContained
 
 from . import tables
 from .decide import Halt, Instance, Target, lapsed
+from .tables import EPOCH
+from .tables import from_micros as _time
+from .tables import micros as _micros
 
 PREFIX = "kill_switch"
 _ALL = ""  # the target of a halt of everything that its key covers
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _keys = tables.Key.__table__
 _halts = tables.Halt.__table__
@@ -43,14 +45,6 @@ class MapRun(NamedTuple):
     finished_at: datetime | None
 
 
-def _micros(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def _time(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
-
-
 # Keys
 
 
@@ -60,7 +54,7 @@ def position(conn: Connection) -> tuple[int, datetime]:
         _keys.c.written_at.desc(), _keys.c.revision.desc()
     )
     row = conn.execute(newest.limit(1)).first()
-    return (row.revision, _time(row.written_at)) if row else (0, _EPOCH)
+    return (row.revision, _time(row.written_at)) if row else (0, EPOCH)
 
 
 def revisions(conn: Connection) -> dict[str, int]:

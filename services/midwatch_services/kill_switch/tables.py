@@ -1,5 +1,6 @@
 """kill-switch's tables, as its migrations make them. Times are microseconds since 1970, UTC."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, ClassVar
 
 import sqlalchemy as sa
@@ -13,6 +14,18 @@ Number = Annotated[int, Field(sa_type=sa.BigInteger)]
 MaybeNumber = Annotated[int | None, Field(sa_type=sa.BigInteger)]
 Bytes = Annotated[bytes, Field(sa_type=sa.LargeBinary)]
 MaybeBytes = Annotated[bytes | None, Field(sa_type=sa.LargeBinary)]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def micros(at: datetime) -> int:
+    """A time as a table holds it."""
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(value: int) -> datetime:
+    """A time as a table held it."""
+    return EPOCH + timedelta(microseconds=value)
 
 
 class Table(SQLModel, registry=registry()):
@@ -77,3 +90,97 @@ class Stray(Table, table=True):
     agent: KeyText
     run_id: KeyText
     last_at: Number
+
+
+# Alerts and outcomes
+
+
+class Alarm(Table, table=True):
+    """An alert that is open. `repeats`: how often its condition was met again."""
+
+    __tablename__ = "kill_switch_alarms"
+
+    dedupe_key: KeyText
+    alert_id: Text
+    agent: Text
+    rule: Text
+    raised_at: Number
+    repeats: Number
+
+
+class Outcome(Table, table=True):
+    """How a live run ended. `failed` is 1 or 0."""
+
+    __tablename__ = "kill_switch_outcomes"
+
+    agent: KeyText
+    run_id: KeyText
+    finished_at: Number
+    failed: Annotated[int, Field(sa_type=sa.SmallInteger)]
+
+
+# Cases
+
+MaybeText = Annotated[str | None, Field(sa_type=sa.Text)]
+
+
+class Case(Table, table=True):
+    """The case of a run. `body`: it as `opened` or `offered` on the wire, None while the agent's own program has it.
+    `taken_run`: the run in which another agent handles it. `asked`: the beginning of what the customer wrote."""
+
+    __tablename__ = "kill_switch_cases"
+
+    case_id: KeyText
+    agent: Text
+    run_id: Text
+    state: Text
+    to: Text
+    taker: Text
+    taken_by: Text
+    taken_run: Text
+    reference: Text
+    opened_by: Text
+    mode: Text
+    ticket: MaybeText
+    key: Text
+    epoch: MaybeNumber
+    reason: Text
+    doubt: Text
+    chain: Text
+    asked: Text
+    opened_at: Number
+    updated_at: Number
+    due_at: MaybeNumber
+    body: MaybeBytes
+
+
+class CaseStep(Table, table=True):
+    """What happened to a case, in order."""
+
+    __tablename__ = "kill_switch_case_history"
+
+    case_id: KeyText
+    position: KeyNumber
+    at: Number
+    who: Text
+    what: Text
+    note: Text
+
+
+class Flight(Table, table=True):
+    """A run in flight, and where in the stream of runs it begins."""
+
+    __tablename__ = "kill_switch_flights"
+
+    agent: KeyText
+    run_id: KeyText
+    first_seq: Number
+
+
+class Position(Table, table=True):
+    """How far the runs in flight follow a stream."""
+
+    __tablename__ = "kill_switch_positions"
+
+    stream: KeyText
+    seq: Number
