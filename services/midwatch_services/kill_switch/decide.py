@@ -176,7 +176,7 @@ def judge(
         applied = halt.epoch <= instance.applied.get(halt.key, 0) <= around.revision
         if applied and not running and not draining:
             since[who] = cleared.get(who, instance.seen_at)
-        silent = _silence(instance, around, policy)
+        silent = silence(instance, around, policy)
         reports.append(
             InstanceReport(
                 agent=instance.agent,
@@ -211,7 +211,7 @@ def _moving(halt: Halt, instance: Instance) -> tuple[tuple[str, ...], tuple[str,
     return instance.running, instance.draining
 
 
-def _silence(instance: Instance, around: Surroundings, policy: Policy) -> Literal["unconfirmed", "lapsed"] | None:
+def silence(instance: Instance, around: Surroundings, policy: Policy) -> Literal["unconfirmed", "lapsed"] | None:
     """Nobody hears an instance while nobody listens: a lease is over once it ran out within the watch."""
     if around.now - instance.seen_at <= policy.silent_after:
         return None

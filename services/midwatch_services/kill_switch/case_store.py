@@ -1,0 +1,167 @@
+"""kill-switch's tables of cases: what stands, what happened to each, and the runs of which a case can come."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from midwatch.contracts.governance import CaseOpened
+from midwatch.errors import MidwatchError
+from midwatch.runtime.database import upsert
+
+from . import tables
+from .routing import Case, Note
+from .tables import from_micros as _time
+from .tables import micros as _micros
+
+_cases = tables.Case.__table__
+_history = tables.CaseStep.__table__
+_flights = tables.Flight.__table__
+_positions = tables.Position.__table__
+
+_TIMES = ("opened_at", "updated_at", "due_at")
+_WITHOUT_BODY = [_cases.c[field.name] for field in fields(Case)]
+WAITING = ("offered", "open", "taken")  # for whom somebody must still do something
+_PREFIX = "case-"
+
+
+class AmbiguousCase(MidwatchError):
+    """{prefix} may be {found}: type more of it."""
+
+
+# For commands
+
+
+def list_cases(
+    conn: Connection, *, agent: str | None = None, state: str | None = None, drill: bool = False, limit: int = 100
+) -> list[dict[str, Any]]:
+    """Cases without their bodies, oldest first; those that are closed, newest first. No `state` is all that wait or are
+    in someone's hands; `all` is every one, those too that an agent's own program has (`claimed`)."""
+    query = sa.select(*_WITHOUT_BODY)
+    if state is None:
+        query = query.where(_cases.c.state.in_(WAITING))
+    elif state != "all":
+        query = query.where(_cases.c.state == state)
+    if agent is not None:
+        query = query.where(_cases.c.agent == agent)
+    if not drill:
+        query = query.where(_cases.c.mode != "drill")
+    order = _cases.c.updated_at.desc() if state == "closed" else _cases.c.opened_at
+    return [_plain(row) for row in conn.execute(query.order_by(order, _cases.c.case_id).limit(limit))]
+
+
+def read_case(conn: Connection, name: str) -> dict[str, Any] | None:
+    """The case that is called `name` or is the only one whose name begins so, with what was said of it under `case`
+    (None while its agent's own program has it). Raises AmbiguousCase."""
+    whole = name if name.startswith(_PREFIX) else _PREFIX + name
+    rows = conn.execute(
+        sa.select(_cases).where(_cases.c.case_id.startswith(whole, autoescape=True)).order_by(_cases.c.case_id).limit(5)
+    ).all()
+    exact = [row for row in rows if row.case_id == whole]
+    if not exact and len(rows) > 1:
+        raise AmbiguousCase(prefix=name, found=", ".join(row.case_id for row in rows))
+    row = next(iter(exact or rows), None)
+    if row is None:
+        return None
+    return _plain(row) | {"case": None if row.body is None else msgspec.json.decode(row.body)}
+
+
+def history(conn: Connection, case_id: str) -> list[dict[str, Any]]:
+    """What happened to a case, in order: `at`, `who`, `what`, `note`."""
+    query = sa.select(_history).where(_history.c.case_id == case_id).order_by(_history.c.position)
+    return [
+        {"at": _time(row.at).isoformat(), "who": row.who, "what": row.what, "note": row.note}
+        for row in conn.execute(query)
+    ]
+
+
+def _plain(row: Row[Any]) -> dict[str, Any]:
+    found = {field.name: getattr(row, field.name) for field in fields(Case)}
+    for name in _TIMES:
+        found[name] = None if found[name] is None else _time(found[name]).isoformat()
+    return found | {"chain": msgspec.json.decode(found["chain"])}
+
+
+# For the router
+
+
+def get(conn: Connection, case_id: str) -> Case | None:
+    row = conn.execute(sa.select(*_WITHOUT_BODY).where(_cases.c.case_id == case_id)).first()
+    return None if row is None else _case(row)
+
+
+def known(conn: Connection, case_ids: Sequence[str]) -> set[str]:
+    """Those of `case_ids` that have a case."""
+    return set(conn.execute(sa.select(_cases.c.case_id).where(_cases.c.case_id.in_(case_ids))).scalars())
+
+
+def unfinished(conn: Connection) -> list[Case]:
+    """Every case that is not closed."""
+    return [_case(row) for row in conn.execute(sa.select(*_WITHOUT_BODY).where(_cases.c.state != "closed"))]
+
+
+def body(conn: Connection, case_id: str) -> CaseOpened | None:
+    found = conn.execute(sa.select(_cases.c.body).where(_cases.c.case_id == case_id)).scalar()
+    return None if found is None else msgspec.json.decode(found, type=CaseOpened)
+
+
+def save(conn: Connection, case: Case, body: CaseOpened | None = None) -> None:
+    """Adds the case or puts it in the place of its older self; without `body` that stays."""
+    values = asdict(case) | {"chain": msgspec.json.encode(case.chain).decode()}
+    for name in _TIMES:
+        values[name] = None if values[name] is None else _micros(values[name])
+    if body is not None:
+        values["body"] = msgspec.json.encode(body)
+    if conn.execute(_cases.update().where(_cases.c.case_id == case.case_id).values(values)).rowcount == 0:
+        conn.execute(_cases.insert().values(values))
+
+
+def note(conn: Connection, case_id: str, notes: Iterable[Note]) -> None:
+    """Adds to the history of a case."""
+    last = sa.select(sa.func.count()).select_from(_history).where(_history.c.case_id == case_id)
+    for position, one in enumerate(notes, conn.execute(last).scalar_one()):
+        conn.execute(
+            _history.insert().values(
+                case_id=case_id, position=position, at=_micros(one.at), who=one.who, what=one.what, note=one.note
+            )
+        )
+
+
+def _case(row: Row[Any]) -> Case:
+    values = {field.name: getattr(row, field.name) for field in fields(Case)}
+    for name in _TIMES:
+        values[name] = None if values[name] is None else _time(values[name])
+    return Case(**values | {"chain": tuple(msgspec.json.decode(values["chain"]))})
+
+
+def forget(conn: Connection, before: int) -> None:
+    """Drops cases that were closed before `before` (microseconds since 1970), with their history."""
+    old = sa.select(_cases.c.case_id).where(_cases.c.state == "closed", _cases.c.updated_at < before)
+    conn.execute(_history.delete().where(_history.c.case_id.in_(old)))
+    conn.execute(_cases.delete().where(_cases.c.state == "closed", _cases.c.updated_at < before))
+
+
+# Runs in flight
+
+
+def flights(conn: Connection) -> tuple[int, dict[tuple[str, str], int]]:
+    """How far the stream of runs was followed, and the first sequence of each run in flight then."""
+    seq = conn.execute(sa.select(_positions.c.seq)).scalar()
+    rows = conn.execute(sa.select(_flights))
+    return seq or 0, {(row.agent, row.run_id): row.first_seq for row in rows}
+
+
+def save_flights(
+    conn: Connection, stream: str, seq: int, begun: dict[tuple[str, str], int], gone: Sequence[tuple[str, str]]
+) -> None:
+    """Moves on to `seq`: runs that have begun since, and those that are not in flight any more."""
+    which = sa.and_(_flights.c.agent == sa.bindparam("a"), _flights.c.run_id == sa.bindparam("r"))
+    if gone:
+        conn.execute(_flights.delete().where(which), [{"a": agent, "r": run_id} for agent, run_id in gone])
+    if begun:
+        rows = [(agent, run_id, first) for (agent, run_id), first in begun.items()]
+        upsert(conn, _flights.name, ("agent", "run_id", "first_seq"), rows, ("agent", "run_id"))
+    upsert(conn, _positions.name, ("stream", "seq"), [(stream, seq)], ("stream",))
