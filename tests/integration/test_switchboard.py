@@ -219,3 +219,24 @@ async def test_a_server_that_does_not_answer_is_temporary(
         await board.halt_agent("desk", **WHY)
     await nats_server.restart()
     await eventually(lambda: nc.stats["reconnects"])  # so that the client can say goodbye
+
+
+async def test_many_runs_are_halted_by_one_write_that_leaves_older_halts_alone(board: Switchboard) -> None:
+    first = await board.halt_run("desk", "r1", reason="a loop", by="cost-watchdog")
+    written = await board.halt_runs("desk", ["r1", "r2", "r3"], **WHY)
+    records = (await board.read("runs.desk")).map()
+    assert records is not None
+    assert written.revision == first.revision + 1
+    assert {run: (record.state, record.by) for run, record in records.items()} == {
+        "r1": ("halted", "cost-watchdog"), "r2": ("halted", "ann"), "r3": ("halted", "ann"),
+    }  # fmt: skip
+    again = await board.halt_runs("desk", ["r2", "r3"], **WHY)
+    assert (again.changed, again.revision) == (False, written.revision)
+
+
+async def test_many_runs_in_a_map_that_cannot_be_read_are_halted_already(
+    board: Switchboard, js: JetStreamContext
+) -> None:
+    await put(js, "runs.desk", b"no map")
+    written = await board.halt_runs("desk", ["r1"], **WHY)
+    assert (written.changed, written.record.state) == (False, "halted")

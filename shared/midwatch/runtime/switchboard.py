@@ -166,6 +166,19 @@ class Switchboard:
 
         return await self._set(scope, change)
 
+    async def halt_runs(self, agent: str, run_ids: Collection[str], **how: Unpack[How]) -> Written:
+        """Halts many runs of an agent by one write. Those that are halted already keep their records."""
+        asked = _record("halted", how)
+
+        def change(entry: Entry) -> _Change:
+            records = entry.map()
+            if records is None:
+                return _UNREADABLE, None
+            new = [run for run in run_ids if run not in records or records[run].state == "running"]
+            return asked, _with_records(entry, dict.fromkeys(new, asked)) if new else None
+
+        return await self._update(subjects.runs_key(agent), change)
+
     async def resume(self, scope: Scope, **how: Unpack[How]) -> Written:
         """Lifts the halt of `scope`, whoever made it. Raises UnreadableMap for a tool or run in a map that cannot be
         read."""
@@ -366,11 +379,14 @@ def _both(standing: SwitchRecord, asked: SwitchRecord) -> SwitchRecord:
 
 
 def _encoded(entry: Entry, target: str | None, record: SwitchRecord) -> bytes:
-    """The value of the key with `record` in it; the other records of a map stay as they were written, byte for byte."""
-    if target is None:
-        return control.encode(record)
+    """The value of the key with `record` in it."""
+    return control.encode(record) if target is None else _with_records(entry, {target: record})
+
+
+def _with_records(entry: Entry, new: control.SwitchMap) -> bytes:
+    """The map with `new` in it; its other records stay as they were written, byte for byte."""
     records = msgspec.json.decode(entry.value, type=dict[str, msgspec.Raw]) if entry.value is not None else {}
-    value = msgspec.json.encode(records | {target: msgspec.Raw(control.encode(record))})
+    value = msgspec.json.encode(records | {target: msgspec.Raw(control.encode(one)) for target, one in new.items()})
     if len(value) > _MAP_LIMIT:
         raise Permanent(
             f"{entry.key} would have {len(value)} bytes, the limit is {_MAP_LIMIT}: halt the agent instead",

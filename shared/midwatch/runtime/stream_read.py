@@ -1,0 +1,72 @@
+"""Reads a range of a stream by batched direct gets: no consumer is made, and many messages take one round trip."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from midwatch.errors import Temporary
+
+_BATCH = 1000  # messages of one request
+_MAX_BYTES = 4 * 1024 * 1024  # of one request; the server stops after the message that exceeds it
+_SILENCE = 3.0  # seconds without a message after which the server is taken not to answer
+
+
+class Stored(NamedTuple):
+    """A message of the stream. `stored_at` is the server's time, as RFC 3339."""
+
+    seq: int
+    subject: str
+    body: bytes
+    stored_at: str
+
+
+async def read_range(
+    nc: Client, stream: str, subject: str, start: int | datetime, *, to: int | None = None
+) -> AsyncIterator[list[Stored]]:
+    """The messages that match `subject`, in order, from the sequence or time `start` to the sequence `to` or the end of
+    the stream as the server that answers knows it; in batches. Raises Temporary where no server answers."""
+    inbox = nc.new_inbox()
+    subscription = await nc.subscribe(inbox)
+    try:
+        while True:
+            where = {"seq": max(1, start)} if isinstance(start, int) else {"start_time": start.isoformat()}
+            request = {**where, "next_by_subj": subject, "batch": _BATCH, "max_bytes": _MAX_BYTES}
+            await nc.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=inbox)
+            found: list[Stored] = []
+            while (stored := _stored(message := await _next(subscription, stream))) is not None:
+                found.append(stored)
+            inside = [one for one in found if to is None or one.seq <= to]
+            if inside:
+                yield inside
+            left = int((message.headers or {}).get("Nats-Num-Pending", 0))
+            if not found or not left or len(inside) < len(found):
+                return
+            start = found[-1].seq + 1
+    finally:
+        with contextlib.suppress(NatsError):  # the connection may be gone, and takes the subscription with it
+            await subscription.unsubscribe()
+
+
+async def _next(subscription: Subscription, stream: str) -> Msg:
+    try:
+        return await subscription.next_msg(_SILENCE)
+    except (NatsError, TimeoutError) as error:
+        raise Temporary(f"{stream} cannot be read: {error or 'no answer'}") from error
+
+
+def _stored(message: Msg) -> Stored | None:
+    """The message of the stream; None at the end of a batch."""
+    headers = message.headers or {}
+    status = headers.get("Status")
+    if status in ("204", "404"):
+        return None
+    if status:
+        raise Temporary(f"the server answers {status} {headers.get('Description', '')}")
+    return Stored(int(headers["Nats-Sequence"]), headers["Nats-Subject"], message.data, headers["Nats-Time-Stamp"])
