@@ -1,6 +1,6 @@
 """kill-switch's tables: where it stands in the switch's stream, the halts and their proofs, instances and runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -68,6 +68,11 @@ def save_key(conn: Connection, key: str, revision: int, written_at: datetime) ->
         conn.execute(_keys.insert().values(key=key, **values))
 
 
+def forget_keys(conn: Connection, before: datetime) -> None:
+    """Drops the keys of a bucket that is no more."""
+    conn.execute(_keys.delete().where(_keys.c.written_at < _micros(before)))
+
+
 # Halts
 
 
@@ -110,6 +115,8 @@ def add_halt(conn: Connection, halt: Halt) -> None:
             requested_at=_micros(halt.requested_at),
             record=control.encode(halt.record),
             phase=halt.phase,
+            runs_stopped=0,
+            cases=0,
         )
     )
 
@@ -126,6 +133,42 @@ def save_report(conn: Connection, halt: Halt, after: Halt, report: SwitchContain
     values = {"phase": after.phase, "contained_at": contained_at, "report": control.encode(report)}
     where = sa.and_(_is(halt), _halts.c.phase == halt.phase)
     return conn.execute(_halts.update().where(where).values(values)).rowcount > 0
+
+
+def _caused(epoch: int, key: str | None, run_id: str | None) -> sa.ColumnElement[bool]:
+    """The halt by which an agent stopped that had read its key at the revision `epoch`. Of a map that is the last halt
+    of the run itself, which may be older than the map's last write. Without a key: what was written at just `epoch`."""
+    which = [_halts.c.epoch == epoch] if key is None else [_halts.c.key == key, _halts.c.epoch <= epoch]
+    if run_id is not None:
+        which.append(sa.or_(sa.not_(_halts.c.key.like("runs.%")), _halts.c.target.in_((_ALL, run_id))))
+    last = sa.select(_halts.c.requested_at, _halts.c.epoch).where(*which)
+    last = last.order_by(_halts.c.requested_at.desc(), _halts.c.epoch.desc()).limit(1)
+    found = last.subquery()
+    return sa.and_(
+        *which,
+        _halts.c.requested_at == sa.select(found.c.requested_at).scalar_subquery(),
+        _halts.c.epoch == sa.select(found.c.epoch).scalar_subquery(),
+    )
+
+
+def note_stopped(conn: Connection, epochs: Mapping[int, int]) -> None:
+    """Counts runs that ended by a halt: so many of each epoch."""
+    for epoch, count in epochs.items():
+        note_ended(conn, epoch, None, None, count)
+
+
+def note_ended(conn: Connection, epoch: int, key: str | None, run_id: str | None, count: int = 1) -> None:
+    """Counts a run that ended with its `key` at `epoch`."""
+    where = _caused(epoch, key, run_id)
+    conn.execute(_halts.update().where(where).values(runs_stopped=_halts.c.runs_stopped + count))
+
+
+def note_case(conn: Connection, epoch: int, at: datetime, *, key: str | None = None, run_id: str | None = None) -> None:
+    """Counts a case that the halt of `epoch` sent to its fallback at `at`. `key` and `run_id` of the case say which
+    where one write halted several runs, or the key was written again before the run saw it."""
+    first = sa.case((_halts.c.first_case_at <= _micros(at), _halts.c.first_case_at), else_=_micros(at))
+    values = {"cases": _halts.c.cases + 1, "first_case_at": first}
+    conn.execute(_halts.update().where(_caused(epoch, key, run_id)).values(values))
 
 
 def forget_halts(conn: Connection, before: datetime) -> None:

@@ -45,7 +45,8 @@ class Key(Table, table=True):
 
 
 class Halt(Table, table=True):
-    """A halt with its proof. `target` is empty where it is of everything that the key covers."""
+    """A halt with its proof. `target` is empty where it is of everything that the key covers. `ended_by`: the record
+    that took its place, at the epoch `ended_epoch`."""
 
     __tablename__ = "kill_switch_halts"
 
@@ -58,6 +59,11 @@ class Halt(Table, table=True):
     contained_at: MaybeNumber
     report: MaybeBytes
     closed_at: MaybeNumber
+    runs_stopped: Number
+    cases: Number
+    first_case_at: MaybeNumber
+    ended_by: MaybeBytes
+    ended_epoch: MaybeNumber
 
 
 class Instance(Table, table=True):
