@@ -190,3 +190,28 @@ class Position(Table, table=True):
 
     stream: KeyText
     seq: Number
+
+
+# Drills
+
+
+class Drill(Table, table=True):
+    """A drill. `result`: what was said of it last, as JSON; None while it runs."""
+
+    __tablename__ = "kill_switch_drills"
+
+    drill_id: KeyText
+    agent: Text
+    by: Text
+    scheduled: Annotated[int, Field(sa_type=sa.SmallInteger)]
+    started_at: Number
+    result: MaybeBytes
+
+
+class DrilledAgent(Table, table=True):
+    """An agent that has a card. `since`: from when on the days to its first drill count."""
+
+    __tablename__ = "kill_switch_drilled_agents"
+
+    agent: KeyText
+    since: Number
