@@ -16,7 +16,7 @@ from midwatch.contracts import subjects
 from midwatch.errors import Temporary
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.nats_server import NatsServer
-from midwatch.runtime.probes import HttpPortTaken
+from midwatch.runtime.probes import BODY_LIMIT, Answer, HttpPortTaken, Request
 from midwatch.runtime.service import Context, Service, run_services
 from midwatch.runtime.settings import Settings
 
@@ -164,6 +164,38 @@ async def test_an_unknown_path_names_the_known_ones(js: JetStreamContext, settin
         for path in ("/", "/healthz", "/nobody/livez", "/logger"):
             status, body = await asked.get(path)
             assert (status, list(body["services"])) == (404, ["logger"])
+
+
+async def _echo(request: Request) -> Answer | None:
+    if request.path == "nothing":
+        return None
+    return 202, {"path": request.path, "kind": request.headers["x-kind"], "body": request.body.decode()}
+
+
+ECHOING = Service("logger", lambda context: context.answer(_echo), tables=False)
+
+
+async def test_a_service_answers_what_is_posted_below_its_name(js: JetStreamContext, settings: Settings) -> None:
+    async with _serving(settings, ECHOING, Service("kill-switch", lambda context: None, tables=False)) as asked:
+        await asked.says("/readyz", 200)
+
+        async def post(path: str, body: bytes = b"x") -> tuple[int, Any]:
+            answer = await asked._client.post(f"{asked._base}{path}", content=body, headers={"X-Kind": "k"})
+            return answer.status_code, answer.json()
+
+        assert await post("/logger/a/b") == (202, {"path": "a/b", "kind": "k", "body": "x"})
+        assert (await post("/logger/a", b"y" * BODY_LIMIT))[0] == 202
+        assert (await post("/logger/a", b"y" * (BODY_LIMIT + 1)))[0] == 413
+        for path in ("/logger/nothing", "/kill-switch/a", "/nobody/a", "/a"):
+            assert (await post(path))[0] == 404, path
+        assert (await asked.get("/logger/a"))[0] == 404
+        assert (await asked.get("/logger/livez"))[0] == 200
+
+
+async def test_a_service_that_does_not_run_yet_takes_no_request(nats_server: NatsServer, settings: Settings) -> None:
+    async with _serving(settings, ECHOING) as asked:
+        assert (await asked._client.post(f"{asked._base}/logger/a")).status_code == 503
+        assert (await asked.get("/logger/a"))[0] == 404
 
 
 async def test_a_taken_http_port_is_named_with_what_to_do(js: JetStreamContext, settings: Settings) -> None:

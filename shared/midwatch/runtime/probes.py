@@ -2,12 +2,14 @@
 
 One server a process. `/livez`, `/readyz` and `/metrics` speak for every service in it, `/<service>/livez`,
 `/<service>/readyz` and `/<service>/metrics` for one. 200 is yes, 503 is no; the body is JSON and names what is wrong.
+What is posted elsewhere below `/<service>/` goes to the service, if it answers requests of its own.
 """
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -18,13 +20,32 @@ from midwatch.errors import MidwatchError
 
 from . import telemetry
 
+QUESTIONS = ("livez", "readyz", "metrics")
+BODY_LIMIT = 64 * 1024  # bytes of a request to a service
+BODY_WITHIN = 10.0  # seconds
+
 Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class HttpPortTaken(MidwatchError):
     """Port {port} on {host}, for health and metrics, is taken: stop what uses it, or choose another with
     MIDWATCH_HTTP_PORT (0 picks a free one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a service is asked. `path` is what follows its name, names of headers are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Answer = tuple[int, dict[str, Any]]  # status, and what is said as JSON
+Route = Callable[[Request], Awaitable[Answer | None]]  # None where there is nothing at that path
 
 
 class Probed(Protocol):
@@ -47,8 +68,12 @@ class _Server(uvicorn.Server):
 class Probes:
     """The HTTP server of one process."""
 
-    def __init__(self, probed: Sequence[Probed], *, host: str, port: int) -> None:
+    def __init__(
+        self, probed: Sequence[Probed], *, host: str, port: int, routes: Mapping[str, Route] | None = None
+    ) -> None:
+        """`routes`: what answers what is posted below a service's name."""
         self._probed = {one.name: one for one in probed}
+        self._routes = dict(routes or {})
         self._host, self._port = host, port
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -82,18 +107,34 @@ class Probes:
             self._server.should_exit = True
             await self._task
 
-    async def _answer(self, scope: Scope, _receive: object, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        status, kind, body = await self._respond(str(scope["path"]))
+        answer = await self._routed(scope, receive)
+        status, kind, body = answer or await self._respond(str(scope["path"]))
         headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    async def _routed(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes] | None:
+        name, _, path = str(scope["path"]).lstrip("/").partition("/")
+        if name not in self._routes or path in QUESTIONS or scope["method"] in ("GET", "HEAD"):
+            return None
+        try:
+            async with asyncio.timeout(BODY_WITHIN):
+                body = await _body(receive)
+        except TimeoutError:
+            return _json(408, {"ok": False, "error": f"the body did not come within {BODY_WITHIN:g} s"})
+        if body is None:
+            return _json(413, {"ok": False, "error": f"a body may have {BODY_LIMIT} bytes"})
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        answer = await self._routes[name](Request(str(scope["method"]), path, headers, body))
+        return None if answer is None else _json(*answer)
+
     async def _respond(self, path: str) -> tuple[int, str, bytes]:
         name, _, question = path.strip("/").rpartition("/")
         asked = list(self._probed.values()) if not name else [self._probed[name]] if name in self._probed else []
-        if not asked or question not in ("livez", "readyz", "metrics"):
+        if not asked or question not in QUESTIONS:
             return _json(404, {"ok": False, "error": "ask for /livez, /readyz or /metrics", "services": self.urls})
         if question == "metrics":
             return 200, CONTENT_TYPE_LATEST, telemetry.metrics(name or None)
@@ -109,3 +150,14 @@ class Probes:
 
 def _json(status: int, body: dict[str, Any]) -> tuple[int, str, bytes]:
     return status, "application/json", msgspec.json.encode(body)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The body of a request; None where it is over the limit."""
+    body = bytearray()
+    while len(body) <= BODY_LIMIT:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body) if len(body) <= BODY_LIMIT else None
+    return None

@@ -27,7 +27,7 @@ from .database import Database, migrate
 from .delivery import Received, RunReader
 from .loop import run_until_signal as run_until_signal  # the usual way to call `run_services`
 from .outbox import Outbox
-from .probes import Probes
+from .probes import Answer, Probes, Request, Route
 from .settings import Settings
 
 FIRST_DELAY = 0.5  # seconds before a service that could not start, or died, is started again; doubled each time
@@ -69,6 +69,7 @@ class Context:
         self.cards = CardBook(self.js, nc)
         self.now: Callable[[], datetime] = utc_now
         self.readers: list[tuple[str, RunReader[Any]]] = []
+        self.route: Route | None = None
         self._database = Database(settings.database_for(service.name), name=service.name) if service.tables else None
         self._first: list[Work] = []
         self._lasting: list[tuple[str, Work]] = []
@@ -114,6 +115,10 @@ class Context:
         self.readers.append((consumer, reader))
         self.background(reader.run, name=f"reader {consumer}")
         return reader
+
+    def answer(self, route: Route) -> None:
+        """Has `route` answer what is posted over HTTP below the service's name."""
+        self.route = route
 
     def every(self, seconds: float, work: Work) -> None:
         """Does `work` again and again, `seconds` apart. An error is logged and counted, and the work goes on."""
@@ -267,6 +272,11 @@ class Runner:
         telemetry.READY.labels(self.name).set(not wrong)
         return {"service": self.name, "ok": not wrong, "errors": wrong}
 
+    async def answer(self, request: Request) -> Answer | None:
+        if self._context is None:
+            return 503, {"ok": False, "error": f"{self.name} does not run yet"}
+        return await self._context.route(request) if self._context.route else None
+
     async def run(self) -> None:
         """Raises what the service died of, unless it is to be started again."""
         delay = FIRST_DELAY
@@ -359,7 +369,8 @@ async def run_services(
     """
     runners = [Runner(service, settings, restart=restart) for service in services]
     telemetry.set_up_traces(settings)
-    probes = Probes(runners, host=settings.http_host, port=settings.http_port)
+    routes: dict[str, Route] = {runner.name: runner.answer for runner in runners}
+    probes = Probes(runners, host=settings.http_host, port=settings.http_port, routes=routes)
     await probes.start()
     tasks = [asyncio.create_task(runner.run(), name=runner.name) for runner in runners]
     try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from midwatch import locate
@@ -27,6 +27,13 @@ class Settings(BaseSettings):
     http: str | None = Field(
         default=None,
         description="Addresses at which `doctor` asks services that no `midwatch up` here runs, with commas between",
+    )
+    cases_webhook: str | None = Field(
+        default=None, description="Address at which a help desk hears of cases; needs the secret"
+    )
+    cases_webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs what goes to the help desk and what comes from it: whsec_ and base64, or a text",
     )
     otlp_endpoint: str | None = Field(
         default=None,

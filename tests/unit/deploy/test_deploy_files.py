@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[3]
 NATS = ROOT / "deploy" / "nats"
 TEMPLATE = NATS / "agent.conf.example"
 SERVICES = (subjects.LOGGER, subjects.REVIEWER_SAMPLER, subjects.COST_WATCHDOG, subjects.KILL_SWITCH)
-PASSWORDS = [f"MIDWATCH_{role}_PASSWORD" for role in ("ADMIN", "OPERATOR", "SERVICES", "REVIEWER", "AGENT", "POSTGRES")]
+ROLES = ("ADMIN", "OPERATOR", "SERVICES", "REVIEWER", "HELP_DESK", "DRILL", "AGENT", "POSTGRES")
+PASSWORDS = [f"MIDWATCH_{role}_PASSWORD" for role in ROLES]
 
 
 @pytest.fixture(scope="module")
