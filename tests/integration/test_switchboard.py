@@ -161,6 +161,59 @@ async def test_only_the_halt_that_expired_is_lifted(board: Switchboard) -> None:
     assert (agent.state, runs["r1"].state) == ("halted", "running")
 
 
+@pytest.mark.parametrize("scope", [Scope("desk"), Scope("desk", tool="refund"), Scope("desk", run_id="r1")])
+async def test_a_drill_takes_back_its_own_halt(board: Switchboard, scope: Scope) -> None:
+    await board.resume_agent("desk", **WHY)
+    drill = await board.halt(scope, **WHY, drill=True, expires_at=THEN)
+    await board.halt(Scope("desk", tool="mail"), **WHY)
+    await board.halt(Scope("desk", run_id="r9"), **WHY)
+    assert await board.restore(scope, drill, by="drill", reason="over")
+    entry = await board.read(scope.key)
+    record = entry.record() if scope.target is None else (entry.map() or {})[scope.target]
+    assert record is not None
+    assert (drill.record.drill, record.state, record.by) == (True, "running", "drill")
+    assert not await board.restore(scope, drill, by="drill", reason="twice")
+
+
+@pytest.mark.parametrize("scope", [Scope("desk"), Scope("desk", tool="refund")])
+async def test_a_drill_takes_back_nothing_that_was_written_over_it(board: Switchboard, scope: Scope) -> None:
+    await board.resume_agent("desk", **WHY)
+    drill = await board.halt(scope, reason="drill", by="drill", drill=True, expires_at=THEN)
+    person = await board.halt(scope, **WHY)
+    assert (person.changed, person.record.by, person.record.drill, person.record.expires_at) == (
+        True, "ann", False, None,
+    )  # fmt: skip
+    assert not await board.restore(scope, drill, by="drill", reason="over")
+    assert not (await board.halt(scope, **WHY)).changed
+
+
+async def test_a_drill_takes_back_no_copy_of_its_record_that_somebody_else_wrote(
+    board: Switchboard, js: JetStreamContext
+) -> None:
+    await board.resume_agent("desk", **WHY)
+    drill = await board.halt_agent("desk", **WHY, drill=True)
+    await put(js, "agent.desk", control.encode(drill.record))
+    assert not await board.restore(Scope("desk"), drill, by="drill", reason="over")
+
+
+@pytest.mark.parametrize("drill", [True, False])
+async def test_a_drill_is_refused_on_top_of_a_halt_and_gives_nothing_back(board: Switchboard, drill: bool) -> None:
+    await board.resume_agent("desk", **WHY)
+    await board.halt_agent("desk", **WHY, expires_at=THEN, drill=drill)
+    asked = await board.halt_agent("desk", reason="drill", by="drill", drill=True)
+    assert (asked.changed, asked.record.by, asked.record.expires_at) == (False, "ann", THEN)
+    assert not await board.restore(Scope("desk"), asked, by="drill", reason="over")
+
+
+@pytest.mark.parametrize("value", [b"garbage", None])
+async def test_a_drill_is_refused_where_the_key_is_not_running_anyway(
+    board: Switchboard, js: JetStreamContext, value: bytes | None
+) -> None:
+    await (delete(js, "agent.desk") if value is None else put(js, "agent.desk", value))
+    asked = await board.halt_agent("desk", reason="drill", by="drill", drill=True)
+    assert (asked.changed, asked.record.state) == (False, "halted")
+
+
 async def test_pruning_removes_only_old_records_of_finished_runs(board: Switchboard) -> None:
     await board.halt_run("desk", "old-finished", **WHY, at=THEN)
     await board.halt_run("desk", "old-running", **WHY, at=THEN)

@@ -1,5 +1,6 @@
-"""Reads a range of a stream by batched direct gets: no consumer is made, and many messages take one round trip."""
+"""Reads a stream by direct gets: no consumer is made, which not every role may, and a range takes few round trips."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -10,11 +11,15 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
 
 from midwatch.errors import Temporary
 
 _BATCH = 1000  # messages of one request
 _MAX_BYTES = 4 * 1024 * 1024  # of one request; the server stops after the message that exceeds it
+_WINDOW = 64  # reads under way at once
 _SILENCE = 3.0  # seconds without a message after which the server is taken not to answer
 
 
@@ -70,3 +75,20 @@ def _stored(message: Msg) -> Stored | None:
     if status:
         raise Temporary(f"the server answers {status} {headers.get('Description', '')}")
     return Stored(int(headers["Nats-Sequence"]), headers["Nats-Subject"], message.data, headers["Nats-Time-Stamp"])
+
+
+async def last_of_each(js: JetStreamContext, stream: str, subject: str) -> list[RawStreamMsg]:
+    """The last message of every subject of `stream` that matches `subject` (`>` for all). Needs no consumer, which not
+    every role may create."""
+    info = await js.stream_info(stream, subjects_filter=subject)
+    window = asyncio.Semaphore(_WINDOW)
+
+    async def last(one: str) -> RawStreamMsg | None:
+        async with window:
+            try:
+                return await js.get_last_msg(stream, one, direct=True)
+            except NotFoundError:
+                return None  # it aged out meanwhile
+
+    found = await asyncio.gather(*(last(one) for one in info.state.subjects or ()))
+    return [message for message in found if message is not None]

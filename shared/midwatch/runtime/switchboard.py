@@ -19,16 +19,18 @@ from midwatch.contracts import control, subjects
 from midwatch.contracts.control import SwitchRecord
 from midwatch.errors import BadAgentName, MidwatchError, Permanent, Temporary
 
+from .stream_read import last_of_each as last_of_each
+
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_LAST = 10071
 _NO_STREAM = 10059
 _REQUEST = 2.0  # seconds that one read or write may take
-_WINDOW = 64  # reads under way at once
 _PATIENCE = 8.0  # seconds after which a writer gives up
 _MAP_LIMIT = 900_000  # bytes; below the megabyte that a server takes by default
 _REASON_LIMIT = 500  # characters; keeps the maps small
 _PRUNE_AFTER = timedelta(hours=1)
 _UNREADABLE = SwitchRecord(state="halted", reason="the map cannot be read, which halts all of it")
+_ABSENT = SwitchRecord(state="halted", reason="the key is absent or cannot be read, which is not running")
 _NOT_HALTED = SwitchRecord(state="running")
 
 
@@ -99,13 +101,15 @@ class Scope:
 
 
 class How(TypedDict, total=False):
-    """Of a write: why and by whom, and optionally when it was decided, who takes over, until when it holds."""
+    """Of a write: why and by whom, and optionally when it was decided, who takes over, until when it holds, and whether
+    it is a drill."""
 
     reason: Required[str]
     by: Required[str]
     at: datetime | None
     fallback: str | None
     expires_at: datetime | None
+    drill: bool
 
 
 _Change = tuple[SwitchRecord, bytes | None]  # the record that stands afterwards, and the value to write, if any
@@ -153,15 +157,17 @@ class Switchboard:
 
     async def halt(self, scope: Scope, **how: Unpack[How]) -> Written:
         """Halts `scope`. A halt that stands is left as it is unless this one is stronger (has no expiry or a later one,
-        is no drill, names a fallback); the two together are then written. Given `at`, the time of the decision, a
-        halt that is older than the resume that stands is not applied."""
+        is no drill, names a fallback); the two together are then written. A drill is refused where any halt stands.
+        Given `at`, the time of the decision, a halt that is older than the resume that stands is not applied."""
         asked = _record("halted", how)
 
         def change(entry: Entry) -> SwitchRecord | None:
             standing = _standing(entry, scope)
+            if standing is None and scope.target is None and asked.drill:
+                return None  # not running already, and its end would be
             if standing is None or standing.state == "running":
                 return None if _outdated(standing, how.get("at"), entry, scope) else asked
-            both = _both(standing, asked)
+            both = standing if asked.drill else _both(standing, asked)
             return None if both == standing else both
 
         return await self._set(scope, change)
@@ -193,6 +199,19 @@ class Switchboard:
             return None if _outdated(standing, how.get("at"), entry, scope) else asked
 
         return await self._set(scope, change)
+
+    async def restore(self, scope: Scope, written: Written, *, by: str, reason: str) -> bool:
+        """Lifts the drill's halt that `written` tells of, and only that one: what has been written in its place stays.
+        Returns whether it did."""
+        if not (written.changed and written.record.drill):
+            return False  # the halt that stands is somebody else's
+        lifted = _record("running", {"by": by, "reason": reason})
+
+        def change(entry: Entry) -> SwitchRecord | None:
+            own = entry.revision == written.revision or (scope.target is not None and entry.revision > written.revision)
+            return lifted if own and _standing(entry, scope) == written.record else None
+
+        return (await self._set(scope, change)).changed
 
     async def expire(self, key: str, target: str | None, record: SwitchRecord, *, by: str) -> bool:
         """Lifts the halt `record` because its time is over, and only that one: whatever has been written in its place
@@ -253,7 +272,7 @@ class Switchboard:
         def whole(entry: Entry) -> _Change:
             wanted = change(entry)
             if wanted is None:
-                return _standing(entry, scope) or _NOT_HALTED, None
+                return _standing(entry, scope) or (_NOT_HALTED if scope.target else _ABSENT), None
             return wanted, _encoded(entry, scope.target, wanted)
 
         return await self._update(scope.key, whole)
@@ -309,23 +328,6 @@ class Switchboard:
         return _entry(message)
 
 
-async def last_of_each(js: JetStreamContext, stream: str, subject: str) -> list[RawStreamMsg]:
-    """The last message of every subject of `stream` that matches `subject` (`>` for all). Needs no consumer, which not
-    every role may create."""
-    info = await js.stream_info(stream, subjects_filter=subject)
-    window = asyncio.Semaphore(_WINDOW)
-
-    async def last(one: str) -> RawStreamMsg | None:
-        async with window:
-            try:
-                return await js.get_last_msg(stream, one, direct=True)
-            except NotFoundError:
-                return None  # it aged out meanwhile
-
-    found = await asyncio.gather(*(last(one) for one in info.state.subjects or ()))
-    return [message for message in found if message is not None]
-
-
 def is_deleted(headers: Mapping[str, str] | None) -> bool:
     """Whether a write to a bucket with these headers removed its key: by hand, or by the server for its age."""
     found = headers or {}
@@ -346,6 +348,7 @@ def _record(state: control.State, how: How) -> SwitchRecord:
         at=how.get("at") or datetime.now(UTC),
         fallback=how.get("fallback"),
         expires_at=how.get("expires_at"),
+        drill=how.get("drill", False),
     )
 
 
