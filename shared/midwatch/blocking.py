@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from . import agent as agents
+from . import cases
 from .agent import BaseAgent, Fallback, of_ticket, takes_run
 from .client import open_engine
 from .engine import EngineThread
 from .errors import Halted, NotConnected
-from .fields import to_text
 from .record import BaseRun, beside
-from .switch import clock
+from .switch import Halt, clock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,21 +46,37 @@ class Run(BaseRun):
         halt = self._verdict(error)
         if halt is None:
             return False
-        self._stop_moving()
-        handoff = self._take_over(halt)
-        if handoff is not None and self._order.fallback is not None:
-            try:
-                answer = self._order.fallback(handoff)
-                self.result = asyncio.run(_result(answer)) if inspect.isawaitable(answer) else answer
-            except BaseException as failure:
-                self._end("halted", halt=halt, error=to_text(f"the fallback failed: {failure!r}"))
-                raise
-            self._end("fell_back", output=self.result, halt=halt)
+        if self._replaced(halt, error):
             return True
-        self._end("halted", halt=halt, error=beside(error))
         if isinstance(error, Halted) and error in self._raised:
             return False
         raise self._halted(halt) from error
+
+    def _replaced(self, halt: Halt, error: BaseException | None) -> bool:
+        """Calls the fallback, if there is one and the case is this program's. Whether it was called."""
+        self._stop_moving()
+        if self._order.fallback is None or not self._awaited:
+            self._end("halted", halt=halt, error=beside(error))
+            return False
+        try:
+            handoff = self._take_over(halt, self._claimed(halt))
+            if handoff is None:
+                self._end("halted", halt=halt, error=cases.TAKEN)
+                return False
+            answer = self._order.fallback(handoff)
+            self.result = asyncio.run(_result(answer)) if inspect.isawaitable(answer) else answer
+            self._end("fell_back", output=self.result, halt=halt)
+        except BaseException as failure:
+            self._fail(halt, failure)
+            raise
+        return True
+
+    def _claimed(self, halt: Halt) -> bool | None:
+        key, value, within = cases.claim(self._order, self._publisher.instance, halt)
+        try:
+            return self._publisher.claim(key, value, within).result(within)
+        except TimeoutError:
+            return None
 
     def model(self, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T:
         """Calls `function` and records the model call. Raises Halted instead of calling it when the switch says so."""

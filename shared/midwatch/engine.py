@@ -13,15 +13,18 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
-from . import locate
+from . import cases, locate
+from .contracts import subjects
 from .contracts.runs import EVENT_LIMIT
 from .flush import Flusher
 from .link import Link, end
@@ -76,8 +79,10 @@ class Engine:
         self._switches: dict[str, LocalSwitch] = {}
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._flusher: Flusher | None = None
+        self._claims = cases.Claims()
+        self._takers: dict[str, cases.Heard] = {}
         self._tried = asyncio.Event()  # whether the server is there is known by now
 
     # For runs and agents, from any thread.
@@ -95,6 +100,24 @@ class Engine:
         """Takes one event for publishing; it is on disk when this returns."""
         self.spool.append(subject, event_id, traceparent, body)
 
+    def claim(self, key: str, body: bytes, within: float) -> "Future[bool | None]":
+        """Creates a key of the cases bucket. Whether it is ours; None where the server does not say so in time."""
+        answer: Future[bool | None] = Future()
+        answer.set_running_or_notify_cancel()  # nobody who stops waiting cancels it
+        self.call_soon(lambda: self._spawn(self._claim(answer, key, body, within)))
+        return answer
+
+    def take_cases(self, agent: str, heard: cases.Heard) -> None:
+        """From now on `heard` is called, in the engine's thread, with each case that `agent` is offered."""
+
+        def subscribe() -> None:
+            new = agent not in self._takers
+            self._takers[agent] = heard
+            if new and self._nc is not None:
+                self._spawn(self._hear_offers(self._nc, agent))
+
+        self.call_soon(subscribe)
+
     def call_soon(self, work: Callable[[], object]) -> None:
         """Runs `work` in the engine's loop, if that still turns."""
         if self._loop is not None:
@@ -106,15 +129,16 @@ class Engine:
     async def start(self) -> None:
         """Begins; does not wait for the server."""
         self._loop = asyncio.get_running_loop()
-        self._tasks += [self._loop.create_task(work) for work in (self._stay_connected(), self._look_after_spool())]
+        for work in (self._stay_connected(), self._look_after_spool()):
+            self._spawn(work)
 
     async def close(self, within: float = CLOSE_WITHIN) -> None:
-        """Records runs that are left as abandoned, signs off, flushes within the time given. What remains stays on
-        disk for the next process."""
+        """Records how runs that are left end, signs off, flushes within the time given. What remains stays on disk for
+        the next process."""
+        self.closed = True
         for switch in self._switches.values():
             for run in switch.live:
                 run.abandon()
-        self.closed = True
         try:
             async with asyncio.timeout(within):
                 await asyncio.gather(*(link.close(within=1.0) for link in self._links.values()), return_exceptions=True)
@@ -140,8 +164,30 @@ class Engine:
             return
         link = self._links[switch.agent] = Link(self, switch.agent, version, switch)
         link.start()
-        if self._nc is not None and self._loop is not None:
-            self._tasks.append(self._loop.create_task(link.subscribe(self._nc)))
+        if self._nc is not None:
+            self._spawn(link.subscribe(self._nc))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._loop is not None:
+            task = self._loop.create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _claim(self, answer: "Future[bool | None]", key: str, body: bytes, within: float) -> None:
+        ours: bool | None = None
+        try:
+            ours = await self._claims.create(key, body, within)
+        finally:
+            answer.set_result(ours)
+
+    async def _hear_offers(self, client: Client, agent: str) -> None:
+        with contextlib.suppress(nats.errors.Error):  # the connection is gone: the next one subscribes
+            await client.subscribe(subjects.case(agent, "offered"), queue=cases.QUEUE, cb=self._offered)
+
+    async def _offered(self, msg: Msg) -> None:
+        offer = None if self.closed else cases.heard(msg)
+        if offer is not None:
+            self._takers[offer.taker](offer)
 
     async def _stay_connected(self) -> None:
         while True:
@@ -190,7 +236,10 @@ class Engine:
                 error_cb=wrong,
             )  # fmt: skip
             self._connected(client)
-            self._nc = client  # from now on a new link subscribes by itself
+            await self._claims.subscribe(client)
+            self._nc = client  # from now on a new link, and a new taker of cases, subscribes by itself
+            for agent in list(self._takers):
+                await self._hear_offers(client, agent)
             for link in list(self._links.values()):
                 await link.subscribe(client)
             self._flusher = Flusher(client, self.spool)

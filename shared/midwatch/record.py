@@ -5,12 +5,10 @@ import logging
 import threading
 import weakref
 from asyncio import CancelledError
-from collections import deque
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from datetime import datetime
-from typing import Any, Protocol, get_args
-
-import msgspec
+from typing import Any, Literal, Protocol, get_args
 
 from .calls import ModelCall, ToolCall
 from .contracts import subjects
@@ -19,12 +17,12 @@ from .contracts.runs import RUN_EVENTS, Resolution, Speaker, ToolKind, Usage
 from .errors import Halted, MidwatchError, NoCard
 from .fields import describe, encode_event, optional, to_cost, to_duration, to_input, to_text, to_usage, to_utc
 from .order import Handoff, Order
+from .story import Story
 from .switch import Halt, LocalSwitch
 from .trace import Tracer
 
 log = logging.getLogger("midwatch")
 
-CONTEXT_LIMIT = 16 * 1024 * 1024  # bytes of events that a run keeps for its fallback; the oldest go first
 _RESOLUTIONS = frozenset(get_args(Resolution))
 _SPEAKERS = {"user": "customer", "assistant": "agent"} | {name: name for name in get_args(Speaker)}
 _KINDS = frozenset(get_args(ToolKind))
@@ -42,6 +40,7 @@ class Publisher(Protocol):
     event_limit: int
 
     def append(self, subject: str, event_id: str, traceparent: bytes, body: bytes) -> None: ...
+    def claim(self, key: str, body: bytes, within: float) -> "Future[bool | None]": ...
     def call_soon(self, work: Callable[[], object]) -> None: ...
 
 
@@ -77,15 +76,14 @@ class BaseRun:
         }  # fmt: skip
         self._lock = threading.RLock()  # keeps the order of seq the order of the spool
         self._seq = 0
-        self._bodies: deque[bytes] = deque()
-        self._bodies_size = 0
-        self._left_out = 0
+        self._story = Story()
         self._halt: Halt | None = None  # latched: this run will not go on, whatever the switch says later
         self._raised: weakref.WeakSet[Halted] = weakref.WeakSet()
         self._writes = 0  # calls under way that a halt must not cut in half
         self._begun = False
         self._over = False
         self._handed_off = False
+        self._case: Literal["open", "ours", "unsure", "theirs"] = "open"  # whose it is, once the run is halted
         self.moving = True
 
     # What users call.
@@ -168,9 +166,16 @@ class BaseRun:
         """The switch moved. Where nothing can be cancelled, the next call finds out."""
 
     def abandon(self) -> None:
-        """Records that nobody ended the run: its process ends, or it was dropped."""
-        if self._begun:
+        """Records that nobody ended the run: its process ends, or it was dropped. One that was halted leaves a case:
+        its customer waits, and a fallback that is not done is not relied on."""
+        if not self._begun or self._over:
+            return
+        halt = self._halt or self._judge(None)
+        if halt is None:
             self._end("abandoned")
+        else:
+            self._case = "unsure" if self._case == "ours" else self._case
+            self._end("halted", halt=halt, error="its process ended, or dropped it, before it was seen to")
 
     def __del__(self) -> None:
         # Not recorded here: this may run inside the spool's own lock.
@@ -230,7 +235,7 @@ class BaseRun:
         if error is None:
             self._end("handed_off" if self._handed_off else "abandoned")
         elif isinstance(error, GeneratorExit):
-            self._end("abandoned")
+            self.abandon()
         else:
             halted = self._latch(self._judge(None)) if isinstance(error, CancelledError) else self._halt is not None
             self._end("halted" if halted else "failed", error=describe(error), halt=self._halt)
@@ -247,18 +252,37 @@ class BaseRun:
                 return mine, rest.split(Exception)[1] if rest else None
         return False, None
 
-    def _take_over(self, halt: Halt) -> Handoff | None:
-        """Records that the fallback takes the case, and says with what it is called; None without a fallback."""
-        order = self._order
-        if order.fallback is None:
-            return None
-        to = self._fallback_name(halt)
+    @property
+    def _awaited(self) -> bool:
+        """Whether somebody waits for this run's answer: only then it falls back, and leaves a case."""
+        return self._common["mode"] in ("live", "drill")
+
+    def _take_over(self, halt: Halt, ours: bool | None) -> Handoff | None:
+        """Records that the program's fallback takes the case, and says with what it is called. None where somebody
+        else has the case; `ours` None where the server did not say."""
         with self._lock:
-            events = [_decoded(body) for body in self._bodies]
-        self._record("handed_off", None, to=to, reason=halt.reason or f"halted by {halt.by or halt.key}", summary=None)
+            if self._over or ours is False:
+                self._case = "theirs"
+                return None
+            self._case = "unsure" if ours is None else "ours"
+            events, left_out = self._story.events, self._story.left_out
+            self._record_case(halt, own=True)
+        order = self._order
         return Handoff(
-            agent=order.agent, run_id=self.run_id, ticket=order.ticket, input=order.input, to=to, reason=halt.reason,
-            by=halt.by, key=halt.key, epoch=halt.epoch, events=events, events_left_out=self._left_out,
+            agent=order.agent, run_id=self.run_id, ticket=order.ticket, input=order.input, to=self._fallback_name(halt),
+            reason=halt.reason, by=halt.by, key=halt.key, epoch=halt.epoch, events=events,
+            events_left_out=left_out, sole=ours is True,
+        )  # fmt: skip
+
+    def _fail(self, halt: Halt, failure: BaseException) -> None:
+        """Records that the fallback, or what comes before it, was not done."""
+        what = "the fallback failed" if self._case in ("ours", "unsure") else "the fallback was not called"
+        self._end("halted", halt=halt, error=to_text(f"{what}: {failure!r}"))
+
+    def _record_case(self, halt: Halt, *, own: bool) -> None:
+        self._record(
+            "handed_off", None, to=self._fallback_name(halt), key=halt.key, epoch=halt.epoch, own=own,
+            reason=halt.reason or f"halted by {halt.by or halt.key}",
         )  # fmt: skip
 
     def _end(
@@ -269,6 +293,8 @@ class BaseRun:
             if self._over:
                 return
             self._over = True
+            if resolution == "halted" and halt is not None and self._awaited and self._case in ("open", "unsure"):
+                self._record_case(halt, own=False)  # the router opens it; one that stands already stays as it is
             by = (halt.by or "unknown") if halt else None
             self._record(
                 "finished", at, resolution=resolution, output=output, error=error, halted_by=by,
@@ -301,19 +327,10 @@ class BaseRun:
                 subject = subjects.run(self._order.agent, event)
                 self._publisher.append(subject, envelope.id, self._tracer.traceparent(), body)
                 if self._order.fallback is not None and self._switch is not None:
-                    self._remember(body)
+                    self._story.add(body)
         except Exception:  # whatever was handed to us, the agent goes on
             log.exception("midwatch: an event of run %s could not be recorded", self.run_id)
         return DONE
-
-    def _remember(self, body: bytes) -> None:
-        self._bodies.append(body)
-        self._bodies_size += len(body)
-        while self._bodies_size > CONTEXT_LIMIT and len(self._bodies) > 2:
-            first = self._bodies.popleft()
-            self._bodies_size -= len(self._bodies.popleft())
-            self._bodies.appendleft(first)  # with its input, it is worth more than any
-            self._left_out += 1
 
     def _model_call(self, function: Any, keywords: Mapping[str, Any]) -> ModelCall:
         self._entered()
@@ -337,11 +354,6 @@ class BaseRun:
             self._switch.changed()
             if done:
                 self.review()
-
-
-def _decoded(body: bytes) -> dict[str, Any]:
-    envelope = msgspec.json.decode(body)
-    return {"event": envelope["type"].split(".")[2], "time": envelope["time"], **envelope["data"]}
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

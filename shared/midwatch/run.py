@@ -9,6 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
+from . import cases
 from .errors import Halted
 from .fields import to_text
 from .interrupt import Scope
@@ -215,17 +216,21 @@ class Run(BaseRun):
                 await asyncio.wait(self._inner)
             await self._absorb()
             self._stop_moving()
-            handoff = self._take_over(halt)
-            if handoff is not None and self._order.fallback is not None:
-                answer = self._order.fallback(handoff)
-                self.result = await answer if inspect.isawaitable(answer) else answer
-                self._end("fell_back", output=self.result, halt=halt)
-            else:
+            if self._order.fallback is None or not self._awaited:
                 self._end("halted", halt=halt, error=beside(error))
+                return False
+            claim = cases.claim(self._order, self._publisher.instance, halt)
+            handoff = self._take_over(halt, await cases.known(self._publisher.claim(*claim), claim[2]))
+            if handoff is None:
+                self._end("halted", halt=halt, error=cases.TAKEN)
+                return False
+            answer = self._order.fallback(handoff)
+            self.result = await answer if inspect.isawaitable(answer) else answer
+            self._end("fell_back", output=self.result, halt=halt)
         except BaseException as failure:
-            self._end("halted", halt=halt, error=to_text(f"the fallback failed: {failure!r}"))
+            self._fail(halt, failure)
             raise
-        return handoff is not None
+        return True
 
     async def _absorb(self) -> None:
         # Two halts at once, or a task group that passes a cancellation on, leave one pending: it must not hit the

@@ -12,6 +12,7 @@ the server is not there.
 
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from types import TracebackType
 
 from . import blocking, client
@@ -45,6 +46,7 @@ class _Server:
         self._switches: dict[str, LocalSwitch] = {}
         self._values: dict[str, Answer] = {}
         self._revision = 0
+        self._claimed: set[str] = set()  # keys of the cases bucket
         self._lock = threading.RLock()
 
     def follow(self, agent: str, version: str) -> LocalSwitch:
@@ -55,6 +57,13 @@ class _Server:
 
     def append(self, subject: str, event_id: str, traceparent: bytes, body: bytes) -> None:
         self.events.append(decode_run(subject, body))
+
+    def claim(self, key: str, body: bytes, within: float) -> "Future[bool | None]":
+        answer: Future[bool | None] = Future()
+        with self._lock:
+            answer.set_result(key not in self._claimed)
+            self._claimed.add(key)
+        return answer
 
     def call_soon(self, work: Callable[[], object]) -> None:
         work()
@@ -114,6 +123,10 @@ class Controls:
     def resume(self, agent: str | None = None, *, tool: str | None = None, run: str | None = None) -> int:
         """Lifts what `halt` with the same words halted. The epoch."""
         return self._write(agent, tool, run, SwitchRecord(state="running", by="test"))
+
+    def take_case(self, agent: str, run_id: str) -> None:
+        """From now on somebody else has the case of this run: its fallback is not called."""
+        self._server.claim(subjects.case_key(agent, run_id), b"", 0)
 
     def _write(self, agent: str | None, tool: str | None, run: str | None, record: SwitchRecord) -> int:
         if agent is None:

@@ -166,7 +166,7 @@ async def test_a_halted_tool_stops_the_run_that_calls_it(world: World) -> None:
             await run.tool("look_up", look_up, order_id="A-1")
             await run.tool("refund", look_up, order_id="A-1")
     assert caught.value.key == "tools.desk"
-    assert [event.event for event in await world.events(3)] == ["started", "tool_called", "finished"]
+    assert [event.event for event in await world.events(4)] == ["started", "tool_called", "handed_off", "finished"]
 
 
 async def test_a_resumed_agent_runs_again(world: World) -> None:

@@ -154,7 +154,7 @@ def test_handles_does_all_of_a_run(mw: testing.BlockingInMemory) -> None:
 def test_a_long_run_keeps_its_first_and_its_newest_events_for_the_fallback(
     mw: testing.BlockingInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("midwatch.record.CONTEXT_LIMIT", 5_000)
+    monkeypatch.setattr("midwatch.story.CONTEXT_LIMIT", 5_000)
     seen: list[Any] = []
     with mw.agent("desk", version="1", fallback=seen.append).run(input="Where?") as run:
         for number in range(10):
