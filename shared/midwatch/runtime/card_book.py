@@ -58,6 +58,10 @@ class CardBook:
         """The agent's card, or one of safe defaults where none is applied."""
         return self._cards.get(agent) or Card(agent=agent, owner="", purpose="", can=[])
 
+    def all(self) -> list[Card]:
+        """The cards that are applied."""
+        return list(self._cards.values())
+
     async def close(self) -> None:
         """Stops following; the cards read last stay."""
         if self._task:

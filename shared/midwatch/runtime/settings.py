@@ -48,11 +48,20 @@ class Settings(BaseSettings):
     governance_max_age_days: float = Field(default=400, gt=0, description="How long MIDWATCH_GOVERNANCE keeps events")
     dead_max_age_days: float = Field(default=90, gt=0, description="How long MIDWATCH_DEAD keeps dead letters")
     runs_max_bytes: int = Field(default=-1, description="Size limit of MIDWATCH_RUNS in bytes; -1 for none")
+    drills: bool = Field(default=True, description="`off`: no drill begins by itself, whatever the cards say")
+    drill_nats_url: str | None = Field(
+        default=None, description="Where a drill's own tickets flow; with shipped roles as the user `drill`"
+    )
 
     @property
     def url(self) -> str:
         """Address of NATS that a command or service connects to."""
         return self.nats_url or str(locate.run_file(self.home).get("nats_url") or f"nats://127.0.0.1:{self.nats_port}")
+
+    @property
+    def drill_url(self) -> str:
+        """Address of NATS at which a drill's instance speaks in its agent's name."""
+        return self.drill_nats_url or self.url
 
     def database_for(self, service: str) -> str:
         """SQLAlchemy address of a service's database. By default each service has an SQLite file of its own, so that
