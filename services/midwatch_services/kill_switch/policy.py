@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from .drill_plan import Shape
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -10,11 +12,18 @@ class Policy:
 
     silent_after: timedelta = timedelta(seconds=2)  # presence comes each second: one may be lost
     limit: timedelta = timedelta(seconds=5)  # from the halt: what is not contained by then is reported
+    not_armed_after: timedelta = timedelta(seconds=3.5)  # from the fault: who would not obey by then is paged
     grace: timedelta = timedelta(seconds=2)  # from containment: two clocks and a call under way may differ by so much
     idle_after: timedelta = timedelta(minutes=10)  # a run of an agent without presence is not in flight any more
     forget_after: timedelta = timedelta(hours=24)  # a vanished instance, or a run that nobody speaks of, is over
     prune_after: timedelta = timedelta(hours=1)  # from the write: the record of a finished run leaves the map
+    webhook_within: timedelta = timedelta(seconds=10)  # a help desk answers, or is asked again
+    webhook_first: timedelta = timedelta(seconds=1)  # from a failure to the next attempt; doubled each time
+    webhook_longest: timedelta = timedelta(hours=1)
+    webhook_for: timedelta = timedelta(days=3)  # from the case: what a help desk has not taken by then is a dead letter
     keep: timedelta = timedelta(days=400)  # closed halts stay readable
+    drill: Shape = Shape()  # of a drill that begins by itself
+    drill_look: timedelta = timedelta(seconds=10)  # between two looks at whether one is due
 
 
 POLICY = Policy()

@@ -215,3 +215,22 @@ class DrilledAgent(Table, table=True):
 
     agent: KeyText
     since: Number
+
+
+# The help desk
+
+
+class WebhookCall(Table, table=True):
+    """What the help desk is told of a case: `opened`, then `closed`. `sent_at`: when it had it; the row then stands
+    without its body until the case is closed."""
+
+    __tablename__ = "kill_switch_webhook_calls"
+
+    case_id: KeyText
+    event: KeyText
+    agent: Text
+    body: Bytes
+    since: Number
+    due_at: Number
+    attempts: Number
+    sent_at: MaybeNumber

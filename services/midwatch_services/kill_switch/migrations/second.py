@@ -1,4 +1,4 @@
-"""The cases that stopped runs left, what happened to each, and the runs in flight of which a case can come."""
+"""The cases that stopped runs left, the runs in flight of which one can come, and what the help desk is told."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -54,8 +54,20 @@ def upgrade() -> None:
         sa.Column("stream", sa.Text, primary_key=True),
         sa.Column("seq", sa.BigInteger, nullable=False),
     )
+    op.create_table(
+        "kill_switch_webhook_calls",
+        sa.Column("case_id", sa.Text, primary_key=True),
+        sa.Column("event", sa.Text, primary_key=True),
+        sa.Column("agent", sa.Text, nullable=False),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("due_at", sa.BigInteger, nullable=False),
+        sa.Column("attempts", sa.BigInteger, nullable=False),
+        sa.Column("sent_at", sa.BigInteger),
+    )
+    op.create_index("kill_switch_webhook_due", "kill_switch_webhook_calls", ["sent_at", "due_at"])
 
 
 def downgrade() -> None:
-    for table in ("positions", "flights", "case_history", "cases"):
+    for table in ("webhook_calls", "positions", "flights", "case_history", "cases"):
         op.drop_table(f"kill_switch_{table}")
