@@ -89,13 +89,19 @@ class Stack:
 
     async def run(self, *arguments: str, expect: int = 0, **environment: str) -> list[dict[str, Any]]:
         """A `midwatch` command to its end; what it prints as JSON lines."""
+        code, lines, errors = await self.attempt(*arguments, **environment)
+        assert code == expect, f"{arguments} ended with {code}: {errors}"
+        return lines
+
+    async def attempt(self, *arguments: str, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
+        """The same, however it ends: its exit code, its JSON lines, and what it says to people."""
         child = await asyncio.create_subprocess_exec(
             *MIDWATCH, *arguments, env={**self.environment, **environment}, cwd=self.home,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, err = await child.communicate()
-        assert child.returncode == expect, f"{arguments} ended with {child.returncode}: {err.decode()}"
-        return [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
+        lines = [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
+        return child.returncode or 0, lines, err.decode()
 
     async def caught_up(self, *consumers: str, within: float = 120) -> None:
         """Waits until the consumers have acknowledged all that the stream holds."""
@@ -112,6 +118,11 @@ class Stack:
                 return False
 
         await eventually(patiently, within=within)
+
+    async def spoken(self, event: str, noun: str = "switch", agent: str = "desk") -> list[dict[str, Any]]:
+        """What the services said, oldest first: the data of each such event."""
+        some = await self.messages(subjects.GOVERNANCE, f"midwatch.{noun}.{agent}.{event}")
+        return [json.loads(body)["data"] for _, body in some]
 
     async def messages(self, stream: str = subjects.RUNS, subject: str = ">") -> list[tuple[str, bytes]]:
         """Every message of a stream, read by a consumer of its own."""
