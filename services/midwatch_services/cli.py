@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 # In the order of `midwatch --help`.
-for _name in ("up", "topology", "cards", "replay", "runs", "switch", "alerts", "reviews", "doctor", "demo"):
+for _name in ("up", "topology", "cards", "replay", "runs", "switch", "drill", "alerts", "reviews", "doctor", "demo"):
     import_module(f"midwatch_services.commands.{_name}").register(app)
 
 

@@ -40,6 +40,9 @@ class Shape:
     tool: float = 0.04  # one call
 
 
+LIMITS, SHAPE = Limits(), Shape()
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What became of the drill's own tickets."""
