@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from .drill_plan import Shape
+from .drill_plan import SHAPE, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,11 @@ class Policy:
     webhook_first: timedelta = timedelta(seconds=1)  # from a failure to the next attempt; doubled each time
     webhook_longest: timedelta = timedelta(hours=1)
     webhook_for: timedelta = timedelta(days=3)  # from the case: what a help desk has not taken by then is a dead letter
-    keep: timedelta = timedelta(days=400)  # closed halts stay readable
-    drill: Shape = Shape()  # of a drill that begins by itself
+    accept_within: timedelta = timedelta(seconds=5)  # from the offer of a case to an agent
+    begin_within: timedelta = timedelta(seconds=30)  # from its acceptance to the first event of the run that handles it
+    lookback: timedelta = timedelta(minutes=10)  # where a run is sought of which it is not known when it began
+    keep: timedelta = timedelta(days=400)  # closed halts and cases stay readable
+    drill: Shape = SHAPE  # of a drill that begins by itself
     drill_look: timedelta = timedelta(seconds=10)  # between two looks at whether one is due
 
 
