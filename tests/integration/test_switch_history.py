@@ -43,12 +43,13 @@ def test_runs_and_cases_are_counted_at_the_halt_that_caused_them(database: Datab
     def work(conn: sa.Connection) -> dict[tuple[str, str, int], tuple[int, int]]:
         halted(conn, "fleet", None, 5)
         halted(conn, "agent.desk", None, 6, 1)
-        store.note_stopped(conn, {5: 3, 6: 1, 99: 7})
+        for key, epoch in (("fleet", 5), ("fleet", 5), ("agent.desk", 6), ("agent.other", 6)):
+            store.note_stopped(conn, epoch, key=key, run_id="r1")
         store.note_case(conn, 5, at(2))
         store.note_case(conn, 5, at(1.5))
         return counted(conn)
 
-    assert database.write_now(work) == {("fleet", "", 5): (3, 2), ("agent.desk", "", 6): (1, 0)}
+    assert database.write_now(work) == {("fleet", "", 5): (2, 2), ("agent.desk", "", 6): (1, 0)}
 
 
 def test_a_run_that_saw_a_later_write_of_its_map_counts_at_its_own_halt(database: Database) -> None:
@@ -57,7 +58,7 @@ def test_a_run_that_saw_a_later_write_of_its_map_counts_at_its_own_halt(database
         halted(conn, "runs.desk", "r2", 7, 1)
         halted(conn, "runs.desk", "r3", 7, 1)
         halted(conn, "fleet", None, 6, 0.5)
-        store.note_ended(conn, 7, "runs.desk", "r1")
+        store.note_stopped(conn, 7, key="runs.desk", run_id="r1")
         store.note_case(conn, 7, at(2), key="runs.desk", run_id="r3")
         return counted(conn)
 
@@ -71,8 +72,8 @@ def test_in_a_bucket_made_anew_the_same_epoch_is_another_halt(database: Database
     def work(conn: sa.Connection) -> list[int]:
         halted(conn, "agent.desk", None, 5)
         halted(conn, "agent.desk", None, 3, 60)
-        store.note_ended(conn, 5, "agent.desk", "r1")
-        store.note_stopped(conn, {3: 1})
+        store.note_stopped(conn, 5, key="agent.desk", run_id="r1")
+        store.note_stopped(conn, 3, key="agent.desk", run_id="r1")
         table = tables.Halt.__table__
         return list(conn.scalars(sa.select(table.c.runs_stopped).order_by(table.c.requested_at)))
 

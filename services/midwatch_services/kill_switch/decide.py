@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from midwatch.contracts import control, subjects
-from midwatch.contracts.control import SwitchRecord
-from midwatch.contracts.governance import InstanceReport
+from midwatch.contracts.control import LostControl, SwitchRecord
+from midwatch.contracts.governance import InstanceReport, InstanceState
 
 from .policy import Policy
 
@@ -53,7 +53,8 @@ class Halt:
     requested_at: datetime
     phase: Phase = "pending"
     contained_at: datetime | None = None
-    lapsed: frozenset[Who] = frozenset()  # as last reported
+    lapsed: frozenset[Who] = frozenset()  # as last said
+    states: Mapping[Who, InstanceState] = field(default_factory=dict)  # of the instances, as last saved
 
     @property
     def kind(self) -> Kind:
@@ -76,6 +77,13 @@ class Instance:
     seen_at: datetime
     lease: timedelta
     left: bool = False
+    own_fallback: bool = False  # its program has one
+    no_case: tuple[str, ...] = ()  # runs for whose answer nobody waits
+    # Heard anew each second, and so never saved.
+    control_age: float | None = field(default=None, compare=False)  # seconds since it last read its keys
+    lost_control: bool = field(default=False, compare=False)
+    without_control: LostControl | None = field(default=None, compare=False)
+    blocking: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +99,14 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`cleared`: since when each instance that has applied the halt has nothing moving."""
+    """`cleared`: since when each instance that has applied the halt has nothing moving. `blocking`: those whose runs
+    are in threads, which stop at their next call."""
 
     contained: bool
     seconds: float | None
     reports: tuple[InstanceReport, ...]
     cleared: Mapping[Who, datetime]
+    blocking: frozenset[Who] = frozenset()
 
 
 def is_key(key: str) -> bool:
@@ -190,7 +200,9 @@ def judge(
     reports += _strays(halt, around.strays)
     contained = all(report.state == "left" or (report.agent, report.instance) in since for report in reports)
     last = max(since.values(), default=halt.requested_at)
-    return Verdict(contained, _seconds(halt, last) if known and contained else None, tuple(reports), since)
+    seconds = _seconds(halt, last) if known and contained else None
+    blocking = frozenset((one.agent, one.instance) for one in instances if one.blocking)
+    return Verdict(contained, seconds, tuple(reports), since, blocking)
 
 
 def _seconds(halt: Halt, at: datetime) -> float:
@@ -238,6 +250,11 @@ def report_due(halt: Halt, verdict: Verdict, around: Surroundings, policy: Polic
     return "unconfirmed" if lapsed(verdict.reports) - halt.lapsed else None
 
 
+def states(reports: Sequence[InstanceReport]) -> dict[Who, InstanceState]:
+    """How far each instance has got."""
+    return {(report.agent, report.instance): report.state for report in reports}
+
+
 def lapsed(reports: Sequence[InstanceReport]) -> frozenset[Who]:
     """Those whose lease has run out without a word."""
     return frozenset((report.agent, report.instance) for report in reports if report.state == "lapsed")
@@ -259,6 +276,12 @@ class Call:
 def began(time: datetime, stored_at: datetime, latency_ms: float | None) -> datetime:
     """When the call of an event began that was recorded at `time` and stored at `stored_at`."""
     return min(time, stored_at) - timedelta(milliseconds=min(latency_ms or 0.0, 86_400_000.0))
+
+
+def places(call: Call) -> set[tuple[str, Target]]:
+    """Key and target of every halt in whose scope `call` is."""
+    fleet, agent, tools, runs = subjects.switch_keys(call.agent)
+    return {(fleet, None), (agent, None), (tools, None), (tools, call.tool), (runs, None), (runs, call.run_id)}
 
 
 def revokes(halt: Halt, call: Call, policy: Policy) -> bool:

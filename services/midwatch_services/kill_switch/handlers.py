@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from nats.aio.client import Client
@@ -20,10 +20,10 @@ from midwatch.errors import Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
-from midwatch.runtime.outbox import Outbox, Outgoing
+from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.switchboard import Switchboard, last_of_each
 
-from . import decide, reports, store
+from . import decide, effects, reports, store
 from .decide import Call, Halt, Surroundings, Target, Who, Write
 from .policy import POLICY, Policy
 from .registry import Instances, RunKey, Runs, read_presence
@@ -33,7 +33,15 @@ _COMPLAINTS = 1000  # instances whose presence was found unreadable and logged, 
 
 log = structlog.get_logger("midwatch.kill_switch")
 Place = tuple[str, Target]  # of a halt: one stands at a key and target
-Said = tuple[Halt, Halt, SwitchContained, list[Outgoing]]  # a halt before and after, its report, what to publish
+
+
+class Said(NamedTuple):
+    """A halt before and after, its report, and what to publish of it."""
+
+    before: Halt
+    after: Halt
+    report: SwitchContained
+    tell: reports.Tell
 
 
 class KillSwitch:
@@ -57,6 +65,7 @@ class KillSwitch:
         self._had_strays = False
         self._unreadable: set[str] = set()
         self._wake = asyncio.Event()
+        self._reading = asyncio.Lock()
 
     async def load(self) -> None:
         """Takes up where the last process stopped."""
@@ -88,6 +97,11 @@ class KillSwitch:
     def watching_since(self) -> datetime:
         """From when on presence was followed without a gap."""
         return self._watching_since
+
+    @property
+    def follows(self) -> bool:
+        """Whether presence was read anew since the connection came back last."""
+        return self._reconnects == self._nc.stats["reconnects"]
 
     @property
     def revisions(self) -> Mapping[str, int]:
@@ -148,12 +162,22 @@ class KillSwitch:
         """Begins anew where the bucket was made anew, for revisions begin again with it."""
         created = (await self._js.stream_info(subjects.key_stream(subjects.SWITCH))).created
         if created and created > self._position[1]:
-            self._position = (0, created)
+            await self._database.write(lambda conn: store.forget_keys(conn, created))
+            self._position, self._revisions = (0, created), {}
             self._instances.forget_epochs(created)
 
     async def _read_writes(self) -> None:
-        while entries := await self._board.writes(self._position[0]):
-            await self._take([Write(e.key, e.value, e.revision, e.written_at or self._now()) for e in entries])
+        async with self._reading:  # of two readers the slower would take old writes for new
+            while entries := await self._board.writes(self._position[0]):
+                await self._take([Write(e.key, e.value, e.revision, e.written_at or self._now()) for e in entries])
+
+    async def taken(self, epoch: int) -> None:
+        """Takes the writes up to `epoch` if they were not taken yet: what they caused may be heard before them."""
+        if epoch > self._position[0]:
+            try:
+                await self._read_writes()
+            except (NatsError, TimeoutError) as error:
+                raise Temporary(f"the switch's writes cannot be read: {error}") from error
 
     async def _take(self, writes: Sequence[Write]) -> None:
         keys = {write.key for write in writes}
@@ -188,7 +212,7 @@ class KillSwitch:
         finished = self._save_map_runs(conn, write, agent) if agent and write.key.startswith("runs.") else set()
         before = {halt.target: halt for halt in store.open_halts(conn, write.key)}
         for move in decide.moves(write, before, finished):
-            store.close_halt(conn, write.key, move.target, write.written_at)
+            store.close_halt(conn, write, move.target, move.record)
             if move.event == "halted":
                 store.add_halt(conn, Halt(write.key, move.target, write.revision, move.record, write.written_at))
             if move.event != "pruned":
@@ -216,7 +240,8 @@ class KillSwitch:
     # Run events
 
     async def on_runs(self, batch: Sequence[Received]) -> None:
-        """Follows which live runs move, and revokes the proof of a halt in whose scope a call began afterwards."""
+        """Follows which live runs move and which a halt stopped, and revokes the proof of a halt in whose scope a call
+        began afterwards."""
         broken: dict[Place, Said] = {}
         for received in batch:
             event = received.event
@@ -225,26 +250,23 @@ class KillSwitch:
             self._runs.note(event.agent, event.data.run_id, event.event, received.stored_at)
             if self._halts and event.event in ("model_called", "tool_called"):
                 for said in self._revoked(received):
-                    broken.setdefault((said[0].key, said[0].target), said)
+                    broken.setdefault((said.before.key, said.before.target), said)
         if broken:
             await self._say(list(broken.values()))
+        await self.taken(effects.newest(batch))
+        if stopped := effects.stopped(batch):
+            await self._database.write(lambda conn: effects.save(conn, self._outbox, stopped))
 
     def _revoked(self, received: Received) -> list[Said]:
         event, data = received.event, received.event.data
         tool: str | None = getattr(data, "tool", None)
         started = decide.began(event.time, received.stored_at, getattr(data, "latency_ms", None))
         call = Call(event.agent, data.run_id, tool, started, event.id, data.seq)
-        runs, tools = subjects.runs_key(event.agent), subjects.tools_key(event.agent)
-        places: set[Place] = {
-            (subjects.FLEET_KEY, None), (subjects.agent_key(event.agent), None), (tools, None), (tools, tool),
-            (runs, None), (runs, data.run_id),
-        }  # fmt: skip
-        said: list[Said] = []
-        for halt in filter(None, map(self._halts.get, places)):
-            if decide.revokes(halt, call, self._policy):
-                report, outgoing = reports.revoked(halt, call, self._now())
-                said.append((halt, replace(halt, phase="revoked"), report, outgoing))
-        return said
+        return [
+            Said(halt, replace(halt, phase="revoked"), *reports.revoked(halt, call, self._now()))
+            for halt in filter(None, map(self._halts.get, decide.places(call)))
+            if decide.revokes(halt, call, self._policy)
+        ]
 
     # Containment
 
@@ -277,11 +299,14 @@ class KillSwitch:
             around = Surroundings(now, self._watching_since, self._revisions.get(halt.key, 0), strays)
             verdict = decide.judge(halt, self._instances.of(halt.agent), around, cleared, self._policy)
             self._pending[place] = dict(verdict.cleared)
+            states = decide.states(verdict.reports)
             if phase := decide.report_due(halt, verdict, around, self._policy):
-                report, outgoing = reports.judged(halt, verdict, phase, now)
                 contained_at = now if phase == "contained" else None
                 after = replace(halt, phase=phase, contained_at=contained_at, lapsed=decide.lapsed(verdict.reports))
-                said.append((halt, after, report, [outgoing]))
+                said.append(Said(halt, replace(after, states=states), *reports.judged(halt, verdict, phase, now)))
+            elif halt.phase == "unconfirmed" and states != halt.states:  # for who looks it up; nobody is told
+                report, _ = reports.judged(halt, verdict, halt.phase, now)
+                said.append(Said(halt, replace(halt, states=states), report, lambda _: []))
         if said:
             await self._say(said)
         await self._outbox.drain()
@@ -297,10 +322,11 @@ class KillSwitch:
     async def _say(self, said: Sequence[Said]) -> None:
         def save(conn: Connection) -> list[Halt]:
             moved = []
-            for halt, after, report, outgoing in said:
+            for halt, after, judged, tell in said:
+                report = store.completed(conn, halt, judged)
                 if store.save_report(conn, halt, after, report):
                     moved.append(after)
-                    for message in outgoing:
+                    for message in tell(report):
                         self._outbox.add(conn, message)
             return moved
 
@@ -364,4 +390,10 @@ class KillSwitch:
                 old.setdefault(run.agent, set()).add(run.run_id)
         for agent, finished in old.items():
             await self._board.prune_runs(agent, finished)
-        await self._database.write(lambda conn: store.forget_halts(conn, now - self._policy.keep))
+        forgotten = int((now - effects.KEEP).timestamp())
+
+        def forget(conn: Connection) -> None:
+            store.forget_halts(conn, now - self._policy.keep)
+            self._outbox.forget(conn, forgotten)
+
+        await self._database.write(forget)

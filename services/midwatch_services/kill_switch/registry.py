@@ -28,6 +28,11 @@ def read_presence(subject: str, body: bytes, seen_at: datetime) -> Instance | No
         return None
     if len(tokens) != 4 or said.agent != tokens[2] or said.instance != tokens[3]:
         return None
+    return of_presence(said, seen_at)
+
+
+def of_presence(said: Presence, seen_at: datetime) -> Instance:
+    """What is known of an instance that says this of itself."""
     return Instance(
         agent=said.agent,
         instance=said.instance,
@@ -37,6 +42,12 @@ def read_presence(subject: str, body: bytes, seen_at: datetime) -> Instance | No
         seen_at=seen_at,
         lease=timedelta(seconds=max(0.0, min(said.lease, 86_400.0))),
         left=said.leaving,
+        own_fallback=said.own_fallback,
+        no_case=tuple(said.no_case),
+        control_age=said.control_age,
+        lost_control=said.lost_control,
+        without_control=said.without_control,
+        blocking=said.blocking,
     )
 
 
@@ -71,6 +82,10 @@ class Instances:
         if agent is not None:
             return list(self._agents.get(agent, {}).values())
         return [instance for some in self._agents.values() for instance in some.values()]
+
+    def agents(self) -> list[str]:
+        """The agents that have instances."""
+        return list(self._agents)
 
     def has(self, agent: str) -> bool:
         """Whether the agent sends presence, or did lately."""

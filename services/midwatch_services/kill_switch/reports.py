@@ -1,6 +1,7 @@
 """What kill-switch says on the bus. Ids are derived from the cause, so that saying it twice is saying it once."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -34,14 +35,17 @@ def moved(write: Write, move: Move, agent: str | None) -> Outgoing:
     return _outgoing("switch", move.event, agent, data, id=id, time=write.written_at)
 
 
-def judged(halt: Halt, verdict: Verdict, phase: Phase, now: datetime) -> tuple[SwitchContained, Outgoing]:
+Tell = Callable[[SwitchContained], list[Outgoing]]  # what to publish, given the report as it was saved
+
+
+def judged(halt: Halt, verdict: Verdict, phase: Phase, now: datetime) -> tuple[SwitchContained, Tell]:
     """`contained`, or `unconfirmed` with who is missing."""
     report = _report(halt, seconds=verdict.seconds, instances=list(verdict.reports))
     id = _id(phase, halt.key, halt.target, halt.epoch, halt.requested_at, sorted(lapsed(verdict.reports)))
-    return report, _outgoing("switch", phase, halt.agent, report, id=id, time=now)
+    return report, lambda saved: [_outgoing("switch", phase, halt.agent, saved, id=id, time=now)]
 
 
-def revoked(halt: Halt, call: Call, now: datetime) -> tuple[SwitchContained, list[Outgoing]]:
+def revoked(halt: Halt, call: Call, now: datetime) -> tuple[SwitchContained, Tell]:
     """The end of a proof that turned out wrong, and the page that says so."""
     since = (call.began - (halt.contained_at or call.began)).total_seconds()
     what = "a model" if call.tool is None else f"the tool {call.tool}"
@@ -60,8 +64,8 @@ def revoked(halt: Halt, call: Call, now: datetime) -> tuple[SwitchContained, lis
         event_id=call.event_id,
         seq=call.seq,
     )
-    return report, [
-        _outgoing("switch", "revoked", halt.agent, report, id=_id("revoked", *cause), time=now),
+    return report, lambda saved: [
+        _outgoing("switch", "revoked", halt.agent, saved, id=_id("revoked", *cause), time=now),
         _outgoing("alert", "raised", call.agent, alert, id=alert.alert_id, time=now),
     ]
 

@@ -1,6 +1,6 @@
 """kill-switch's tables: where it stands in the switch's stream, the halts and their proofs, instances and runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from midwatch.contracts.control import SwitchRecord
 from midwatch.contracts.governance import SwitchContained
 
 from . import tables
-from .decide import Halt, Instance, Target, lapsed
+from .decide import Halt, Instance, Target, Write, lapsed, states
 from .tables import EPOCH
 from .tables import from_micros as _time
 from .tables import micros as _micros
@@ -34,6 +34,8 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     draining: tuple[str, ...]
     lease: float
     left: bool
+    own_fallback: bool = False
+    no_case: tuple[str, ...] = ()
 
 
 class MapRun(NamedTuple):
@@ -93,6 +95,7 @@ def _halt(row: Row[tuple[object, ...]]) -> Halt:
         phase=row.phase,
         contained_at=None if row.contained_at is None else _time(row.contained_at),
         lapsed=lapsed(reported),
+        states=states(reported),
     )
 
 
@@ -121,10 +124,30 @@ def add_halt(conn: Connection, halt: Halt) -> None:
     )
 
 
-def close_halt(conn: Connection, key: str, target: Target, at: datetime) -> None:
-    """Closes the halt of `target` that stands, if one does."""
-    where = sa.and_(_halts.c.key == key, _halts.c.target == (target or _ALL), _halts.c.closed_at.is_(None))
-    conn.execute(_halts.update().where(where).values(closed_at=_micros(at)))
+def close_halt(conn: Connection, write: Write, target: Target, record: SwitchRecord) -> None:
+    """Closes the halt of `target` that stands, if one does: `write` put `record` in its place."""
+    where = sa.and_(_halts.c.key == write.key, _halts.c.target == (target or _ALL), _halts.c.closed_at.is_(None))
+    values = {
+        "closed_at": _micros(write.written_at), "ended_by": control.encode(record), "ended_epoch": write.revision,
+    }  # fmt: skip
+    conn.execute(_halts.update().where(where).values(values))
+
+
+def completed(conn: Connection, halt: Halt, report: SwitchContained) -> SwitchContained:
+    """`report` with what the halt has stopped so far. A revocation keeps the proof that it revokes."""
+    row = conn.execute(sa.select(_halts).where(_is(halt))).first()
+    if row is None:
+        return report
+    before = msgspec.json.decode(row.report, type=SwitchContained) if row.report and not report.instances else report
+    first = None if row.first_case_at is None else max(0, row.first_case_at - row.requested_at) / 1_000_000
+    return msgspec.structs.replace(
+        report,
+        seconds=before.seconds,
+        instances=before.instances,
+        runs_stopped=row.runs_stopped,
+        cases=row.cases,
+        first_case_seconds=first,
+    )
 
 
 def save_report(conn: Connection, halt: Halt, after: Halt, report: SwitchContained) -> bool:
@@ -151,16 +174,10 @@ def _caused(epoch: int, key: str | None, run_id: str | None) -> sa.ColumnElement
     )
 
 
-def note_stopped(conn: Connection, epochs: Mapping[int, int]) -> None:
-    """Counts runs that ended by a halt: so many of each epoch."""
-    for epoch, count in epochs.items():
-        note_ended(conn, epoch, None, None, count)
-
-
-def note_ended(conn: Connection, epoch: int, key: str | None, run_id: str | None, count: int = 1) -> None:
-    """Counts a run that ended with its `key` at `epoch`."""
+def note_stopped(conn: Connection, epoch: int, *, key: str, run_id: str) -> None:
+    """Counts a run that ended because it had read `key` at `epoch`."""
     where = _caused(epoch, key, run_id)
-    conn.execute(_halts.update().where(where).values(runs_stopped=_halts.c.runs_stopped + count))
+    conn.execute(_halts.update().where(where).values(runs_stopped=_halts.c.runs_stopped + 1))
 
 
 def note_case(conn: Connection, epoch: int, at: datetime, *, key: str | None = None, run_id: str | None = None) -> None:
@@ -193,6 +210,8 @@ def instances(conn: Connection) -> list[Instance]:
                 seen_at=_time(row.seen_at),
                 lease=timedelta(seconds=known.lease),
                 left=known.left,
+                own_fallback=known.own_fallback,
+                no_case=known.no_case,
             )
         )
     return found
@@ -212,6 +231,8 @@ def save_instances(conn: Connection, some: Sequence[Instance]) -> None:
                     draining=one.draining,
                     lease=one.lease.total_seconds(),
                     left=one.left,
+                    own_fallback=one.own_fallback,
+                    no_case=one.no_case,
                 )
             ),
         }
