@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from .errors import Halted as Halted
     from .errors import MidwatchError as MidwatchError
     from .errors import NoCard as NoCard
+    from .order import Case as Case
     from .order import Handoff as Handoff
     from .run import Run as Run
 
 # Imported when first asked for: `midwatch.contracts` and the server side do not pay for the SDK.
 _HOMES = {
     "Agent": "agent", "Midwatch": "client", "connect": "client", "Halted": "errors", "MidwatchError": "errors",
-    "NoCard": "errors", "Handoff": "order", "Run": "run",
+    "NoCard": "errors", "Case": "order", "Handoff": "order", "Run": "run",
 }  # fmt: skip
 _MODULES = ("blocking", "testing")
 
 __all__ = [
-    "Agent", "Halted", "Handoff", "Midwatch", "MidwatchError", "NoCard", "Run", "blocking", "connect", "testing",
+    "Agent", "Case", "Halted", "Handoff", "Midwatch", "MidwatchError", "NoCard", "Run", "blocking", "connect",
+    "testing",
 ]  # fmt: skip
 
 

@@ -1,44 +1,32 @@
-"""The server's word on who sees to a case: claims, and offers of cases that other agents left.
+"""Claims: the server's word on who sees to a case.
 
 A key of the cases bucket can be created once. Whoever creates it has the case; whoever is refused leaves it alone.
 """
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 import msgspec
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from .contracts import codec, control, subjects
+from .contracts import control, subjects
 from .contracts.control import CaseClaim
 from .contracts.envelope import new_id, utc_now
-from .contracts.governance import CaseAccepted, CaseOffered, CaseOpened
 from .fields import to_text
-from .order import Case, Order
+from .order import Order
 from .switch import LEASE, Halt
-from .trace import Tracer
-
-log = logging.getLogger("midwatch")
-
-Heard = Callable[[CaseOffered], object]
 
 CLAIM_WITHIN = 0.8  # seconds for which a customer waits until it is known who has the case
 LAPSED_WITHIN = 0.5  # the same where nobody has answered for a whole lease already
-ACCEPT_FOR = 100.0  # seconds for which it is asked who got an offer; a repeat is known to be one for 120
 AGAIN = 0.15  # seconds after which what was not answered is said again; doubled each time
 SLOWEST = 2.0  # seconds between two tries at most
-QUEUE = "midwatch-cases"  # of all instances of an agent, one hears an offer
 TAKEN = "somebody else has its case: kill-switch, or another process with a run of this name"
-LABEL = "midwatch.case"  # of the run in which an offered case is handled
 
 _EXISTS = 10077  # error code of nats-server: the key has its one message already
-_REASON = 2000  # characters of a reason that stand in a claim
+REASON = 2000  # characters of a reason that stand in a claim
 
 
 class _Error(msgspec.Struct):
@@ -109,61 +97,10 @@ def claim(order: Order, instance: str, halt: Halt) -> tuple[str, bytes, float]:
     """Key and value by which the program's own fallback takes the case of a run, and the seconds it may take."""
     value = CaseClaim(
         agent=order.agent, run_id=order.run_id, by=instance, to="own", at=utc_now(), key=halt.key, epoch=halt.epoch,
-        reason=to_text(halt.reason)[:_REASON],
+        reason=to_text(halt.reason)[:REASON],
     )  # fmt: skip
     within = LAPSED_WITHIN if halt.key == LEASE else CLAIM_WITHIN
     return subjects.case_key(order.agent, order.run_id), control.encode(value), within
-
-
-def acceptance(offer: CaseOffered, instance: str) -> tuple[str, bytes, float]:
-    """Key and value by which an agent takes the case that it was offered, and the seconds it may take."""
-    case = offer.case
-    value = CaseClaim(
-        agent=case.agent, run_id=case.run_id, by=instance, to=f"agent:{offer.taker}", at=utc_now(), key=case.key,
-        epoch=case.epoch, reason=to_text(case.reason)[:_REASON],
-    )  # fmt: skip
-    # Not `offer.within`: the key decides, not the clock. An acceptance whose answer was lost may have got the case.
-    return offer.offer_key, control.encode(value), ACCEPT_FOR
-
-
-def accepted(offer: CaseOffered, instance: str) -> tuple[str, str, bytes, bytes]:
-    """What the spool takes to tell everyone that this instance has the case."""
-    said = codec.envelope(
-        "case", "accepted", CaseAccepted(case_id=offer.case.case_id, by=instance),
-        source=f"/agents/{offer.taker}/{instance}", subject=offer.case.run_id,
-    )  # fmt: skip
-    traceparent = Tracer(offer.case.run_id).traceparent()
-    return subjects.case(offer.taker, "accepted"), said.id, traceparent, codec.encode(said)
-
-
-def heard(msg: Msg) -> CaseOffered | None:
-    """The offer in a message to its taker, or None where it is none."""
-    try:
-        offer = codec.decode(msg.subject, msg.data).data
-    except codec.Refused as error:
-        log.warning("midwatch: an offer on %s cannot be read: %s", msg.subject, error)
-        return None
-    taker = msg.subject.split(".")[2]
-    if not isinstance(offer, CaseOffered) or offer.taker != taker or not offer.offer_key.startswith(f"{taker}."):
-        log.warning("midwatch: what is offered on %s is meant for another agent", msg.subject)
-        return None
-    return offer
-
-
-def as_case(opened: CaseOpened) -> Case:
-    """The case as its handler is given it."""
-    return Case(
-        case_id=opened.case_id, agent=opened.agent, run_id=opened.run_id, ticket=opened.ticket, input=opened.input,
-        reason=opened.reason, events=list(opened.events), chain=tuple(opened.chain), doubt=opened.doubt,
-    )  # fmt: skip
-
-
-def of_case(opened: CaseOpened) -> dict[str, Any]:
-    """What an offered case says to the run in which it is handled."""
-    return {
-        "input": opened.input, "ticket": opened.ticket, "customer": opened.customer, "channel": opened.channel,
-        "session": opened.session, "labels": {LABEL: opened.case_id},
-    }  # fmt: skip
 
 
 async def known(answer: "Future[bool | None]", within: float) -> bool | None:

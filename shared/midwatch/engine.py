@@ -23,7 +23,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from . import cases, locate
+from . import cases, locate, offers
 from .contracts import subjects
 from .contracts.runs import EVENT_LIMIT
 from .flush import Flusher
@@ -82,7 +82,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._flusher: Flusher | None = None
         self._claims = cases.Claims()
-        self._takers: dict[str, cases.Heard] = {}
+        self._takers: dict[str, offers.Heard] = {}
         self._tried = asyncio.Event()  # whether the server is there is known by now
 
     # For runs and agents, from any thread.
@@ -107,7 +107,7 @@ class Engine:
         self.call_soon(lambda: self._spawn(self._claim(answer, key, body, within)))
         return answer
 
-    def take_cases(self, agent: str, heard: cases.Heard) -> None:
+    def take_cases(self, agent: str, heard: offers.Heard) -> None:
         """From now on `heard` is called, in the engine's thread, with each case that `agent` is offered."""
 
         def subscribe() -> None:
@@ -182,12 +182,13 @@ class Engine:
 
     async def _hear_offers(self, client: Client, agent: str) -> None:
         with contextlib.suppress(nats.errors.Error):  # the connection is gone: the next one subscribes
-            await client.subscribe(subjects.case(agent, "offered"), queue=cases.QUEUE, cb=self._offered)
+            await client.subscribe(subjects.case(agent, "offered"), queue=offers.QUEUE, cb=self._offered)
 
     async def _offered(self, msg: Msg) -> None:
-        offer = None if self.closed else cases.heard(msg)
+        offer = None if self.closed else offers.read(msg)
         if offer is not None:
-            self._takers[offer.taker](offer)
+            with contextlib.suppress(RuntimeError):  # the host's loop is closed: the router gives it to people
+                self._takers[offer.taker](offer)
 
     async def _stay_connected(self) -> None:
         while True:
