@@ -58,7 +58,7 @@ def tell(
     for event in events:
         after = (datetime.fromisoformat(event["time"]) - start).total_seconds()
         note = f" [yellow]({clean(event['note'])})[/]" if event["note"] else ""
-        yield f"  {after:>+9.1f} s  {_step(event['event'], event['data'], full)}{note}"
+        yield f"  {after:>+9.1f} s  {step(event['event'], event['data'], full)}{note}"
     for alert in alerts:
         state = "resolved" if alert["resolved_at"] else "acknowledged" if alert["acknowledged_at"] else "open"
         yield f"  [bold]Alert[/] ({clean(alert['severity'])}, {state}): {clean(alert['title'])}"
@@ -69,8 +69,8 @@ def live_line(event: dict[str, Any]) -> str:
     if "data" not in event:
         return f"[yellow]{clean(event['subject'])}: {clean(event['error'])}[/]"
     data = event["data"]
-    step = _step(event["event"], data, full=False)
-    return f"{clean(event['time'][11:23])} [bold]{clean(event['agent'])}[/] {clean(data['run_id'])}  {step}"
+    happened = step(event["event"], data, full=False)
+    return f"{clean(event['time'][11:23])} [bold]{clean(event['agent'])}[/] {clean(data['run_id'])}  {happened}"
 
 
 def _ending(run: dict[str, Any]) -> str:
@@ -79,14 +79,15 @@ def _ending(run: dict[str, Any]) -> str:
     return f"{clean(run['resolution']).replace('_', ' ')} after {took(run)}"
 
 
-def _step(event: str, data: dict[str, Any], full: bool) -> str:
+def step(event: str, data: dict[str, Any], full: bool) -> str:
+    """One event in plain words, ready to be printed."""
+
     def text(value: Any) -> str:
-        plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return clean(plain if full or len(plain) <= SHORT else f"{plain[:SHORT]}… ({len(plain):,} characters)")
+        return words(value, full)
 
     match event:
         case "started":
-            return f"[bold]Asked:[/] {text(_asked(data['input']))}"
+            return asked(data["input"], full)
         case "said":
             return f"{_SPEAKERS.get(data['by'], 'Someone')} said: {text(data['text'])}"
         case "model_called":
@@ -118,9 +119,16 @@ def _model_step(data: dict[str, Any], output: str, text: Any) -> str:
     return f"Asked the model {clean(data['model'])}{tokens}{f' → {output}' if output else ''}"
 
 
-def _asked(input: Any) -> Any:
-    """The last message that came in, where the input is a conversation."""
-    return input[-1].get("content") if isinstance(input, list) and input else input
+def asked(input: Any, full: bool) -> str:
+    """What came in, ready to be printed: of a conversation, the last message."""
+    last = input[-1].get("content") if isinstance(input, list) and input else input
+    return f"[bold]Asked:[/] {words(last, full)}"
+
+
+def words(value: Any, full: bool) -> str:
+    """A value on one line, ready to be printed; cut where it is long, unless it is wanted in `full`."""
+    plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return clean(plain if full or len(plain) <= SHORT else f"{plain[:SHORT]}… ({len(plain):,} characters)")
 
 
 def _moment(text: str) -> str:

@@ -27,7 +27,7 @@ from midwatch.runtime.dead_letters import bury
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.settings import Settings
 
-from . import signing, tables
+from . import case_store, signing, tables
 from .policy import POLICY, Policy
 from .reports import SOURCE
 
@@ -118,24 +118,24 @@ class Webhook:
         self._due: datetime | None = None  # when the next one is, of those that wait
         self._under_way: dict[str, asyncio.Task[None]] = {}  # by case
 
-    def opened(self, conn: Connection, case: CaseOpened, now: datetime) -> None:
-        """Has the help desk told, in the caller's transaction, that a case waits for people. Drills are not told."""
-        if self._target is not None and case.mode != "drill":
-            self._add(conn, case.case_id, "opened", case.agent, case, now)
+    def hear(self, conn: Connection, event: str, case: CaseOpened) -> None:
+        """Has the help desk told, in the caller's transaction, of a case for people that was `opened` or `closed`; of
+        the end only where it was told of the beginning. Drills are not told."""
+        if event == "opened" and self._target is not None and case.mode != "drill":
+            self._add(conn, case, "opened", case)
+        elif event == "closed" and conn.execute(sa.select(_table.c.case_id).where(_is(case.case_id, "opened"))).first():
+            steps = [step for step in case_store.history(conn, case.case_id) if step["what"] == "closed"]
+            by, note = (steps[-1]["who"], steps[-1]["note"]) if steps else ("", "")
+            self._add(conn, case, "closed", CaseClosed(case_id=case.case_id, by=by, note=note))
 
-    def closed(self, conn: Connection, agent: str, closed: CaseClosed, now: datetime) -> None:
-        """Has the help desk told, in the caller's transaction, that a case is closed of which it was told."""
-        told = sa.select(_table.c.case_id).where(_table.c.case_id == closed.case_id, _table.c.event == "opened")
-        if conn.execute(told).first():
-            self._add(conn, closed.case_id, "closed", agent, closed, now)
-
-    def _add(self, conn: Connection, case_id: str, event: Event, agent: str, data: Any, now: datetime) -> None:
-        if conn.execute(sa.select(_table.c.case_id).where(_is(case_id, event))).first():
+    def _add(self, conn: Connection, case: CaseOpened, event: Event, data: Any) -> None:
+        if conn.execute(sa.select(_table.c.case_id).where(_is(case.case_id, event))).first():
             return
+        now = self._now()
         body = msgspec.json.encode({"type": f"case.{event}", "timestamp": now, "data": data})
         at = tables.micros(now)
-        values = {"case_id": case_id, "event": event, "agent": agent, "body": body, "since": at, "due_at": at}
-        conn.execute(_table.insert().values(values | {"attempts": 0}))
+        values = {"case_id": case.case_id, "event": event, "agent": case.agent, "body": body, "since": at}
+        conn.execute(_table.insert().values(values | {"due_at": at, "attempts": 0}))
         self._filled = True
 
     @property
