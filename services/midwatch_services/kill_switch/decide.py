@@ -80,6 +80,7 @@ class Instance:
     own_fallback: bool = False  # its program has one
     no_case: tuple[str, ...] = ()  # runs for whose answer nobody waits
     # Heard anew each second, and so never saved.
+    ahead: timedelta = field(default=timedelta(0), compare=False)  # how far its clock is, if it is far
     control_age: float | None = field(default=None, compare=False)  # seconds since it last read its keys
     lost_control: bool = field(default=False, compare=False)
     without_control: LostControl | None = field(default=None, compare=False)

@@ -260,7 +260,7 @@ class KillSwitch:
     def _revoked(self, received: Received) -> list[Said]:
         event, data = received.event, received.event.data
         tool: str | None = getattr(data, "tool", None)
-        started = decide.began(event.time, received.stored_at, getattr(data, "latency_ms", None))
+        started = decide.began(self._instances.time_of(event), received.stored_at, getattr(data, "latency_ms", None))
         call = Call(event.agent, data.run_id, tool, started, event.id, data.seq)
         return [
             Said(halt, replace(halt, phase="revoked"), *reports.revoked(halt, call, self._now()))

@@ -7,12 +7,14 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import Presence
 
 from .decide import Instance
 
 _FINISHED_KEPT = 100_000  # runs whose end is remembered, for events and halts that come late
 _SAVE_EVERY = timedelta(seconds=30)
+_CLOCKS_DIFFER = timedelta(seconds=10)  # less than that may be what a presence took on its way
 _OTHERS = ("proposed", "human_acted")  # of shadow mode: nothing of the agent's moves
 
 RunKey = tuple[str, str]  # agent, run id
@@ -44,11 +46,23 @@ def of_presence(said: Presence, seen_at: datetime) -> Instance:
         left=said.leaving,
         own_fallback=said.own_fallback,
         no_case=tuple(said.no_case),
+        ahead=_ahead(said, seen_at),
         control_age=said.control_age,
         lost_control=said.lost_control,
         without_control=said.without_control,
         blocking=said.blocking,
     )
+
+
+def _ahead(said: Presence, seen_at: datetime) -> timedelta:
+    """How wrong the clock of the instance is: it says when it read its keys by that clock, and how long ago by none."""
+    if said.control_read_at is None or said.control_age is None:
+        return timedelta(0)
+    try:
+        ahead = said.control_read_at + timedelta(seconds=said.control_age) - seen_at
+    except OverflowError:
+        return timedelta(0)
+    return ahead if abs(ahead) > _CLOCKS_DIFFER else timedelta(0)
 
 
 class Instances:
@@ -82,6 +96,15 @@ class Instances:
         if agent is not None:
             return list(self._agents.get(agent, {}).values())
         return [instance for some in self._agents.values() for instance in some.values()]
+
+    def time_of(self, event: RunEvent) -> datetime:
+        """When `event` was recorded, put right where the clock of its instance is wrong: one that is an hour behind
+        must not make a call look older than the halt before it."""
+        instance = self._agents.get(event.agent, {}).get(event.source.rsplit("/", 1)[-1])
+        try:
+            return event.time if instance is None else event.time - instance.ahead
+        except OverflowError:
+            return event.time
 
     def agents(self) -> list[str]:
         """The agents that have instances."""

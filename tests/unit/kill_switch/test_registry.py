@@ -3,8 +3,10 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
+from midwatch.contracts.codec import RunEvent
 from midwatch_services.kill_switch.decide import Instance
 from midwatch_services.kill_switch.registry import Instances, Runs, read_presence
 
@@ -97,3 +99,25 @@ def test_an_idle_run_is_not_in_flight_for_ever() -> None:
     runs.note("desk", "r1", "started", T0)
     runs.forget(later(1))
     assert runs.agents() == []
+
+
+@pytest.mark.parametrize(
+    ("read_at", "age", "recorded", "really"),
+    [
+        ("2026-11-22T01:00:00Z", 0.5, -3595.0, 4.5),  # an hour behind
+        ("2026-11-22T03:00:00Z", 0.5, 3605.0, 4.5),  # an hour ahead
+        ("2026-11-22T01:59:54Z", 0.5, 5.0, 5.0),  # 5.5 s old when it came: a slow way, no wrong clock
+        ("2026-11-22T02:00:00Z", 1e300, 5.0, 5.0),  # no such time
+    ],
+)
+def test_the_time_of_an_event_is_put_right_where_the_clock_of_its_instance_is_far_from_ours(
+    read_at: str, age: float, recorded: float, really: float
+) -> None:
+    said = msgspec.json.decode(BODY) | {"control_read_at": read_at, "control_age": age}
+    instances = Instances()
+    instance = read_presence("midwatch.presence.desk.pod-1", msgspec.json.encode(said), T0)
+    assert instance is not None
+    instances.hear(instance)
+    event = RunEvent("desk", "tool_called", "e1", later(recorded), "/agents/desk/pod-1", None)
+    assert instances.time_of(event) == later(really)
+    assert instances.time_of(event._replace(source="/agents/desk/pod-2")) == later(recorded)
