@@ -1,21 +1,39 @@
 """Armed, continuously: an agent whose instances would not all obey raises one page, and its end resolves it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.js import JetStreamContext
 
-from kill_switch_helpers import said
+from helpers import eventually
+from kill_switch_helpers import QUICK, Crash, Pod, kill_switch, put, said, writes_read
 from midwatch.contracts import subjects
+from midwatch.runtime import faults, topology
 from midwatch.runtime.database import Database, migrate
+from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.outbox import Outbox
+from midwatch.runtime.settings import Settings
 from midwatch_services.kill_switch.alarms import Alarms, open_alarms
+from midwatch_services.kill_switch.policy import Policy
 from midwatch_services.kill_switch.store import PREFIX
 
 T0 = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 LATER = T0 + timedelta(minutes=1)
+
+
+@pytest.fixture(autouse=True)
+def _no_crash_left() -> Iterator[None]:
+    yield
+    faults.set_hook(None)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -66,3 +84,179 @@ async def test_an_alert_that_comes_again_after_its_end_is_another(js: JetStreamC
     assert [alarm.alert_id for alarm in await database.read(lambda conn: open_alarms(conn, "not_armed"))] == [
         second.alert_id
     ]
+
+
+PROMPT = replace(QUICK, not_armed_after=timedelta(seconds=0.4))
+
+
+async def alerts(js: JetStreamContext, *events: str, within: float = 5.0) -> list[Any]:
+    """Data of the alerts, once they are exactly `events`."""
+
+    async def look() -> list[Any]:
+        spoken = await said(js, "alert")
+        assert [event for event, _ in spoken] == list(events)
+        return [data for _, data in spoken]
+
+    return await eventually(look, within)
+
+
+@asynccontextmanager
+async def alive(*pods: Pod, **more: Any) -> AsyncIterator[None]:
+    """The pods speak, as the SDK does, until the end of the block."""
+
+    over = asyncio.Event()  # the client may swallow a cancellation
+
+    async def speak() -> None:
+        while not over.is_set():
+            for pod in pods:
+                await pod.say(**more)
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(speak())
+    try:
+        yield
+    finally:
+        over.set()
+        await asyncio.wait([task])
+
+
+async def running_keys(js: JetStreamContext) -> dict[str, int]:
+    """Writes the agent's key; the four as an instance that has read all of them has applied them."""
+    fleet = (await js.get_last_msg(subjects.key_stream(subjects.SWITCH), "$KV.MIDWATCH_SWITCH.fleet")).seq
+    agent = await put(js, "agent.desk", b'{"state":"running"}')
+    return {"fleet": fleet or 0, "agent.desk": agent, "tools.desk": 0, "runs.desk": 0}
+
+
+async def test_an_instance_that_falls_silent_is_paged_within_five_seconds_and_resolved_when_it_speaks(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    applied = await running_keys(js)
+    first, second = Pod(js, "pod-1", applied=applied), Pod(js, "pod-2", applied=applied)
+    async with kill_switch(settings, Policy()), alive(first):
+        await second.say()
+        fell_silent = time.monotonic()
+        (alert,) = await alerts(js, "raised", within=8)
+        took = time.monotonic() - fell_silent
+        assert (alert.rule, alert.severity, alert.agent) == ("not_armed", "page", "desk")
+        assert alert.title == "1 of 2 instances of desk is not armed: pod-2 silent for 4 s"
+        assert took < 5
+        async with alive(second):
+            await alerts(js, "raised", "resolved")
+    print(f"silent instance: paged after {took:.1f} s")
+
+
+async def test_a_key_that_is_not_applied_is_paged_and_a_write_under_way_is_not(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    pod = Pod(js, applied=await running_keys(js))
+    async with kill_switch(settings, replace(QUICK, not_armed_after=timedelta(seconds=1))), alive(pod):
+        halt = await put(js, "agent.desk", b'{"state":"halted","reason":"r","by":"ann"}')
+        await eventually(lambda: writes_read(js))
+        pod.applied["agent.desk"] = halt
+        later = await put(js, "agent.desk", b'{"state":"running"}')
+        (alert,) = await alerts(js, "raised")
+        assert alert.title == (
+            f"1 of 1 instance of desk is not armed: pod-1 has applied agent.desk at epoch {halt}, "
+            f"which stands at {later}"
+        )
+        pod.applied["agent.desk"] = later
+        _, end = await alerts(js, "raised", "resolved")
+        assert end.reason == "every instance is armed or has signed off"
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        ({"control_age": 4.2}, "cannot read its keys since 4 s"),
+        ({"lost_control": True, "without_control": "carry_on"}, "has lost control and carries on"),
+    ],
+)
+async def test_an_instance_that_says_it_cannot_be_reached_by_the_switch_is_paged(
+    js: JetStreamContext, settings: Settings, says: dict[str, Any], why: str
+) -> None:
+    pod = Pod(js, applied=await running_keys(js))
+    async with kill_switch(settings, PROMPT), alive(pod, **says):
+        (alert,) = await alerts(js, "raised")
+        assert alert.title == f"1 of 1 instance of desk is not armed: pod-1 {why}"
+
+
+@pytest.mark.parametrize("goodbye", [{}, {"written_off_by": "ann"}])
+async def test_an_instance_that_signs_off_or_is_written_off_ends_the_alert(
+    js: JetStreamContext, settings: Settings, goodbye: dict[str, Any]
+) -> None:
+    pod = Pod(js)  # it has applied nothing
+    async with kill_switch(settings, PROMPT):
+        async with alive(pod):
+            await alerts(js, "raised")
+        await pod.say(leaving=True, **goodbye)
+        await alerts(js, "raised", "resolved")
+
+
+async def test_a_restart_raises_no_second_alert_and_resolves_the_first(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    pod = Pod(js)
+    async with alive(pod):
+        async with kill_switch(settings, PROMPT):
+            await alerts(js, "raised")
+        pod.applied |= await running_keys(js)
+        async with kill_switch(settings, PROMPT):
+            await alerts(js, "raised", "resolved")
+
+
+async def test_a_crash_after_the_alert_was_saved_neither_forgets_nor_repeats_it(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    def crash(point: str) -> None:
+        if point == "kill_switch.arming_saved":
+            raise Crash
+
+    async with alive(Pod(js)):
+        faults.set_hook(crash)
+        async with kill_switch(settings, PROMPT) as task:
+            with pytest.raises(Crash):
+                await asyncio.wait_for(asyncio.shield(task), 5)
+        faults.set_hook(None)
+        async with kill_switch(settings, PROMPT):
+            await alerts(js, "raised")
+
+
+async def test_nobody_is_silent_while_the_server_is_away(
+    nats_server: NatsServer, js: JetStreamContext, settings: Settings
+) -> None:
+    pod = Pod(js, applied=await running_keys(js))
+    policy = replace(QUICK, not_armed_after=timedelta(seconds=3.2))
+    async with kill_switch(settings, policy):
+        async with alive(pod):
+            await eventually(lambda: writes_read(js))
+        os.kill(nats_server.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(4)  # as long as the fault lasts
+        finally:
+            os.kill(nats_server.pid, signal.SIGCONT)
+        async with alive(pod):
+            ghost = Pod(js, "ghost")  # what it misses is paged: the judge is awake
+            async with alive(ghost):
+                (alert,) = await alerts(js, "raised", within=8)
+        assert alert.title == "1 of 2 instances of desk is not armed: ghost has not read fleet"
+
+
+async def test_a_bucket_made_anew_disarms_nobody_who_has_read_it(js: JetStreamContext, settings: Settings) -> None:
+    await running_keys(js)
+    await put(js, "runs.desk", b"{}")
+    pod = Pod(js, applied=await running_keys(js))
+    async with kill_switch(settings, PROMPT):
+        await eventually(lambda: writes_read(js))
+    await js.delete_stream(subjects.key_stream(subjects.SWITCH))
+    await topology.apply(js, settings)
+    async with alive(pod), kill_switch(settings, PROMPT):
+        (alert,) = await alerts(js, "raised")
+        assert "which stands at" in alert.title
+        pod.applied = await running_keys(js)
+        await alerts(js, "raised", "resolved")
+    async with alive(pod), kill_switch(settings, PROMPT):  # the old bucket's revisions are not taken up again
+        await eventually(lambda: writes_read(js))
+        ghost = Pod(js, "ghost")
+        async with alive(ghost):
+            *_, alert = await alerts(js, "raised", "resolved", "raised")
+        assert alert.title == "1 of 2 instances of desk is not armed: ghost has not read fleet"

@@ -13,10 +13,9 @@ from midwatch.contracts import subjects
 from midwatch.contracts.control import Presence
 from midwatch.runtime.switchboard import Entry, Switchboard
 
-from . import decide
+from . import armed, decide
 from .proof import last_words
-
-FRESH = 3.0  # seconds; presence comes each second
+from .registry import of_presence
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,13 @@ class InstanceView:
 async def read(nc: Client, js: JetStreamContext) -> tuple[list[AgentView], list[InstanceView]]:
     """Every agent that has a card, a key or an instance, and every instance that has not signed off."""
     entries = {entry.key: entry for entry in await Switchboard(js).entries()}
+    revisions = {key: entry.revision for key, entry in entries.items()}
     found = []
     for message, seen_at in await last_words(nc, js, ">"):
         presence = _presence(message.subject or "", message.data or b"")
         if presence is not None and not presence.leaving:
             age = (datetime.now(UTC) - seen_at).total_seconds()
-            found.append(InstanceView(presence, age, why_not_armed(presence, age, entries)))
+            found.append(InstanceView(presence, age, why_not_armed(presence, age, revisions)))
     cards = await js.stream_info(
         subjects.key_stream(subjects.AGENTS), subjects_filter=subjects.key_subject(subjects.AGENTS, ">")
     )
@@ -74,19 +74,9 @@ def _presence(subject: str, body: bytes) -> Presence | None:
     return presence if subject == subjects.presence(presence.agent, presence.instance) else None
 
 
-def why_not_armed(presence: Presence, age: float, entries: Mapping[str, Entry]) -> str:
-    """What keeps an instance from being armed: its silence, or a key that it has not applied as it stands."""
-    if age > FRESH:
-        lapsed = ", its lease has run out" if age > presence.lease else ""
-        return f"silent for {age:.0f} s{lapsed}"
-    for key in subjects.switch_keys(presence.agent):
-        current = entries[key].revision if key in entries else 0
-        applied = presence.applied.get(key)
-        if applied is None:
-            return f"has not read {key}"
-        if applied != current:
-            return f"has applied {key} at epoch {applied}, which stands at {current}"
-    return ""
+def why_not_armed(presence: Presence, age: float, revisions: Mapping[str, int]) -> str:
+    """What keeps an instance from being armed, in the words of the alert."""
+    return armed.why_not(of_presence(presence, datetime.now(UTC)), age, revisions)
 
 
 def agent_view(agent: str, entries: Mapping[str, Entry]) -> AgentView:

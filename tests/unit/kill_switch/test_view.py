@@ -32,7 +32,7 @@ APPLIED = {"fleet": 1, "agent.desk": 7, "tools.desk": 9, "runs.desk": 0}
 )
 def test_armed_is_fresh_and_at_the_revision_of_every_key(applied: dict[str, int], age: float, why: str) -> None:
     presence = Presence(agent="desk", instance="pod-1", version="1", host="h", pid=7, applied=applied)
-    assert why_not_armed(presence, age, ENTRIES) == why
+    assert why_not_armed(presence, age, {key: entry.revision for key, entry in ENTRIES.items()}) == why
 
 
 def test_a_halted_tool_does_not_halt_the_agent() -> None:

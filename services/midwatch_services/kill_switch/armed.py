@@ -1,0 +1,99 @@
+"""Whether an instance would obey the next halt, and since when it would not. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from midwatch.contracts import subjects
+
+from .decide import Instance, Who
+
+RULE = "not_armed"
+FRESH = 3.0  # seconds; presence comes each second, and each second the keys are read
+_NAMED = 3  # instances that an alert names
+_NAME_LIMIT = 60  # characters
+
+
+def why_not(instance: Instance, age: float, revisions: Mapping[str, int]) -> str:
+    """What keeps an instance that was heard `age` seconds ago from being armed, in words; empty where it is armed.
+    `revisions`: those at which its keys stand, none where a key was never written."""
+    if age > FRESH:
+        lapsed = ", its lease has run out" if age > instance.lease.total_seconds() else ""
+        return f"silent for {age:.0f} s{lapsed}"
+    if instance.without_control is not None or instance.lost_control:
+        does = {"carry_on": " and carries on", "fall_back": " and falls back", None: ""}[instance.without_control]
+        return f"has lost control{does}"
+    if instance.control_age is not None and instance.control_age > FRESH:
+        return f"cannot read its keys since {instance.control_age:.0f} s"
+    for key in subjects.switch_keys(instance.agent):
+        current, applied = revisions.get(key, 0), instance.applied.get(key)
+        if applied is None:
+            return f"has not read {key}"
+        if applied != current:  # one that is higher is of a bucket that is no more
+            return f"has applied {key} at epoch {applied}, which stands at {current}"
+    return ""
+
+
+class Fault(NamedTuple):
+    """An instance that is not armed, and why."""
+
+    instance: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One agent. `faults`: for too long already. `armed`: every instance that has not left is. Neither, where it is not
+    known yet. `since`: from when on each instance was not armed."""
+
+    total: int
+    faults: tuple[Fault, ...]
+    armed: bool
+    since: Mapping[Who, datetime]
+
+
+def judge(
+    instances: Iterable[Instance],
+    revisions: Mapping[str, int],
+    now: datetime,
+    listening_since: datetime,
+    since: Mapping[Who, datetime],
+    after: timedelta,
+) -> Judged:
+    """The instances of one agent. Nobody's silence from before `listening_since` counts, nor an instance's clock."""
+    present = [instance for instance in instances if not instance.left]
+    faults: list[Fault] = []
+    unarmed: dict[Who, datetime] = {}
+    armed = True
+    for instance in present:
+        armed = armed and not why_not(instance, (now - instance.seen_at).total_seconds(), revisions)
+        heard = max(instance.seen_at, listening_since)
+        if why := why_not(instance, (now - heard).total_seconds(), revisions):
+            who = (instance.agent, instance.instance)
+            unarmed[who] = min(since.get(who, now), _began(instance, heard, now))
+            if now - unarmed[who] >= after:
+                faults.append(Fault(instance.instance, why))
+    return Judged(len(present), tuple(faults), armed, unarmed)
+
+
+def _began(instance: Instance, heard: datetime, now: datetime) -> datetime:
+    """When the fault began, as far as the instance's last word tells; a key that it has not applied tells nothing."""
+    if (now - heard).total_seconds() > FRESH:
+        return heard
+    if instance.control_age is not None and instance.control_age > FRESH:
+        return heard - timedelta(seconds=instance.control_age)
+    return now
+
+
+def title(agent: str, total: int, faults: Sequence[Fault]) -> str:
+    """One sentence for the pager."""
+    named = "; ".join(f"{_name(fault.instance)} {fault.why}" for fault in faults[:_NAMED])
+    more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+    verb = "is" if len(faults) == 1 else "are"
+    noun = "instance" if total == 1 else "instances"
+    return f"{len(faults)} of {total} {noun} of {agent} {verb} not armed: {named}{more}"
+
+
+def _name(instance: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in instance[:_NAME_LIMIT])

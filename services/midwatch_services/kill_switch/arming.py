@@ -1,0 +1,107 @@
+"""Pages where a halt would not be obeyed, and takes it back once it would."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from sqlalchemy.engine import Connection
+
+from midwatch.contracts import subjects
+from midwatch.runtime import faults
+from midwatch.runtime.database import Database
+from midwatch.runtime.outbox import Outbox
+from midwatch.runtime.switchboard import Switchboard
+
+from . import armed
+from .alarms import Alarms, open_alarms
+from .armed import RULE, Judged
+from .decide import Who
+from .handlers import KillSwitch
+from .policy import Policy
+
+TICK = 0.5  # seconds between two looks
+_ANSWER = 1.0  # seconds for a round trip to the server
+
+
+class Arming:
+    """One page an agent: open while some of its instances are not armed."""
+
+    def __init__(
+        self, nc: Client, js: JetStreamContext, database: Database, outbox: Outbox, switch: KillSwitch,
+        now: Callable[[], datetime], policy: Policy,
+    ) -> None:  # fmt: skip
+        self._nc, self._database, self._outbox, self._now, self._policy = nc, database, outbox, now, policy
+        self._board = Switchboard(js)
+        self._alarms = Alarms(outbox)
+        self._switch = switch
+        self._since: dict[Who, datetime] = {}
+        self._open: set[str] = set()
+        self._heard_at = self._listening_since = now()
+
+    async def load(self) -> None:
+        """Takes up the alerts that an earlier process left open."""
+        self._open = {alarm.agent for alarm in await self._database.read(lambda conn: open_alarms(conn, RULE))}
+
+    async def judge(self) -> None:
+        """Looks at every agent that has instances, and at those whose alert is open."""
+        if not await self._hears():
+            return
+        now, since = self._now(), dict[Who, datetime]()
+        faulty, well = list[str](), list[str]()
+        for agent in {*self._switch.instances.agents(), *self._open}:
+            judged = self._judge(agent, self._switch.revisions, now)
+            since |= judged.since
+            if judged.faults and agent not in self._open:
+                faulty.append(agent)
+            elif judged.armed and agent in self._open:
+                well.append(agent)
+        self._since = since
+        raised = [(agent, judged) for agent in faulty if (judged := await self._confirmed(agent, now)).faults]
+        if raised or well:
+            await self._say(raised, well, now)
+
+    def _judge(self, agent: str, revisions: Mapping[str, int], now: datetime) -> Judged:
+        since = max(self._listening_since, self._switch.watching_since)
+        instances = self._switch.instances.of(agent)
+        return armed.judge(instances, revisions, now, since, self._since, self._policy.not_armed_after)
+
+    async def _confirmed(self, agent: str, now: datetime) -> Judged:
+        """By the keys as they stand: what was read of the switch's writes may be a moment old."""
+        keys = subjects.switch_keys(agent)
+        entries = await asyncio.gather(*(self._board.read(key) for key in keys))
+        return self._judge(agent, {entry.key: entry.revision for entry in entries}, now)
+
+    async def _hears(self) -> bool:
+        """Whether presence reaches this process. An answer of the server comes after what it sent before; where none
+        came for a while, or this process stood still, everyone has to be heard again."""
+        if not (self._nc.is_connected and self._switch.follows):
+            return False
+        try:
+            await asyncio.wait_for(self._nc.flush(timeout=2), _ANSWER)
+        except (NatsError, TimeoutError):
+            return False
+        now = self._now()
+        if now - self._heard_at > self._policy.silent_after:
+            self._listening_since = now
+        self._heard_at = now
+        return True
+
+    async def _say(self, raised: list[tuple[str, Judged]], well: list[str], now: datetime) -> None:
+        def save(conn: Connection) -> None:
+            for agent, judged in raised:
+                self._alarms.raise_(
+                    conn, dedupe_key=f"{RULE}/{agent}", rule=RULE, severity="page", agent=agent, now=now,
+                    title=armed.title(agent, judged.total, judged.faults), value=len(judged.faults),
+                    evidence="midwatch switch",
+                )  # fmt: skip
+            for agent in well:
+                reason = "every instance is armed or has signed off"
+                self._alarms.resolve(conn, f"{RULE}/{agent}", reason=reason, now=now)
+
+        await self._database.write(save)
+        faults.reach("kill_switch.arming_saved")
+        self._open = (self._open | {agent for agent, _ in raised}) - set(well)
+        await self._outbox.drain()
