@@ -9,6 +9,7 @@ from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 
+from .arming import TICK, Arming
 from .handlers import KillSwitch
 from .policy import POLICY, Policy
 from .store import PREFIX
@@ -25,6 +26,9 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     ctx.on_start(switch.load)
     ctx.on_start(switch.follow_presence)
     ctx.on_start(switch.catch_up_writes)
+    arming = Arming(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.now, policy)
+    ctx.on_start(arming.load)
+    ctx.every(TICK, arming.judge)
     # Who hears of run events and of what people and other services said; each keeps count of repeats by itself.
     runs: list[Callable[[list[Received]], Awaitable[None]]] = [switch.on_runs]
     spoken: list[Callable[[list[Received[Envelope[Any]]]], Awaitable[None]]] = []
