@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+from . import offers
 from .contracts import subjects
 from .contracts.envelope import new_id
 from .contracts.runs import Mode
@@ -17,6 +18,7 @@ from .run import Run
 from .switch import LocalSwitch
 
 R = TypeVar("R", bound=BaseRun)
+F = TypeVar("F", bound=Callable[..., Any])
 Fallback = Callable[[Handoff], Any]
 
 
@@ -26,23 +28,25 @@ class Engine(Publisher, Protocol):
     closed: bool
 
     def follow(self, agent: str, version: str) -> LocalSwitch: ...
+    def take_cases(self, agent: str, heard: offers.Heard) -> None: ...
 
 
 class BaseAgent(Generic[R]):
     """One agent in this process. `version` is your word for its prompt and code."""
 
     _run_type: type[R]
+    _blocking = False
 
     def __init__(self, engine: Engine, name: str, version: str, fallback: Fallback | None, obey: bool) -> None:
         if not subjects.is_agent_name(name):
             raise BadAgentName(agent=name)
         self.name = name
         self.version = version
-        self._engine = engine
+        self.engine = engine
         self._fallback = fallback
         self._obey = obey
         if obey:
-            engine.follow(name, version)  # present, and its switch read, before the first ticket comes
+            self._follow()  # present, and its switch read, before the first ticket comes
 
     def run(
         self, *, input: Any, ticket: str | None = None, channel: str | None = None, customer: str | None = None,
@@ -57,16 +61,22 @@ class BaseAgent(Generic[R]):
         needs them.
 
         Entering raises NoCard where no scope card is applied. Leaving after a halt calls the fallback, whose answer
-        becomes `run.result`; without one Halted goes on.
+        becomes `run.result`; without one Halted goes on. An agent whose route says `shadow` runs in mode `shadow`.
         """
         obeys = self._obey if obey is None else obey
-        switch = self._engine.follow(self.name, self.version) if obeys else None
+        switch = self._follow() if obeys else None
         order = Order(
             agent=self.name, version=self.version, input=input, run_id=(to_text(run_id)[:128] if run_id else new_id()),
             ticket=ticket, channel=channel, customer=customer, session=session, labels=labels, mode=mode, ids=ids,
             at=at, fallback=self._fallback,
         )  # fmt: skip
-        return self._run_type(self._engine, switch, order)
+        return self._run_type(self.engine, switch, order)
+
+    def _follow(self) -> LocalSwitch:
+        switch = self.engine.follow(self.name, self.version)
+        switch.own_fallback = switch.own_fallback or self._fallback is not None
+        switch.blocking = switch.blocking or self._blocking
+        return switch
 
 
 class Agent(BaseAgent[Run]):
@@ -79,7 +89,7 @@ class Agent(BaseAgent[Run]):
 
         The ticket is text (the run's input), or has `id` and `input` as keys or attributes; further keywords go to
         `run`. What the function returns is the run's output, unless it finished or handed off by itself; after a halt
-        the fallback's answer is returned.
+        the fallback's answer is returned, and in shadow None.
         """
         wants_run = takes_run(function)
 
@@ -89,10 +99,20 @@ class Agent(BaseAgent[Run]):
                 answer = function(ticket, run) if wants_run else function(ticket)
                 answer = await answer if inspect.isawaitable(answer) else answer
                 run.conclude(answer)
-                return answer
+                return answer if run.acts else None
             return run.result
 
         return handle
+
+    def takes(self, function: F) -> F:
+        """Has `async def answer(case, run)` handle the cases of other agents that this agent is offered, each in a run
+        of its own, here in this loop: those whose fallback is `agent:<this one>`.
+
+        What it returns is the run's output, as with `handles`. An exception leaves the run `failed`: then, as after a
+        halt, the case goes on to people.
+        """
+        self.engine.take_cases(self.name, offers.take(self, function))
+        return function
 
 
 def takes_run(function: Callable[..., Any]) -> bool:

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from . import agent as agents
-from . import cases
-from .agent import BaseAgent, Fallback, of_ticket, takes_run
+from . import cases, offers
+from .agent import BaseAgent, F, Fallback, of_ticket, takes_run
 from .client import open_engine
 from .engine import EngineThread
 from .errors import Halted, NotConnected
@@ -54,10 +54,9 @@ class Run(BaseRun):
 
     def _replaced(self, halt: Halt, error: BaseException | None) -> bool:
         """Calls the fallback, if there is one and the case is this program's. Whether it was called."""
-        self._stop_moving()
-        if self._order.fallback is None or not self._awaited:
+        if self._order.fallback is None or not self.awaited:
             self._end("halted", halt=halt, error=beside(error))
-            return False
+            return self._order.fallback is not None  # where nobody waits the program goes on as if it had answered
         try:
             handoff = self._take_over(halt, self._claimed(halt))
             if handoff is None:
@@ -85,8 +84,11 @@ class Run(BaseRun):
 
     def tool(self, name: str, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T:
         """Calls `function` and records the call of tool `name`. Raises Halted instead of calling it when the switch
-        says so."""
-        with self._tool_call(name, function, args, keywords) as call:
+        says so. In shadow a tool that may write is not called: None."""
+        call = self._tool_call(name, function, args, keywords)
+        if call is None:
+            return None  # type: ignore[return-value]  # the type is of agents that act
+        with call:
             return call.came_back(function(*args, **keywords))
 
 
@@ -94,6 +96,7 @@ class Agent(BaseAgent[Run]):
     """One agent in this process, in threads."""
 
     _run_type = Run
+    _blocking = True
 
     def handles(self, function: Callable[..., T]) -> Callable[..., T]:
         """Makes `def answer(ticket, run)` a function that takes a ticket and does all of a run, as the asyncio
@@ -105,10 +108,16 @@ class Agent(BaseAgent[Run]):
             with self.run(**(of_ticket(ticket) | options)) as run:
                 answer = function(ticket, run) if wants_run else function(ticket)
                 run.conclude(answer)
-                return answer
+                return answer if run.acts else None
             return run.result
 
         return handle
+
+    def takes(self, function: F) -> F:
+        """Has `def answer(case, run)` handle the cases that this agent is offered, as the asyncio agent's `takes` does,
+        each in a thread of its own."""
+        self.engine.take_cases(self.name, offers.take_in_threads(self, function))
+        return function
 
 
 class Midwatch:

@@ -65,7 +65,7 @@ class ToolCall(_Call):
         self.drains = kind != "read"
         self._drain = drain
         self._kind = kind
-        self._arguments = _arguments(function, args, keywords)
+        self.arguments = _arguments(function, args, keywords)
 
     def __enter__(self) -> Self:
         if self.drains:
@@ -83,7 +83,7 @@ class ToolCall(_Call):
 
     def _recorded(self, latency_ms: float, error: str | None) -> None:
         self._record(
-            "tool_called", None, tool=to_text(self.name), kind=self._kind, arguments=self._arguments,
+            "tool_called", None, tool=to_text(self.name), kind=self._kind, arguments=self.arguments,
             result=self._answer, error=error, latency_ms=round(latency_ms, 3),
         )  # fmt: skip
 

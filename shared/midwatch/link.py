@@ -1,4 +1,4 @@
-"""What ties one agent's local switch to the server: nudges, direct gets, presence."""
+"""What ties one agent's local switch, route and card to the server: nudges, direct gets, presence."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from .switch import NEVER, Answer, LocalSwitch, clock
 log = logging.getLogger("midwatch")
 
 EACH = 1.0  # seconds between two readings, and two presences
-CARD_EVERY = 5  # readings of the switch to one of the card: it is nudged too, and no lease hangs on it
+OTHERS_EVERY = 5  # readings of the switch to one of route and card: they are nudged too, and no lease hangs on them
 PATIENCE = 2.0  # seconds for which a nudge is followed by readings that are older than it
 FORGOTTEN = 30.0  # seconds after which an answer is of no use any more
 SAVE_AFTER = 0.1  # seconds after which halts seen are written to disk, off the shortest path
@@ -58,7 +58,7 @@ class _Wanted:
 
 
 class Link:
-    """Follows the switch and the card of one agent for this process, and reports its presence. Runs in one loop.
+    """Follows switch, route and card of one agent for this process, and reports its presence. Runs in one loop.
 
     Questions and reports are published without waiting; what comes back on the link's own inbox is applied as it
     comes. What does not come back costs the lease, nothing else.
@@ -78,10 +78,11 @@ class Link:
         self._questions = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._lapse: asyncio.TimerHandle | None = None
-        card = subjects.control_card(agent)
-        self._nudges = {subjects.control(key): key for key in switch.keys} | {card: card}
-        self._gets = {key: (subjects.SWITCH, key) for key in switch.keys} | {card: (subjects.AGENTS, agent)}
-        self._card = card
+        self._card, self._route = subjects.control_card(agent), subjects.control_route(agent)
+        self._gets = {key: (subjects.SWITCH, key) for key in switch.keys}
+        self._gets |= {self._card: (subjects.AGENTS, agent), self._route: (subjects.ROUTES, agent)}
+        self._nudges = {subjects.control(key): key for key in switch.keys}
+        self._nudges |= {self._card: self._card, self._route: self._route}
         switch.changed = self._changed
 
     def start(self) -> None:
@@ -135,14 +136,18 @@ class Link:
         readings = 0
         await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311  agents of one process need not ask in step
         while True:
+            if self._woken.is_set():
+                readings = 0  # nudges may have been missed: read all
             self._woken.clear()
             now = clock()
             self._asked = {token: it for token, it in self._asked.items() if now - it[1] < FORGOTTEN}
             self._wanted = {key: it for key, it in self._wanted.items() if it.until > now}
             for key in self.switch.keys:
                 await self._ask(key)
-            if readings % CARD_EVERY == 0 or self.switch.card_state != "present":
+            if readings % OTHERS_EVERY == 0 or self.switch.card_state != "present":
                 await self._ask(self._card)
+            if readings % OTHERS_EVERY == 0 or not self.switch.route.read:
+                await self._ask(self._route)
             readings += 1
             await _wait(self._woken, self._interval)
 
@@ -182,9 +187,14 @@ class Link:
                 wanted.pause = min(wanted.pause * 2, 0.25)
             else:
                 del self._wanted[key]
+        saving = self.switch.unsaved
         if key == self._card:
             self.switch.take_card(answer)
-        elif self.switch.take(key, answer, asked) and self.switch.unsaved:
+        elif key == self._route:
+            self.switch.take_route(answer, asked)
+        else:
+            self.switch.take(key, answer, asked)
+        if self.switch.unsaved and not saving:
             self._loop.call_later(SAVE_AFTER, lambda: self._spawn(asyncio.to_thread(self.switch.save)))
 
     # Reporting.
@@ -199,12 +209,16 @@ class Link:
     def _presence(self, *, leaving: bool = False) -> tuple[str, bytes]:
         """What this process says of itself, and where."""
         switch, live = self.switch, [run for run in self.switch.live if run.moving]
+        without = switch.without_control
         spooled, lost = self._host.spooled
         presence = Presence(
             agent=switch.agent, instance=self._host.instance, version=self.version, host=_HOST, pid=os.getpid(),
             applied=switch.applied, runs_in_flight=[run.run_id for run in live],
             draining=[run.run_id for run in live if run.draining], control_read_at=switch.read_at, leaving=leaving,
-            lease=switch.rule.lease, lost_control=switch.lapsed, spooled=spooled, lost=lost,
+            lease=switch.rule.lease, lost_control=without is not None, spooled=spooled, lost=lost,
+            control_age=switch.read_age, without_control=without, own_fallback=switch.own_fallback,
+            no_case=[run.run_id for run in live if not run.awaited], blocking=switch.blocking,
+            stage=switch.route.standing.stage,
         )  # fmt: skip
         return subjects.presence(switch.agent, self._host.instance), control.encode(presence)
 

@@ -16,9 +16,10 @@ from .contracts.envelope import Envelope, event_type, new_id
 from .contracts.runs import RUN_EVENTS, Resolution, Speaker, ToolKind, Usage
 from .errors import Halted, MidwatchError, NoCard
 from .fields import describe, encode_event, optional, to_cost, to_duration, to_input, to_text, to_usage, to_utc
+from .keys import CLOCK, CLOSED, OPEN, ROUTE, Halt, gettime
 from .order import Handoff, Order
 from .story import Story
-from .switch import Halt, LocalSwitch
+from .switch import LocalSwitch
 from .trace import Tracer
 
 log = logging.getLogger("midwatch")
@@ -78,6 +79,9 @@ class BaseRun:
         self._seq = 0
         self._story = Story()
         self._halt: Halt | None = None  # latched: this run will not go on, whatever the switch says later
+        self._gate = switch.gate if switch is not None else OPEN
+        self._acts = order.mode != "shadow"
+        self._routed = order.mode == "live"  # eval, replay and drill are what the route does not change
         self._raised: weakref.WeakSet[Halted] = weakref.WeakSet()
         self._writes = 0  # calls under way that a halt must not cut in half
         self._begun = False
@@ -133,6 +137,8 @@ class BaseRun:
     ) -> Done:  # fmt: skip
         """Records how the run ended; the first word counts. A run that was halted cannot end otherwise."""
         if self._halt is None:
+            if not self._acts and output is not None and not self._over:
+                self._propose("reply", output)
             if resolution not in _RESOLUTIONS:
                 error = f"{resolution!r} is no resolution: use one of {', '.join(sorted(_RESOLUTIONS))}"
                 resolution = "failed"
@@ -141,9 +147,16 @@ class BaseRun:
 
     def check(self, tool: str | None = None) -> None:
         """Raises Halted if the run, or this tool of it, may not go on. A read of local memory."""
+        if gettime(*CLOCK) < self._gate.until:
+            return
         halt = self._halt or self._judge(tool)
         if halt is not None:
             raise self._halted(halt)
+
+    @property
+    def acts(self) -> bool:
+        """False in shadow: tools that are not known to read are not called, and `finish` only proposes its answer."""
+        return self._acts
 
     @property
     def halted(self) -> bool:
@@ -186,11 +199,19 @@ class BaseRun:
     # Judging.
 
     def _judge(self, tool: str | None) -> Halt | None:
-        return None if self._switch is None else self._switch.judge(self.run_id, tool)
+        """Switch first, then route: that draws a canary's tickets as a run begins, and later only stops what acts."""
+        if self._switch is None:
+            return None
+        halt = self._switch.judge(self.run_id, tool)
+        if halt is None and self._routed:
+            standing = self._switch.route.standing
+            halt = standing.stops if self._begun else standing.turns_away(self._common["ticket"] or self.run_id)
+        return halt
 
     def _latch(self, halt: Halt | None) -> bool:
         if halt is not None and self._halt is None and not self._over:
             self._halt = halt
+            self._gate = CLOSED
         return self._halt is not None
 
     def _halted(self, halt: Halt) -> Halted:
@@ -213,8 +234,8 @@ class BaseRun:
 
     def _begin(self) -> None:
         order = self._order
-        if self._switch is not None and self._switch.card_state == "absent":
-            raise NoCard(agent=order.agent)
+        if self._switch is not None:
+            self._judge_beginning(self._switch)
         self._begun = True
         self._record(
             "started", order.at, input=to_input(order.input), channel=optional(order.channel),
@@ -222,6 +243,18 @@ class BaseRun:
         )  # fmt: skip
         if self._switch is not None:
             self._switch.enter(self)
+
+    def _judge_beginning(self, switch: LocalSwitch) -> None:
+        """Shadow, then switch, then canary, then scope. What is halted begins all the same, and falls back."""
+        if self._routed and switch.route.standing.stage == "shadow":
+            self._acts = self._routed = False
+            self._common["mode"] = "shadow"
+        halt = self._judge(None)
+        # Where not even its key was ever written, nobody has applied this agent.
+        if switch.card_state == "absent" and (halt is None or (halt.key in switch.keys and halt.epoch is None)):
+            raise NoCard(agent=self._order.agent)
+        if halt is not None and halt.key == ROUTE:
+            self._latch(halt)
 
     def _verdict(self, error: BaseException | None, *, interrupted: bool = False) -> Halt | None:
         """The halt that ends this run as its block is left by `error`, or None: then its end is recorded."""
@@ -253,7 +286,7 @@ class BaseRun:
         return False, None
 
     @property
-    def _awaited(self) -> bool:
+    def awaited(self) -> bool:
         """Whether somebody waits for this run's answer: only then it falls back, and leaves a case."""
         return self._common["mode"] in ("live", "drill")
 
@@ -267,6 +300,7 @@ class BaseRun:
             self._case = "unsure" if ours is None else "ours"
             events, left_out = self._story.events, self._story.left_out
             self._record_case(halt, own=True)
+        self._stop_moving()  # not before: until then presence says that somebody waits here
         order = self._order
         return Handoff(
             agent=order.agent, run_id=self.run_id, ticket=order.ticket, input=order.input, to=self._fallback_name(halt),
@@ -293,7 +327,7 @@ class BaseRun:
             if self._over:
                 return
             self._over = True
-            if resolution == "halted" and halt is not None and self._awaited and self._case in ("open", "unsure"):
+            if resolution == "halted" and halt is not None and self.awaited and self._case in ("open", "unsure"):
                 self._record_case(halt, own=False)  # the router opens it; one that stands already stays as it is
             by = (halt.by or "unknown") if halt else None
             self._record(
@@ -337,10 +371,20 @@ class BaseRun:
         self.check()
         return ModelCall(self._record, function, keywords)
 
-    def _tool_call(self, name: str, function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> ToolCall:
+    def _tool_call(
+        self, name: str, function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]
+    ) -> ToolCall | None:
+        """The call that may be made; None in shadow, where one that may write is only proposed."""
         self._entered()
         self.check(name)
-        return ToolCall(self._record, self._drain, name, self._kind(name), function, args, keywords)
+        call = ToolCall(self._record, self._drain, name, self._kind(name), function, args, keywords)
+        if call.drains and not self._acts:
+            self._propose(name, call.arguments)
+            return None
+        return call
+
+    def _propose(self, action: str, output: Any) -> None:
+        self._record("proposed", None, action=to_text(action), output=output)
 
     def _entered(self) -> None:
         if not self._begun:

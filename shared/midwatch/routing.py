@@ -23,7 +23,7 @@ class Standing(NamedTuple):
         """Why a live run of this ticket may not begin. In shadow it may: as a shadow run."""
         if self.stage == "shadow":
             return None
-        if self.stage == "canary" and draw(self.salt, ticket) >= self.traffic:
+        if self.stage == "canary" and not drawn(self.salt, ticket, self.traffic):
             return Halt(ROUTE, f"outside the canary's {self.traffic * 100:g} %", self.by)
         return self.stops
 
@@ -82,7 +82,7 @@ def _judge(answer: Answer) -> Standing:
     return Standing(route.stage, stops, route.traffic, route.salt, route.by)
 
 
-def draw(salt: str, ticket: str) -> float:
-    """Where a ticket falls between 0 and 1: always at the same place while the salt is the same."""
+def drawn(salt: str, ticket: str, share: float) -> bool:
+    """Whether a ticket is in this share of all. While the salt is the same, so is the answer; a larger share keeps it."""
     digest = hashlib.sha256(f"{salt}\0{ticket}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8]) / 2**64
+    return int.from_bytes(digest[:8]) < share * 2**64

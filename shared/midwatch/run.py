@@ -102,6 +102,8 @@ class Run(BaseRun):
         interrupts; any other is let end and is recorded first.
         """
         call = self._tool_call(name, function, args, keywords)
+        if call is None:
+            return None
         if call.drains:
 
             async def write() -> Any:
@@ -123,7 +125,7 @@ class Run(BaseRun):
 
     def review(self) -> None:
         """The switch moved: cancels what a halt cancels. From any thread."""
-        if self._over or self._switch is None or self._switch.quiet:
+        if self._over or clock() < self._gate.until:
             return
         for scope in (self._scope, *tuple(self._scopes)):
             scope.request()
@@ -215,10 +217,9 @@ class Run(BaseRun):
             while self._inner:
                 await asyncio.wait(self._inner)
             await self._absorb()
-            self._stop_moving()
-            if self._order.fallback is None or not self._awaited:
+            if self._order.fallback is None or not self.awaited:
                 self._end("halted", halt=halt, error=beside(error))
-                return False
+                return self._order.fallback is not None  # where nobody waits the program goes on as if it had answered
             claim = cases.claim(self._order, self._publisher.instance, halt)
             handoff = self._take_over(halt, await cases.known(self._publisher.claim(*claim), claim[2]))
             if handoff is None:

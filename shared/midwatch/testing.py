@@ -14,11 +14,14 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from types import TracebackType
+from typing import Any
 
-from . import blocking, client
-from .contracts import control, subjects
-from .contracts.codec import RunEvent, decode_run
-from .contracts.control import Card, SwitchRecord, ToolRule
+from . import blocking, client, offers
+from .contracts import codec, control, subjects
+from .contracts.codec import RunEvent
+from .contracts.control import Card, Route, Stage, SwitchRecord, ToolRule
+from .contracts.envelope import new_id, utc_now
+from .contracts.governance import CaseOffered, CaseOpened
 from .contracts.runs import EVENT_LIMIT, ToolKind
 from .switch import FOREVER, Answer, LocalSwitch
 
@@ -42,9 +45,12 @@ class _Server:
     def __init__(self, cards: Iterable[Card] | None) -> None:
         self.closed = False
         self.events: list[RunEvent] = []
+        self.accepted: list[str] = []
+        self.takers: dict[str, offers.Heard] = {}
         self._cards = None if cards is None else {card.agent: card for card in cards}
         self._switches: dict[str, LocalSwitch] = {}
         self._values: dict[str, Answer] = {}
+        self._routes: dict[str, Answer] = {}
         self._revision = 0
         self._claimed: set[str] = set()  # keys of the cases bucket
         self._lock = threading.RLock()
@@ -56,7 +62,10 @@ class _Server:
             return self._switches[agent]
 
     def append(self, subject: str, event_id: str, traceparent: bytes, body: bytes) -> None:
-        self.events.append(decode_run(subject, body))
+        if subject.startswith("midwatch.case."):
+            self.accepted.append(codec.decode(subject, body).data.case_id)
+        else:
+            self.events.append(codec.decode_run(subject, body))
 
     def claim(self, key: str, body: bytes, within: float) -> "Future[bool | None]":
         answer: Future[bool | None] = Future()
@@ -64,6 +73,9 @@ class _Server:
             answer.set_result(key not in self._claimed)
             self._claimed.add(key)
         return answer
+
+    def take_cases(self, agent: str, heard: offers.Heard) -> None:
+        self.takers[agent] = heard
 
     def call_soon(self, work: Callable[[], object]) -> None:
         work()
@@ -83,6 +95,15 @@ class _Server:
                     switch.take(key, answer, FOREVER)
             return self._revision
 
+    def route(self, agent: str, route: Route) -> int:
+        """Writes an agent's route. The new revision."""
+        with self._lock:
+            self._revision += 1
+            answer = self._routes[agent] = Answer(self._revision, self._revision, control.encode(route))
+            if agent in self._switches:
+                self._switches[agent].take_route(answer, FOREVER)
+            return self._revision
+
     def close(self) -> None:
         for switch in self._switches.values():
             for run in switch.live:
@@ -98,6 +119,7 @@ class _Server:
                 self.write(key, None, running)
         for key in switch.keys:
             switch.take(key, self._values.get(key, Answer(0, 0, None)), FOREVER)
+        switch.take_route(self._routes.get(agent, Answer(0, 0, None)), FOREVER)
         known = card(agent) if self._cards is None else self._cards.get(agent)
         switch.take_card(Answer(1, 1, control.encode(known)) if known else Answer(0, 0, None))
         return switch
@@ -124,9 +146,35 @@ class Controls:
         """Lifts what `halt` with the same words halted. The epoch."""
         return self._write(agent, tool, run, SwitchRecord(state="running", by="test"))
 
-    def take_case(self, agent: str, run_id: str) -> None:
-        """From now on somebody else has the case of this run: its fallback is not called."""
-        self._server.claim(subjects.case_key(agent, run_id), b"", 0)
+    def take_case(self, agent: str, run_id: str, *, offered_to: str | None = None) -> None:
+        """From now on somebody else has the case of this run: its fallback is not called. With `offered_to`: the agent
+        of that name, which was offered the case, does not get it."""
+        key = subjects.offer_key(offered_to, agent, run_id) if offered_to else subjects.case_key(agent, run_id)
+        self._server.claim(key, b"", 0)
+
+    def route(self, agent: str, stage: Stage, *, traffic: float = 1.0, salt: str = "") -> int:
+        """Says how far an agent is let act: `shadow`, `canary` on the share `traffic` of its tickets, or `full`."""
+        return self._server.route(agent, Route(stage=stage, traffic=traffic, salt=salt, by="test"))
+
+    @property
+    def accepted(self) -> list[str]:
+        """Ids of the cases that were taken, in order."""
+        return list(self._server.accepted)
+
+    def offer(
+        self, taker: str, *, input: Any, agent: str = "another", run_id: str | None = None, ticket: str | None = None,
+        reason: str = "halted", events: Iterable[Any] = (), within: float = 5.0,
+    ) -> str:  # fmt: skip
+        """Offers agent `taker` the case that a run of `agent` left, as kill-switch does. The id of the case."""
+        run_id = run_id or new_id()
+        case = CaseOpened(
+            case_id=subjects.case_id(agent, run_id), agent=agent, run_id=run_id, to=f"agent:{taker}", reason=reason,
+            opened_by="midwatch.testing", ticket=ticket, input=input, events=list(events),
+        )  # fmt: skip
+        key = subjects.offer_key(taker, agent, run_id)
+        if heard := self._server.takers.get(taker):
+            heard(CaseOffered(taker=taker, offer_key=key, until=utc_now(), within=within, case=case))
+        return case.case_id
 
     def _write(self, agent: str | None, tool: str | None, run: str | None, record: SwitchRecord) -> int:
         if agent is None:

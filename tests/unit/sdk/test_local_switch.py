@@ -1,5 +1,6 @@
 """What the local switch makes of the answers of the server."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def fed(**values: bytes | None) -> LocalSwitch:
         default = RUNNING if short in ("fleet", "agent") else None
         value = values.get(short, default)
         switch.take(name, ABSENT if value is None else Answer(10, 10, value), clock())
+    switch.take_route(ABSENT, clock())
     switch.confirm(clock())
     return switch
 
@@ -279,10 +281,18 @@ def test_a_card_is_followed_and_an_older_or_damaged_one_is_not() -> None:
     assert switch.card_state == "absent"
 
 
-def test_it_is_known_at_once_that_there_is_no_card() -> None:
+@pytest.mark.parametrize("missing", ["card", "route", "presence", "agent.desk"])
+def test_a_run_waits_until_switch_route_and_card_are_read_whether_they_are_there_or_not(missing: str) -> None:
     switch = LocalSwitch("desk")
+    readings = {name: partial(switch.take, name, ABSENT, clock()) for name in switch.keys}
+    readings["card"] = partial(switch.take_card, ABSENT)
+    readings["route"] = partial(switch.take_route, ABSENT, clock())
+    readings["presence"] = partial(switch.confirm, clock())
+    last = readings.pop(missing)
+    for reading in readings.values():
+        reading()
     assert not switch.known.done()
-    switch.take_card(ABSENT)
+    last()
     assert switch.known.done()
 
 
