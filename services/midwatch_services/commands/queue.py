@@ -10,7 +10,7 @@ import typer
 from . import queue_output
 from .output import FAILED, NOT_CONFIRMED, OK, USAGE, JsonOption, console, emit_json, emit_table, fail
 from .runs import AgentOption
-from .switch import _user
+from .bus import user as _user
 
 if TYPE_CHECKING:
     from midwatch.runtime.database import Database
@@ -92,8 +92,8 @@ def take(
 ) -> None:
     """Take a case on.
 
-    Of two who take it, the first has it. Exit code 1 if that was somebody else, 3 if kill-switch has not answered within
-    five seconds.
+    Of two who take it, the first has it. Exit code 1 if that was somebody else, 3 if kill-switch has not confirmed it
+    within five seconds.
 
     Example: midwatch queue take case-3f9a --reference ZD-1184
     """
