@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .bus import user as _user
 from .output import FAILED, NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, emit_json, emit_table, fail
-from .switch import _user
 from .switch_output import say
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import queue_output
+from .bus import user as _user
 from .output import FAILED, NOT_CONFIRMED, OK, USAGE, JsonOption, console, emit_json, emit_table, fail
 from .runs import AgentOption
-from .bus import user as _user
 
 if TYPE_CHECKING:
     from midwatch.runtime.database import Database

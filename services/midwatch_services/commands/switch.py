@@ -1,26 +1,23 @@
 """`midwatch halt`, `resume` and `switch`: the operator's hand on the switch. Needs NATS and nothing else of ours."""
 
-import asyncio
-import getpass
-import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from .output import FAILED, NOT_CONFIRMED, USAGE, JsonOption, clean, emit_json, emit_table, fail
+from . import switch_history, write_off
+from .bus import CONNECT, connected, unreached, user
+from .bus import run as run_command
+from .output import NOT_CONFIRMED, USAGE, JsonOption, clean, emit_json, emit_table, fail
 from .switch_output import Shown, agent_row, events_kept_back, instance_json, instance_row, say, tell_written
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
-
     from midwatch.runtime.switchboard import Scope, Switchboard
 
-_CONNECT = 3  # seconds
+_LINGER = 1.0  # seconds after containment in which a first case may come
 _LIMIT = "5"  # seconds that --wait waits by default
 
 
@@ -43,7 +40,11 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command("halt", cls=_Halt)(halt)
     app.command("resume")(resume)
-    app.command("switch")(switch)
+    group = typer.Typer(invoke_without_command=True)
+    group.callback()(switch)
+    group.command("history")(switch_history.history)
+    group.command("write-off")(write_off.write_off)
+    app.add_typer(group, name="switch")
 
 
 Agent = Annotated[str | None, typer.Argument(help="The agent's name, or --fleet for all.", metavar="AGENT")]
@@ -75,9 +76,9 @@ def halt(
     Example: midwatch halt refund-desk --reason "refunds the wrong customers" --wait
     """
     scope = _scope(agent, fleet, tool, run)
-    how: dict[str, Any] = {"reason": reason, "by": by or _user(), "fallback": _fallback(fallback)}
+    how: dict[str, Any] = {"reason": reason, "by": by or user(), "fallback": _fallback(fallback)}
     how["expires_at"] = _expiry(expires)
-    _run(_halt(scope, how, wait, as_json))
+    run_command(_halt(scope, how, wait, as_json))
 
 
 def resume(
@@ -94,17 +95,18 @@ def resume(
     Example: midwatch resume refund-desk --reason "fixed in version 2026-11-23"
     """
     scope = _scope(agent, fleet, tool, run)
-    _run(_resume(scope, {"reason": reason, "by": by or _user()}, as_json))
+    run_command(_resume(scope, {"reason": reason, "by": by or user()}, as_json))
 
 
-def switch(as_json: Annotated[bool, JsonOption] = False) -> None:
+def switch(context: typer.Context, as_json: Annotated[bool, JsonOption] = False) -> None:
     """Show every agent and instance: halted or not, armed or not, the epoch of each key, runs in flight.
 
     An instance is armed while it was heard within three seconds and has applied each of its keys as it stands.
 
     Example: midwatch switch --json
     """
-    _run(_switch(as_json))
+    if context.invoked_subcommand is None:
+        run_command(_switch(as_json))
 
 
 # What was asked
@@ -141,46 +143,7 @@ def _expiry(text: str | None) -> datetime | None:
         fail(f"--expires {error}", USAGE)
 
 
-def _user() -> str:
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        name = "unknown"
-    return f"{name}@{socket.gethostname()}"
-
-
 # On the bus
-
-
-def _run(work: Coroutine[Any, Any, int]) -> None:
-    code = asyncio.run(work)
-    if code:
-        raise typer.Exit(code)
-
-
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator["Client"]:
-    import nats
-
-    async def quiet(_: Exception) -> None:
-        """What matters is raised as well."""
-
-    nc = await nats.connect(
-        url.split(","), allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
-        connect_timeout=_CONNECT, error_cb=quiet,
-    )  # fmt: skip
-    try:
-        yield nc
-    finally:
-        await nc.close()
-
-
-def _unreached(error: Exception, url: str, nothing_happened: str) -> int:
-    from midwatch.runtime.broker import without_credentials
-
-    why = str(error) or type(error).__name__
-    sys.stderr.write(f"midwatch: NATS at {without_credentials(url)} does not answer ({why}). {nothing_happened}\n")
-    return FAILED
 
 
 _NOT_HALTED = (
@@ -199,27 +162,31 @@ async def _halt(scope: "Scope", how: dict[str, Any], wait: float | None, as_json
     from midwatch.runtime.settings import Settings
     from midwatch.runtime.switchboard import Switchboard
     from midwatch_services.kill_switch.proof import Proof
+    from midwatch_services.kill_switch.witness import Witness
 
     url = Settings().url
     written = None
     try:
-        async with _connected(url) as nc:
-            js = nc.jetstream(timeout=_CONNECT)
-            proof = Proof(nc, js)
+        async with connected(url) as nc:
+            js = nc.jetstream(timeout=CONNECT)
+            proof, witness, show = Proof(nc, js), Witness(nc), Shown(as_json)
             if wait is not None:
                 await proof.listen(scope.agent)
+                await witness.listen(scope.agent)
             written = await Switchboard(js).halt(scope, **how)
             tell_written(scope, written, "halted", as_json)
+            witness.follow(scope, written.revision, show.first_case)
             await _warn_without_card(js, scope.agent)
             if wait is None:
                 return 0
-            show = Shown(as_json)
             verdict, lifted = await proof.wait(scope, written.revision, written.record, wait, show.changes)
-            return show.end(scope, verdict, lifted, wait)
+            if verdict.contained and lifted is None and (show.moved or witness.runs_stopped):
+                await witness.linger(_LINGER)
+            return show.end(scope, verdict, lifted, wait, witness)
     except (OSError, NatsError, TimeoutError, Temporary) as error:
         if written is None:
-            return _unreached(error, url, _NOT_HALTED)
-        _unreached(error, url, f"The halt stands at epoch {written.revision}; who has applied it is not known.")
+            return unreached(error, url, _NOT_HALTED)
+        unreached(error, url, f"The halt stands at epoch {written.revision}; who has applied it is not known.")
         return NOT_CONFIRMED
 
 
@@ -232,14 +199,14 @@ async def _resume(scope: "Scope", how: dict[str, Any], as_json: bool) -> int:
 
     url = Settings().url
     try:
-        async with _connected(url) as nc:
-            board = Switchboard(nc.jetstream(timeout=_CONNECT))
+        async with connected(url) as nc:
+            board = Switchboard(nc.jetstream(timeout=CONNECT))
             written = await board.resume(scope, **how)
             tell_written(scope, written, "resumed", as_json)
             if not as_json:
                 await _tell_still_halted(board, scope)
     except (OSError, NatsError, TimeoutError, Temporary) as error:
-        return _unreached(error, url, _NOT_RESUMED)
+        return unreached(error, url, _NOT_RESUMED)
     return 0
 
 
@@ -252,10 +219,10 @@ async def _switch(as_json: bool) -> int:
 
     url = Settings().url
     try:
-        async with _connected(url) as nc:
-            agents, instances = await view.read(nc, nc.jetstream(timeout=_CONNECT))
+        async with connected(url) as nc:
+            agents, instances = await view.read(nc, nc.jetstream(timeout=CONNECT))
     except (OSError, NatsError, TimeoutError, Temporary) as error:
-        return _unreached(error, url, _NOT_KNOWN)
+        return unreached(error, url, _NOT_KNOWN)
     by_name = {agent.agent: agent for agent in agents}
     if as_json:
         emit_json(instance_json(one, by_name[one.presence.agent]) for one in instances)

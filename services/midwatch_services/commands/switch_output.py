@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 from .output import NOT_CONFIRMED, OK, clean, console, emit_json
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from midwatch.contracts.governance import InstanceReport
     from midwatch.runtime.switchboard import Scope, Written
-    from midwatch_services.kill_switch.decide import Verdict
+    from midwatch_services.kill_switch.decide import Verdict, Who
     from midwatch_services.kill_switch.view import AgentView, InstanceView
+    from midwatch_services.kill_switch.witness import FirstCase, Witness
 
 _MANY_WAIT = 1_000  # events on an instance's disk that are more than what is just under way
 
@@ -37,7 +40,8 @@ def tell_written(scope: "Scope", written: "Written", verb: str, as_json: bool) -
         until = f", until {record.expires_at:%Y-%m-%d %H:%M:%S} UTC" if record.expires_at else ""
         say(f"{name}: {verb} at epoch {written.revision} of {written.key}{until}")
     elif verb == "resumed":
-        say(f"{name}: was not halted by {written.key} (epoch {written.revision}); nothing was changed")
+        by = f"; resumed by {clean(record.by)} ({clean(record.reason)})" if record.by else ""
+        say(f"{name}: was not halted by {written.key} (epoch {written.revision}); nothing was changed{by}")
     else:
         by = f" by {clean(record.by)}" if record.by else ""
         say(f"{name}: is halted already{by} ({clean(record.reason)}), epoch {written.revision}; left as it is")
@@ -49,21 +53,29 @@ class Shown:
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
         self._lines: dict[tuple[str, str], str] = {}
+        self.moved = False  # whether anything was in flight
 
     def changes(self, verdict: "Verdict") -> None:
         """Prints what is new in `verdict`."""
         for report in verdict.reports:
-            who, line = (report.agent, report.instance), _report_line(report)
+            who, line = (report.agent, report.instance), report_line(report, verdict.blocking)
             if self._lines.get(who) != line and not self._as_json and report.state != "unconfirmed":
                 say(line)
             self._lines[who] = line
+            self.moved = self.moved or bool(report.running or report.draining)
 
-    def end(self, scope: "Scope", verdict: "Verdict", lifted: Any, limit: float) -> int:
+    def first_case(self, first: "FirstCase") -> None:
+        """Prints when the fallback had its first case."""
+        if not self._as_json:
+            say(f"  first case at the fallback after {first.seconds:.2f} s: {first.case_id} ({clean(first.to)})")
+
+    def end(self, scope: "Scope", verdict: "Verdict", lifted: Any, limit: float, caused: "Witness") -> int:
         """Prints the outcome and returns the exit code."""
         done = verdict.contained and lifted is None
         if self._as_json:
             emit_json([{"contained": done, "seconds": verdict.seconds if done else None, "instances": verdict.reports,
-                        "lifted": lifted}])  # fmt: skip
+                        "lifted": lifted, "runs_stopped": caused.runs_stopped, "cases": caused.cases,
+                        "first_case": caused.first_case._asdict() if caused.first_case else None}])  # fmt: skip
             return OK if done else NOT_CONFIRMED
         name = clean(name_of(scope))
         if lifted is not None:
@@ -75,17 +87,30 @@ class Shown:
                 if count
                 else "no instance runs"
             )
-            say(f"{name}: contained, {of}")
+            stopped = f"; {caused.runs_stopped} runs stopped, {caused.cases} cases" if self.moved else ""
+            say(f"{name}: contained, {of}{stopped}")
         else:
-            missing = [report for report in verdict.reports if (report.agent, report.instance) not in verdict.cleared]
-            for report in missing:
-                if report.state == "unconfirmed":
-                    say(_report_line(report))
+            self._missing(verdict)
             say(f"{name}: NOT contained within {limit:g} s")
         return OK if done else NOT_CONFIRMED
 
+    def _missing(self, verdict: "Verdict") -> None:
+        """Names who has not confirmed, and how to go on where a process is dead."""
+        from midwatch_services.kill_switch.decide import NO_PRESENCE
 
-def _report_line(report: "InstanceReport") -> str:
+        silent = None
+        for report in verdict.reports:
+            if (report.agent, report.instance) not in verdict.cleared and report.state in ("unconfirmed", "lapsed"):
+                if report.state == "unconfirmed":
+                    say(report_line(report, verdict.blocking))
+                silent = silent or (report if report.instance != NO_PRESENCE else None)
+        if silent:
+            say(clean(f"  if that process is dead: midwatch switch write-off {silent.instance} --agent {silent.agent} "
+                      "--reason …"))  # fmt: skip
+
+
+def report_line(report: "InstanceReport", blocking: "Collection[Who]" = ()) -> str:
+    """How far an instance has got. `blocking`: those that stop only at their next call."""
     words = {
         "applied": "has applied it", "unconfirmed": "has not confirmed",
         "lapsed": "is silent; its lease must have run out", "left": "has signed off",
@@ -95,6 +120,8 @@ def _report_line(report: "InstanceReport") -> str:
         line += f", nothing moves, after {report.seconds:.3f} s"
     if report.running:
         line += f"; running: {', '.join(report.running)}"
+        if (report.agent, report.instance) in blocking:
+            line += ", which stops before its next call (threads)"
     if report.draining:
         line += f"; draining: {', '.join(report.draining)}"
     return clean(line)

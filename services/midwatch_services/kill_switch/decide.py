@@ -20,6 +20,7 @@ NO_PRESENCE = "(sends no presence)"  # stands for an agent's instances where run
 _ABSENT = SwitchRecord(state="halted", reason="the key is absent, which is not running")
 _UNREADABLE = SwitchRecord(state="halted", reason="the value cannot be read, which is not running")
 _READABLE = SwitchRecord(state="running", reason="the map can be read again")
+_OVER = SwitchRecord(state="running", reason="the run has finished")
 _REMOVED = SwitchRecord(state="running", reason="its record was removed from the map")
 
 
@@ -162,7 +163,7 @@ def _map_moves(write: Write, before: Mapping[Target, Halt], finished: Collection
         record = _READABLE if target is None else records.get(target, _REMOVED)
         if record.state == "running":
             gone = record is _REMOVED and target in finished
-            found.append(Move("pruned" if gone else "resumed", target, record))
+            found.append(Move("pruned", target, _OVER) if gone else Move("resumed", target, record))
     return found
 
 

@@ -81,10 +81,11 @@ def forget_keys(conn: Connection, before: datetime) -> None:
 def open_halts(conn: Connection, key: str | None = None) -> list[Halt]:
     """The halts that stand, of one key or of all, oldest first."""
     query = sa.select(_halts).where(_halts.c.closed_at.is_(None)).order_by(_halts.c.requested_at, _halts.c.target)
-    return [_halt(row) for row in conn.execute(query if key is None else query.where(_halts.c.key == key))]
+    return [halt_of(row) for row in conn.execute(query if key is None else query.where(_halts.c.key == key))]
 
 
-def _halt(row: Row[tuple[object, ...]]) -> Halt:
+def halt_of(row: Row[tuple[object, ...]]) -> Halt:
+    """The halt of a row of its table."""
     reported = [] if row.report is None else msgspec.json.decode(row.report, type=SwitchContained).instances
     return Halt(
         key=row.key,
