@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import threading
-import weakref
 from asyncio import CancelledError
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
@@ -14,9 +13,10 @@ from .calls import ModelCall, ToolCall
 from .contracts import subjects
 from .contracts.envelope import Envelope, event_type, new_id
 from .contracts.runs import RUN_EVENTS, Resolution, Speaker, ToolKind, Usage
-from .errors import Halted, MidwatchError, NoCard
+from .errors import Halted, MidwatchError
 from .fields import describe, encode_event, optional, to_cost, to_duration, to_input, to_text, to_usage, to_utc
-from .keys import CLOCK, CLOSED, OPEN, ROUTE, Halt, gettime
+from .judged import Judged
+from .keys import Halt
 from .order import Handoff, Order
 from .story import Story
 from .switch import LocalSwitch
@@ -58,16 +58,14 @@ class Done:
 DONE = Done()
 
 
-class BaseRun:
+class BaseRun(Judged):
     """A run of an agent. Recording never raises and may be done from any thread; model and tool calls, and `check`,
     raise Halted once the switch says so. `result` is the fallback's answer after a halt."""
 
     def __init__(self, publisher: Publisher, switch: LocalSwitch | None, order: Order) -> None:
-        self.run_id = order.run_id
+        super().__init__(switch, order)
         self.result: Any = None
-        self._order = order
         self._publisher = publisher
-        self._switch = switch
         self._source = f"/agents/{order.agent}/{publisher.instance}"
         self._tracer = Tracer(order.run_id)
         self._common: dict[str, Any] = {
@@ -78,14 +76,7 @@ class BaseRun:
         self._lock = threading.RLock()  # keeps the order of seq the order of the spool
         self._seq = 0
         self._story = Story()
-        self._halt: Halt | None = None  # latched: this run will not go on, whatever the switch says later
-        self._gate = switch.gate if switch is not None else OPEN
-        self._acts = order.mode != "shadow"
-        self._routed = order.mode == "live"  # eval, replay and drill are what the route does not change
-        self._raised: weakref.WeakSet[Halted] = weakref.WeakSet()
         self._writes = 0  # calls under way that a halt must not cut in half
-        self._begun = False
-        self._over = False
         self._handed_off = False
         self._case: Literal["open", "ours", "unsure", "theirs"] = "open"  # whose it is, once the run is halted
         self.moving = True
@@ -145,24 +136,6 @@ class BaseRun:
             self._end(resolution, output=output, error=optional(error), at=at)
         return DONE
 
-    def check(self, tool: str | None = None) -> None:
-        """Raises Halted if the run, or this tool of it, may not go on. A read of local memory."""
-        if gettime(*CLOCK) < self._gate.until:
-            return
-        halt = self._halt or self._judge(tool)
-        if halt is not None:
-            raise self._halted(halt)
-
-    @property
-    def acts(self) -> bool:
-        """False in shadow: tools that are not known to read are not called, and `finish` only proposes its answer."""
-        return self._acts
-
-    @property
-    def halted(self) -> bool:
-        """Whether the run may not go on."""
-        return (self._halt or self._judge(None)) is not None
-
     def conclude(self, answer: Any) -> None:
         """Finishes the run with `answer` unless it was finished or handed off: what `handles` does at the end."""
         if not self._handed_off:
@@ -198,29 +171,6 @@ class BaseRun:
 
     # Judging.
 
-    def _judge(self, tool: str | None) -> Halt | None:
-        """Switch first, then route: that draws a canary's tickets as a run begins, and later only stops what acts."""
-        if self._switch is None:
-            return None
-        halt = self._switch.judge(self.run_id, tool)
-        if halt is None and self._routed:
-            standing = self._switch.route.standing
-            halt = standing.stops if self._begun else standing.turns_away(self._common["ticket"] or self.run_id)
-        return halt
-
-    def _latch(self, halt: Halt | None) -> bool:
-        if halt is not None and self._halt is None and not self._over:
-            self._halt = halt
-            self._gate = CLOSED
-        return self._halt is not None
-
-    def _halted(self, halt: Halt) -> Halted:
-        """The error to raise for `halt`, known as this run's own."""
-        self._latch(halt)
-        error = Halted(reason=halt.reason, by=halt.by, key=halt.key, epoch=halt.epoch)
-        self._raised.add(error)
-        return error
-
     def _kind(self, tool: str) -> ToolKind:
         card = self._switch.card if self._switch else None
         rule = card.tools.get(tool) if card else None
@@ -236,6 +186,7 @@ class BaseRun:
         order = self._order
         if self._switch is not None:
             self._judge_beginning(self._switch)
+            self._common["mode"] = self.mode
         self._begun = True
         self._record(
             "started", order.at, input=to_input(order.input), channel=optional(order.channel),
@@ -243,18 +194,6 @@ class BaseRun:
         )  # fmt: skip
         if self._switch is not None:
             self._switch.enter(self)
-
-    def _judge_beginning(self, switch: LocalSwitch) -> None:
-        """Shadow, then switch, then canary, then scope. What is halted begins all the same, and falls back."""
-        if self._routed and switch.route.standing.stage == "shadow":
-            self._acts = self._routed = False
-            self._common["mode"] = "shadow"
-        halt = self._judge(None)
-        # Where not even its key was ever written, nobody has applied this agent.
-        if switch.card_state == "absent" and (halt is None or (halt.key in switch.keys and halt.epoch is None)):
-            raise NoCard(agent=self._order.agent)
-        if halt is not None and halt.key == ROUTE:
-            self._latch(halt)
 
     def _verdict(self, error: BaseException | None, *, interrupted: bool = False) -> Halt | None:
         """The halt that ends this run as its block is left by `error`, or None: then its end is recorded."""
@@ -284,11 +223,6 @@ class BaseRun:
                 mine = any(halt in self._raised for halt in _leaves(halts)) or self._latch(self._judge(None))
                 return mine, rest.split(Exception)[1] if rest else None
         return False, None
-
-    @property
-    def awaited(self) -> bool:
-        """Whether somebody waits for this run's answer: only then it falls back, and leaves a case."""
-        return self._common["mode"] in ("live", "drill")
 
     def _take_over(self, halt: Halt, ours: bool | None) -> Handoff | None:
         """Records that the program's fallback takes the case, and says with what it is called. None where somebody

@@ -83,6 +83,6 @@ def _judge(answer: Answer) -> Standing:
 
 
 def drawn(salt: str, ticket: str, share: float) -> bool:
-    """Whether a ticket is in this share of all. While the salt is the same, so is the answer; a larger share keeps it."""
+    """Whether a ticket is in this share of all: always the same while the salt is; a larger share keeps it."""
     digest = hashlib.sha256(f"{salt}\0{ticket}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8]) < share * 2**64

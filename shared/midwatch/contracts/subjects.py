@@ -64,7 +64,7 @@ def alert(agent: str, event: str) -> str:
 
 
 def switch(agent: str, event: str) -> str:
-    """Subject of what the kill-switch reports: `halted`, `resumed`, `contained`, `unconfirmed`, `revoked`, `drilled`."""
+    """Subject of what kill-switch reports: `halted`, `resumed`, `contained`, `unconfirmed`, `revoked`, `drilled`."""
     return f"midwatch.switch.{agent}.{event}"
 
 
