@@ -8,15 +8,19 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import nats
+import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
 import midwatch
-from helpers import eventually
-from midwatch.contracts import control, subjects
+from helpers import eventually, hears_offers
+from midwatch.contracts import codec, control, subjects
+from midwatch.contracts.envelope import utc_now
+from midwatch.contracts.governance import CaseOffered, CaseOpened
 from midwatch.runtime import topology
 from midwatch.runtime.nats_server import find_binary
 from midwatch.runtime.service import run_services
@@ -221,6 +225,51 @@ async def test_a_run_of_the_sdk_needs_no_more_than_an_agent_may(
         presence = await js.get_last_msg(subjects.PRESENCE, subjects.presence(AGENT, mw.instance))
         assert msgspec.json.decode(presence.data or b"", type=control.Presence).leaving
     assert "violation" not in caplog.text.lower()  # a denial shows nowhere else
+
+
+async def test_an_agent_claims_and_takes_cases_with_no_more_than_it_may(
+    connect: Connect, server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = control.Card(agent=AGENT, owner="Tester", purpose="Tests.", can=["Test"])
+    case = CaseOpened(
+        case_id="case-1", agent="other", run_id="r1", to=f"agent:{AGENT}", reason="test", opened_by="kill-switch"
+    )
+    offer = CaseOffered(
+        taker=AGENT, offer_key=subjects.offer_key(AGENT, "other", "r1"), until=utc_now(), within=5.0, case=case
+    )
+    offered = codec.encode(codec.envelope("case", "offered", offer, source="/services/kill-switch"))
+    async with connect("admin") as admin:
+        js = admin.nc.jetstream()
+        await topology.apply(js, Settings())
+        await js.publish(subjects.key_subject(subjects.AGENTS, AGENT), control.encode(card))
+        await Switchboard(js).resume_agent(AGENT, reason="test", by="tester")
+        async with midwatch.connect(f"nats://{AGENT}:pw-agent@{server}", home=tmp_path / "home") as mw:
+            sole: list[bool] = []
+            desk = mw.agent(AGENT, version="1", fallback=lambda handoff: sole.append(handoff.sole))
+            desk.takes(lambda taken, run: taken.case_id)
+            taken = await js.subscribe(subjects.case(AGENT, "accepted"))
+            await hears_offers(mw, AGENT)
+            await js.publish(subjects.case(AGENT, "offered"), offered)
+            assert codec.decode(*await said_on(taken)).data.case_id == "case-1"
+            await Switchboard(js).halt_agent(AGENT, reason="test", by="tester")
+            async with desk.run(input="Hello again", run_id="halted") as refused:
+                await eventually(lambda: refused.halted)
+                refused.check()
+        assert sole == [True]
+    async with connect(AGENT) as agent:
+        own = subjects.key_subject(subjects.CASES, subjects.case_key(AGENT, "halted"))
+        for operation in ({}, {"KV-Operation": "DEL"}, {"Nats-Rollup": "sub"}):
+            with pytest.raises(nats.js.errors.APIError):  # it was created: nothing changes or frees it
+                await agent.nc.jetstream().publish(own, b"", headers=operation)
+        assert not await agent.may_publish(subjects.key_subject(subjects.CASES, subjects.case_key("other", "r1")))
+        assert not await agent.may_publish(subjects.case(AGENT, "opened"))
+        assert not await agent.may_subscribe(subjects.case("other", "offered"))
+    assert "violation" not in caplog.text.lower()
+
+
+async def said_on(subscription: Any) -> tuple[str, bytes]:
+    message = await subscription.next_msg(timeout=5)
+    return message.subject, message.data
 
 
 @pytest.mark.usefixtures("declared")
