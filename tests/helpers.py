@@ -27,7 +27,7 @@ async def eventually(predicate: Callable[[], Any], within: float = 5.0) -> Any:
 
 
 async def hears_offers(mw: Any, agent: str) -> None:
-    """Waits until the server knows that the process behind `mw` hears offers to `agent`, and that it may act on them."""
+    """Waits until the process behind `mw` hears offers to `agent`, and may act on them."""
     engine = mw._engine
     await eventually(lambda: engine._nc is not None and not engine.follow(agent, "1").lapsed)
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(engine._nc.flush(), engine._loop))

@@ -10,6 +10,7 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import msgspec
@@ -81,7 +82,7 @@ class Sender:
 
         Raises Unsent where the server did not take one of them, OSError where the spool cannot be read.
         """
-        records = self._without_oversized(self.spool.read(BATCH, BATCH_BYTES))
+        records = _of_one_stream(self._without_oversized(self.spool.read(BATCH, BATCH_BYTES)))
         todo = [records] if records else []
         while todo:
             chunk = todo.pop()
@@ -338,6 +339,12 @@ async def _tried(sender: Sender) -> str | None:
         log.exception("midwatch: events could not be sent, trying again")
         return f"events could not be sent: {error!r}"
     return None
+
+
+def _of_one_stream(records: list[Record]) -> list[Record]:
+    """The records up to the first of another noun than theirs: no batch goes to two streams."""
+    noun = records[0].subject.split(".", 2)[1] if records else ""
+    return list(takewhile(lambda record: record.subject.split(".", 2)[1] == noun, records))
 
 
 def _headers(record: Record) -> dict[str, str]:

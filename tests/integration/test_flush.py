@@ -51,6 +51,21 @@ async def test_several_go_in_one_atomic_batch(nc: Client, js: JetStreamContext, 
     assert [(message.headers or {})["Nats-Msg-Id"] for message in messages] == [f"id-{n}" for n in range(1, 6)]
 
 
+async def test_a_batch_ends_where_an_event_goes_to_another_stream(
+    nc: Client, js: JetStreamContext, spool: Spool
+) -> None:
+    fill(spool, 1, 3)
+    assert spool.append(subjects.case("agent-0", "accepted"), "taken", None, b"{}")
+    fill(spool, 4, 6)
+    async with flushing(nc, spool) as flusher:
+        assert await flusher.drain(5)
+    sequences = [(message.headers or {})["Nats-Batch-Sequence"] for message in await stored(nc)]
+    assert sequences == ["1", "2", "3", "1", "2", "3"]
+    assert (await js.get_msg(subjects.GOVERNANCE, 1)).headers == {
+        "Nats-Msg-Id": "taken", "Content-Type": "application/cloudevents+json",
+    }  # fmt: skip
+
+
 async def test_a_backlog_of_many_batches_keeps_its_order(nc: Client, js: JetStreamContext, spool: Spool) -> None:
     fill(spool, 1, 3_500, agents=3)
     async with flushing(nc, spool) as flusher:
