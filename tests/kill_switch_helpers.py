@@ -114,7 +114,7 @@ async def publish(
     """One run event, as the agent's SDK publishes it."""
     needed: dict[str, dict[str, Any]] = {
         "started": {"input": "Where is my refund?"}, "model_called": {"model": "m"}, "tool_called": {"tool": "lookup"},
-        "finished": {"resolution": "resolved"},
+        "finished": {"resolution": "resolved"}, "handed_off": {"to": "human", "reason": "wrong refunds"},
     }  # fmt: skip
     data = RUN_EVENTS[event](run_id=run_id, agent=agent, version="1", mode=mode, seq=seq, **(needed[event] | fields))  # type: ignore[arg-type]
     body = codec.encode(

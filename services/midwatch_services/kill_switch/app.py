@@ -9,9 +9,11 @@ from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 
+from . import claims
 from .arming import TICK, Arming
 from .handlers import KillSwitch
 from .policy import POLICY, Policy
+from .router import LOOK, Router
 from .store import PREFIX
 
 
@@ -33,6 +35,14 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     runs: list[Callable[[list[Received]], Awaitable[None]]] = [switch.on_runs]
     spoken: list[Callable[[list[Received[Envelope[Any]]]], Awaitable[None]]] = []
 
+    router = Router(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.cards, ctx.now, policy)
+    runs.append(router.on_runs)
+    spoken.append(router.on_spoken)
+    ctx.on_start(router.load)
+    ctx.every(LOOK, router.look)
+    ctx.every(2, router.save)
+    ctx.every(3600, router.forget)
+
     async def on_runs(batch: list[Received]) -> None:
         for hear in runs:
             await hear(batch)
@@ -45,6 +55,8 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     said = subjects.KILL_SWITCH_GOVERNANCE
     ctx.read(subjects.GOVERNANCE, said, on_governance, decode=codec.decode, outbox=outbox)
     writes = subjects.key_stream(subjects.SWITCH)
+    cases = subjects.key_stream(subjects.CASES)
+    ctx.read(cases, subjects.KILL_SWITCH_CASES, router.on_claims, decode=claims.decode, outbox=outbox)
     ctx.read(writes, subjects.KILL_SWITCH_WRITES, switch.on_writes, decode=_unread, outbox=outbox)
     ctx.background(switch.watch)
     ctx.every(1, switch.expire)

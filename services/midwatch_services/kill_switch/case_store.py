@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from midwatch.errors import MidwatchError
 from midwatch.runtime.database import upsert
 
 from . import tables
+from .flights import Changes
 from .routing import Case, Note
 from .tables import from_micros as _time
 from .tables import micros as _micros
@@ -137,11 +139,11 @@ def _case(row: Row[Any]) -> Case:
     return Case(**values | {"chain": tuple(msgspec.json.decode(values["chain"]))})
 
 
-def forget(conn: Connection, before: int) -> None:
-    """Drops cases that were closed before `before` (microseconds since 1970), with their history."""
-    old = sa.select(_cases.c.case_id).where(_cases.c.state == "closed", _cases.c.updated_at < before)
-    conn.execute(_history.delete().where(_history.c.case_id.in_(old)))
-    conn.execute(_cases.delete().where(_cases.c.state == "closed", _cases.c.updated_at < before))
+def forget(conn: Connection, before: datetime) -> None:
+    """Drops cases that were closed before `before`, with their history."""
+    old = sa.and_(_cases.c.state == "closed", _cases.c.updated_at < _micros(before))
+    conn.execute(_history.delete().where(_history.c.case_id.in_(sa.select(_cases.c.case_id).where(old))))
+    conn.execute(_cases.delete().where(old))
 
 
 # Runs in flight
@@ -154,14 +156,12 @@ def flights(conn: Connection) -> tuple[int, dict[tuple[str, str], int]]:
     return seq or 0, {(row.agent, row.run_id): row.first_seq for row in rows}
 
 
-def save_flights(
-    conn: Connection, stream: str, seq: int, begun: dict[tuple[str, str], int], gone: Sequence[tuple[str, str]]
-) -> None:
-    """Moves on to `seq`: runs that have begun since, and those that are not in flight any more."""
+def save_flights(conn: Connection, stream: str, changes: Changes) -> None:
+    """Moves on: runs that have begun since, and those that are not in flight any more."""
     which = sa.and_(_flights.c.agent == sa.bindparam("a"), _flights.c.run_id == sa.bindparam("r"))
-    if gone:
-        conn.execute(_flights.delete().where(which), [{"a": agent, "r": run_id} for agent, run_id in gone])
-    if begun:
-        rows = [(agent, run_id, first) for (agent, run_id), first in begun.items()]
+    if changes.over:
+        conn.execute(_flights.delete().where(which), [{"a": agent, "r": run_id} for agent, run_id in changes.over])
+    if changes.begun:
+        rows = [(agent, run_id, first) for (agent, run_id), first in changes.begun.items()]
         upsert(conn, _flights.name, ("agent", "run_id", "first_seq"), rows, ("agent", "run_id"))
-    upsert(conn, _positions.name, ("stream", "seq"), [(stream, seq)], ("stream",))
+    upsert(conn, _positions.name, ("stream", "seq"), [(stream, changes.seq)], ("stream",))
