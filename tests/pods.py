@@ -26,7 +26,7 @@ class Note(NamedTuple):
     """What a pod did. `at` is CLOCK_MONOTONIC, which all processes of a machine share."""
 
     at: float
-    kind: str  # began, call, fallback, left, rogue
+    kind: str  # began, call, fallback, answered, left, rogue
     run_id: str
     detail: str  # the key that stopped it
 
@@ -94,11 +94,12 @@ class Pod:
 @asynccontextmanager
 async def pod(
     folder: Path, url: str, instance: str = "pod-1", *, agent: str = "desk", runs: int = 5, own: bool = True,
-    rogue: bool = False, environment: Mapping[str, str] | None = None,
+    rogue: bool = False, idle: bool = False, home: str = "", environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Pod]:  # fmt: skip
-    """An agent's process, its runs in flight. `own`: its program has a fallback of its own."""
+    """An agent's process, its runs in flight, unless it is `idle`, being halted. `own`: its program has a fallback of
+    its own. `home`: the state folder, of `instance` alone unless it is named."""
     log = folder / f"{instance}.notes"
-    words = [url, str(folder / instance), instance, agent, str(runs), str(log), "own" if own else "none"]
+    words = [url, str(folder / (home or instance)), instance, agent, str(runs), str(log), "own" if own else "none"]
     with (folder / f"{instance}.log").open("ab") as said:
         child = await asyncio.create_subprocess_exec(
             sys.executable, str(PROGRAM), *words, *(["rogue"] if rogue else []), stdout=said, stderr=said,
@@ -106,7 +107,8 @@ async def pod(
         )  # fmt: skip
     found = Pod(instance, runs, log, child)
     try:
-        await found.busy()
+        if not idle:
+            await found.busy()
         yield found
     finally:
         await found.kill()

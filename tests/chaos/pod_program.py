@@ -14,6 +14,7 @@ import time
 import midwatch
 
 EACH = 0.02  # seconds that one call takes
+ANSWER = 0.01  # seconds that the fallback takes, times the run's place, so that a kill finds each somewhere else
 
 
 async def main(url: str, home: str, instance: str, agent: str, runs: int, log: str, own: bool, rogue: bool) -> None:
@@ -22,8 +23,10 @@ async def main(url: str, home: str, instance: str, agent: str, runs: int, log: s
     def note(kind: str, run_id: str, detail: str = "") -> None:
         os.write(out, f"{time.monotonic():.6f} {kind} {run_id} {detail}\n".encode())
 
-    def to_person(handoff: midwatch.Handoff) -> str:
+    async def to_person(handoff: midwatch.Handoff) -> str:
         note("fallback", handoff.run_id, handoff.key)
+        await asyncio.sleep(ANSWER * int(handoff.run_id.split("-")[-2]))
+        note("answered", handoff.run_id, handoff.key)
         return "A person will answer you."
 
     async def look_up(run_id: str, kind: str = "call") -> None:
