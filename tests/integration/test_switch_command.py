@@ -1,16 +1,11 @@
 """`midwatch halt`, `resume` and `switch` against a real server, with every service of ours dead."""
 
 import asyncio
-import json
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import typer
-from click.testing import Result
 from nats.js import JetStreamContext
-from typer.testing import CliRunner
 
 import midwatch
 from helpers import eventually
@@ -19,31 +14,18 @@ from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Card
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.switchboard import Switchboard
-from midwatch_services.commands import switch
-
-Run = Callable[..., Coroutine[Any, Any, Result]]
-app = typer.Typer()
-switch.register(app)
+from switch_commands import Run, rows, run_switch
 
 
 @pytest.fixture
 def run(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command line in a thread of its own, as its event loop is its own."""
     monkeypatch.setenv("NATS_URL", nats_server.url)
-
-    async def invoke(*arguments: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, arguments)
-
-    return invoke
+    return run_switch
 
 
 @pytest.fixture
 def board(js: JetStreamContext) -> Switchboard:
     return Switchboard(js)
-
-
-def rows(result: Result) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 async def apply_card(js: JetStreamContext, agent: str = "desk") -> None:

@@ -12,7 +12,17 @@ from . import switch_history, write_off
 from .bus import CONNECT, connected, unreached, user
 from .bus import run as run_command
 from .output import NOT_CONFIRMED, USAGE, JsonOption, clean, emit_json, emit_table, fail
-from .switch_output import Shown, agent_row, events_kept_back, instance_json, instance_row, say, tell_written
+from .switch_output import (
+    Shown,
+    agent_row,
+    events_kept_back,
+    instance_json,
+    instance_row,
+    say,
+    stray_rows,
+    tell_written,
+)
+from .tables import runs_without_presence
 
 if TYPE_CHECKING:
     from midwatch.runtime.switchboard import Scope, Switchboard
@@ -101,7 +111,8 @@ def resume(
 def switch(context: typer.Context, as_json: Annotated[bool, JsonOption] = False) -> None:
     """Show every agent and instance: halted or not, armed or not, the epoch of each key, runs in flight.
 
-    An instance is armed while it was heard within three seconds and has applied each of its keys as it stands.
+    An instance is armed while it was heard within three seconds and has applied each of its keys as it stands. Agents
+    that send no presence are listed with their runs in flight where kill-switch's database can be read.
 
     Example: midwatch switch --json
     """
@@ -224,15 +235,20 @@ async def _switch(as_json: bool) -> int:
     except (OSError, NatsError, TimeoutError, Temporary) as error:
         return unreached(error, url, _NOT_KNOWN)
     by_name = {agent.agent: agent for agent in agents}
+    heard = {one.presence.agent for one in instances}
+    strays = {agent: runs for agent, runs in runs_without_presence().items() if agent not in heard}
     if as_json:
         emit_json(instance_json(one, by_name[one.presence.agent]) for one in instances)
+        emit_json({"agent": agent, "instance": None, "armed": False, "why_not": "sends no presence",
+                   "runs_in_flight": runs} for agent, runs in strays.items())  # fmt: skip
         return 0
     rows = [instance_row(one, by_name[one.presence.agent]) for one in instances]
-    absent = set(by_name) - {one.presence.agent for one in instances}
+    rows += stray_rows(strays, by_name)
+    absent = set(by_name) - heard - set(strays)
     rows += [{"agent": name, "instance": "none runs", **agent_row(by_name[name])} for name in absent]
     rows.sort(key=lambda row: (row["agent"], row["instance"]))
     empty = "No agent is known yet: write a card with `midwatch card new NAME`, then `midwatch apply`."
-    emit_table(("agent", "instance", "switch", "armed", "runs", "draining", "epochs"), rows, empty=empty)
+    emit_table(("agent", "instance", "switch", "stage", "armed", "runs", "draining", "epochs"), rows, empty=empty)
     for instance in instances:
         if text := events_kept_back(instance):
             say(text)

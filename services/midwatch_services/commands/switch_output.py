@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .output import NOT_CONFIRMED, OK, clean, console, emit_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from midwatch.contracts.governance import InstanceReport
     from midwatch.runtime.switchboard import Scope, Written
@@ -139,6 +139,7 @@ def instance_json(one: "InstanceView", agent: "AgentView") -> dict[str, Any]:
         "halted": agent.halted,
         "halts": agent.halts,
         "epochs": agent.epochs,
+        "route": agent.stage,
         "age_seconds": round(one.age, 3),
         **said,
     }
@@ -169,4 +170,13 @@ def agent_row(agent: "AgentView") -> dict[str, Any]:
     """What a row says of the agent."""
     partly = " (in part)" if agent.halts and not agent.halted else ""
     epochs = " ".join(f"{key.partition('.')[0]}:{revision}" for key, revision in agent.epochs.items())
-    return {"switch": "HALTED" if agent.halted else f"running{partly}", "epochs": epochs}
+    return {"switch": "HALTED" if agent.halted else f"running{partly}", "epochs": epochs, "stage": agent.stage}
+
+
+def stray_rows(runs: "Mapping[str, Sequence[str]]", agents: "Mapping[str, AgentView]") -> list[dict[str, Any]]:
+    """The agents that kill-switch knows by their runs alone."""
+    return [
+        {**(agent_row(agents[name]) if name in agents else {}), "agent": name, "instance": "sends no presence",
+         "armed": "NO: nobody knows whether it obeys", "runs": len(some)}
+        for name, some in runs.items()
+    ]  # fmt: skip

@@ -1,17 +1,19 @@
 """Who is armed: every instance beside the switch as it stands, read from NATS alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
 
 from midwatch.contracts import subjects
-from midwatch.contracts.control import Presence
-from midwatch.runtime.switchboard import Entry, Switchboard
+from midwatch.contracts.control import Presence, Route
+from midwatch.runtime.stream_read import last_of_each
+from midwatch.runtime.switchboard import Entry, Switchboard, is_deleted
 
 from . import armed, decide
 from .proof import last_words
@@ -20,11 +22,13 @@ from .registry import of_presence
 
 @dataclass(frozen=True)
 class AgentView:
-    """An agent as the switch has it. `epochs`: revision of each of its keys, 0 where there is none."""
+    """An agent as the switch has it. `epochs`: revision of each of its keys, 0 where there is none. `stage`: of its
+    route, in words; empty where it has none."""
 
     agent: str
     halts: list[dict[str, Any]]
     epochs: dict[str, int]
+    stage: str = ""
 
     @property
     def halted(self) -> bool:
@@ -63,7 +67,27 @@ async def read(nc: Client, js: JetStreamContext) -> tuple[list[AgentView], list[
     }
     names |= {agent for key in entries if decide.is_key(key) and (agent := decide.agent_of(key))}
     found.sort(key=lambda one: (one.presence.agent, one.presence.instance))
-    return [agent_view(name, entries) for name in sorted(names)], found
+    stages = await _stages(js)
+    return [replace(agent_view(name, entries), stage=stages.get(name, "")) for name in sorted(names)], found
+
+
+async def _stages(js: JetStreamContext) -> dict[str, str]:
+    """How far each agent that has a route is let act."""
+    bucket = subjects.key_stream(subjects.ROUTES)
+    return {
+        (message.subject or "").rsplit(".", 1)[1]: _stage(message)
+        for message in await last_of_each(js, bucket, subjects.key_subject(subjects.ROUTES, ">"))
+    }
+
+
+def _stage(message: RawStreamMsg) -> str:
+    try:
+        route = None if is_deleted(message.headers) else msgspec.json.decode(message.data or b"", type=Route)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        route = None
+    if route is None:
+        return "unreadable: does not act"
+    return f"canary {route.traffic:.3g}" if route.stage == "canary" else route.stage
 
 
 def _presence(subject: str, body: bytes) -> Presence | None:
