@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from nats.js import JetStreamContext
 
-from midwatch.contracts import codec, subjects
+from helpers import eventually
+from midwatch import testing
+from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.envelope import utc_now
+from midwatch.contracts.governance import CaseOffered, CaseOpened
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services import cards
@@ -20,13 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 AGENT = "refund-desk"
 
 
-async def run(example: str, server: NatsServer, home: Path) -> str:
+async def run(example: str, server: NatsServer, home: Path, *arguments: str) -> str:
     """What the example printed; it ended well."""
     environment = {**os.environ, "NATS_URL": server.url, "MIDWATCH_HOME": str(home)}
     environment.pop("OPENAI_API_KEY", None)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, ROOT / "examples" / example, env=environment, stdout=-1, stderr=asyncio.subprocess.STDOUT
-    )
+        sys.executable, ROOT / "examples" / example, *arguments, env=environment, stdout=-1,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
     return output.decode()
@@ -69,3 +73,27 @@ async def test_the_blocking_agent(desk: JetStreamContext, nats_server: NatsServe
 async def test_the_openai_agent_without_a_key(desk: JetStreamContext, nats_server: NatsServer, tmp_path: Path) -> None:
     assert (await run("openai_agent.py", nats_server, tmp_path)).startswith("You were charged twice")
     assert await events(desk) == {"started": 1, "model_called": 2, "tool_called": 1, "said": 1, "finished": 1}
+
+
+async def test_the_taking_agent_answers_what_another_left(
+    desk: JetStreamContext, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    taker = "order-status"
+    await desk.publish(subjects.key_subject(subjects.AGENTS, taker), control.encode(testing.card(taker)))
+    await Switchboard(desk).resume_agent(taker, reason="test", by="tester")
+    case = CaseOpened(
+        case_id="case-1", agent=AGENT, run_id="r1", to=f"agent:{taker}", reason="test", opened_by="test", ticket="T-1",
+        input="Where is order A-1001?",
+    )  # fmt: skip
+    key = subjects.offer_key(taker, AGENT, "r1")
+    offered = CaseOffered(taker=taker, offer_key=key, until=utc_now(), within=5.0, case=case)
+    body = codec.encode(codec.envelope("case", "offered", offered, source="/services/kill-switch"))
+    saying = asyncio.create_task(run("taking_agent.py", nats_server, tmp_path, "1"))
+
+    async def answered() -> bool:
+        await desk.publish(subjects.case(taker, "offered"), body)  # until it listens: it takes the case once
+        return bool((await asyncio.wait({saying}, timeout=0.1))[0])
+
+    await eventually(answered, 10)
+    assert await saying == ("T-1, left by refund-desk: Order A-1001 is on its way. A person will look at the rest.\n")
+    assert await events(desk) == {"started": 1, "tool_called": 1, "said": 1, "finished": 1}
