@@ -11,6 +11,7 @@ from midwatch.runtime.service import Context, Service
 
 from . import claims
 from .arming import TICK, Arming
+from .drilling import Drills
 from .handlers import KillSwitch
 from .policy import POLICY, Policy
 from .router import LOOK, Router
@@ -34,6 +35,13 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     # Who hears of run events and of what people and other services said; each keeps count of repeats by itself.
     runs: list[Callable[[list[Received]], Awaitable[None]]] = [switch.on_runs]
     spoken: list[Callable[[list[Received[Envelope[Any]]]], Awaitable[None]]] = []
+
+    drills = Drills(switch, ctx.cards, ctx.database, outbox, ctx.settings, ctx.now, policy)
+    spoken.append(drills.on_spoken)
+    ctx.on_start(drills.look_for_overdue)
+    ctx.every(2, drills.follow)
+    ctx.every(60, drills.look_for_overdue)
+    ctx.every(policy.drill_look.total_seconds(), drills.run_due)
 
     router = Router(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.cards, ctx.now, policy)
     runs.append(router.on_runs)
