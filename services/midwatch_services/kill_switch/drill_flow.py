@@ -1,7 +1,6 @@
 """The tickets that a drill sends to an agent, and what the streams say became of them."""
 
 import asyncio
-import hashlib
 import itertools
 import logging
 from collections import Counter
@@ -17,6 +16,7 @@ from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import Route
 from midwatch.contracts.runs import Finished
 from midwatch.errors import Halted, MidwatchError
+from midwatch.routing import drawn
 
 from .drill_plan import Shape
 
@@ -76,13 +76,8 @@ def names(drill_id: str, route: Route | None) -> Iterator[str]:
     """Names of tickets, all of which the agent's route lets it act on."""
     for number in itertools.count():
         name = f"{drill_id}-{number}"
-        if route is None or route.stage != "canary" or _drawn(route.salt, name) < route.traffic:
+        if route is None or route.stage != "canary" or drawn(route.salt, name, route.traffic):
             yield name
-
-
-def _drawn(salt: str, ticket: str) -> float:
-    digest = hashlib.sha256(f"{salt}\0{ticket}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 class Readback:
