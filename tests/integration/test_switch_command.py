@@ -1,6 +1,7 @@
 """`midwatch halt`, `resume` and `switch` against a real server, with every service of ours dead."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,9 +10,10 @@ from nats.js import JetStreamContext
 
 import midwatch
 from helpers import eventually
-from kill_switch_helpers import WHY, Pod, put
-from midwatch.contracts import control, subjects
-from midwatch.contracts.control import Card
+from kill_switch_helpers import WHY, Pod, kill_switch, publish, put
+from midwatch.contracts import codec, control, subjects
+from midwatch.contracts.control import Card, CaseClaim, Route
+from midwatch.contracts.governance import CaseOpened
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.switchboard import Switchboard
 from switch_commands import Run, rows, run_switch
@@ -266,3 +268,103 @@ async def _armed(run: Run) -> list[dict[str, Any]]:
 
 async def _to_human(_: Any) -> str:
     return "a person will answer"
+
+
+# What a halt sets off
+
+
+async def claim(js: JetStreamContext, run_id: str, epoch: int, *, to: str = "human", key: str = "agent.desk") -> None:
+    said = CaseClaim(agent="desk", run_id=run_id, by="pod-1", to=to, at=datetime.now(UTC), key=key, epoch=epoch)
+    await js.publish(subjects.key_subject(subjects.CASES, subjects.case_key("desk", run_id)), control.encode(said))
+
+
+async def opened(js: JetStreamContext, run_id: str, epoch: int) -> None:
+    case = CaseOpened(
+        case_id=subjects.case_id("desk", run_id), agent="desk", run_id=run_id, to="human", reason="r",
+        opened_by="kill-switch", key="agent.desk", epoch=epoch,
+    )  # fmt: skip
+    body = codec.encode(codec.envelope("case", "opened", case, source="/services/kill-switch"))
+    await js.publish(subjects.case("desk", "opened"), body)
+
+
+async def test_wait_tells_of_the_first_case_and_of_the_runs_that_were_stopped(js, run: Run) -> None:
+    pod = Pod(js)
+    await pod.say(runs_in_flight=["r1", "r2"])
+
+    async def stop() -> None:
+        revision = await eventually(lambda: _later(Switchboard(js), "agent.desk", 0))
+        await claim(js, "r0", revision - 1)  # of an earlier halt
+        await pod.say({"agent.desk": revision}, draining=["r1"])
+        for run_id in ("r1", "r2"):
+            await publish(js, "finished", run_id, resolution="halted", epoch=revision, halted_by="agent.desk")
+        await pod.say({"agent.desk": revision})
+        await claim(js, "r1", revision)  # after containment: the command lingers for it
+        await opened(js, "r1", revision)
+
+    result, _ = await asyncio.gather(run("halt", "desk", "--reason", "r", "--wait"), stop())
+    assert result.exit_code == 0
+    case = subjects.case_id("desk", "r1")
+    assert re.search(rf"first case at the fallback after [01]\.\d\d s: {case} \(human\)", result.stdout)
+    assert "; 2 runs stopped, 1 cases" in result.stdout
+    assert result.stdout.count("first case") == 1
+
+
+@pytest.mark.parametrize("by", ["claim", "opening"])
+async def test_json_has_the_first_case_whoever_tells_of_it(js, run: Run, by: str) -> None:
+    pod = Pod(js)
+    await pod.say(runs_in_flight=["r1"])
+
+    async def stop() -> None:
+        revision = await eventually(lambda: _later(Switchboard(js), "agent.desk", 0))
+        await (claim(js, "r1", revision, to="own") if by == "claim" else opened(js, "r1", revision))
+        await pod.say({"agent.desk": revision})
+
+    result, _ = await asyncio.gather(run("halt", "desk", "--reason", "r", "--wait", "--json"), stop())
+    _, proof = rows(result)
+    assert (proof["cases"], proof["first_case"]["case_id"]) == (1, subjects.case_id("desk", "r1"))
+    assert proof["first_case"]["to"] == {"claim": "own", "opening": "human"}[by]
+    assert 0 < proof["first_case"]["seconds"] < 5
+
+
+async def test_runs_in_threads_are_said_to_stop_before_their_next_call(js, run: Run) -> None:
+    pod = Pod(js)
+    await pod.say(runs_in_flight=["r1"], blocking=True)
+
+    async def apply() -> None:
+        revision = await eventually(lambda: _later(Switchboard(js), "agent.desk", 0))
+        await pod.say({"agent.desk": revision}, runs_in_flight=["r1"], blocking=True)
+
+    result, _ = await asyncio.gather(run("halt", "desk", "--reason", "r", "--wait", "0.6"), apply())
+    assert result.exit_code == 3
+    assert "desk/pod-1 has applied it; running: r1, which stops before its next call (threads)" in result.stdout
+
+
+async def test_where_an_instance_is_missing_the_command_to_write_it_off_is_named(js, run: Run) -> None:
+    await Pod(js).say()
+    result = await run("halt", "desk", "--reason", "r", "--wait", "0.3")
+    assert "if that process is dead: midwatch switch write-off pod-1 --agent desk --reason" in result.stdout
+
+
+async def test_switch_shows_the_stage_and_who_has_lost_control(js, run: Run) -> None:
+    await js.publish(
+        subjects.key_subject(subjects.ROUTES, "desk"), control.encode(Route(stage="canary", traffic=0.1, salt="s"))
+    )
+    await js.publish(subjects.key_subject(subjects.ROUTES, "other"), b"garbage")
+    await Pod(js).say(without_control="fall_back")
+    await Pod(js, agent="other").say()
+    shown = (await run("switch")).stdout
+    assert "canary 0.1" in shown
+    assert "unreadable: does not act" in shown
+    assert "has lost control and falls back" in shown
+
+
+async def test_switch_lists_agents_without_presence_with_their_runs(js, settings, run: Run) -> None:
+    async with kill_switch(settings):
+        await publish(js, "started", "r1", agent="quiet")
+        stray = await eventually(lambda: _stray(run))
+    assert (stray["agent"], stray["armed"], stray["runs_in_flight"]) == ("quiet", False, ["r1"])
+    assert "sends no presence" in (await run("switch")).stdout
+
+
+async def _stray(run: Run) -> Any:
+    return next((row for row in rows(await run("switch", "--json")) if row["instance"] is None), None)
