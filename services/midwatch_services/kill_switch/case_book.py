@@ -260,18 +260,6 @@ class CaseBook:
             case_store.save(conn, case, body if step.say else None)
             if body is not None:
                 self._say(conn, case, body, step, now)
-        case_store.note(conn, case_id, step.notes)
-        if case is not None:
-            body = case_store.body(conn, case_id)
-            if "opened" in step.say or "offered" in step.say:
-                by = self._halted_by(case)
-                body = case_body.opened(case, told or Told(), by) if body is None else case_body.renewed(body, case)
-            case_store.save(conn, case, body if step.say else None)
-            for said in step.say if body is not None else ():
-                self._outbox.add(conn, case_body.outgoing(said, case, body, step.notes[-1].note, now))
-            if self._hooks and body is not None and case.to == HUMAN and case.mode != "drill":
-                for event in [*({"opened"} & set(step.say)), *(["closed"] if case.state == "closed" else [])]:
-                    self._hooks(conn, event, body)
         return case
 
     def _say(self, conn: Connection, case: Case, body: CaseOpened, step: Step, now: datetime) -> None:
