@@ -7,16 +7,16 @@ import hmac
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from nats.js import JetStreamContext
 from pydantic import SecretStr
 
+from desk import KEY, SECRET, Desk, listening
 from helpers import eventually
 from kill_switch_helpers import Crash, said
 from midwatch.contracts import codec, subjects
@@ -30,71 +30,12 @@ from midwatch.runtime.settings import Settings
 from midwatch_services.kill_switch import signing
 from midwatch_services.kill_switch import webhook as module
 from midwatch_services.kill_switch.policy import Policy
-from midwatch_services.kill_switch.webhook import Target, Webhook, target
+from midwatch_services.kill_switch.webhook import Target, Webhook, key_in, target
 
-KEY = b"0123456789abcdef0123456789abcdef"
-SECRET = "whsec_" + base64.b64encode(KEY).decode()
 QUICK = Policy(
     webhook_within=timedelta(seconds=0.5), webhook_first=timedelta(seconds=0.05),
     webhook_longest=timedelta(seconds=0.1),
 )  # fmt: skip
-Reply = Callable[[dict[str, Any]], tuple[int, bytes]]
-
-
-@dataclass
-class Call:
-    """What the help desk was sent."""
-
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def said(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.body)
-        return found
-
-
-@dataclass
-class Desk:
-    """A help desk that answers as the test says. `reply` runs in a thread of its own."""
-
-    url: str = ""
-    calls: list[Call] = field(default_factory=list)
-    reply: Reply = lambda said: (200, b"")
-
-    def told(self) -> list[tuple[str, str]]:
-        return [(call.said["data"]["case_id"], call.said["type"]) for call in self.calls]
-
-
-@contextmanager
-def listening(desk: Desk) -> Iterator[Desk]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            desk.calls.append(Call({name.lower(): value for name, value in self.headers.items()}, body))
-            status, answer = desk.reply(json.loads(body))
-            self.send_response(status)
-            if 300 <= status < 400:
-                self.send_header("location", f"{desk.url}/elsewhere")
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: Any) -> None:
-            """Tests read the calls themselves."""
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:
-            """Whoever waits no longer has hung up."""
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        desk.url = f"http://127.0.0.1:{server.server_port}/cases"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield desk
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -354,7 +295,8 @@ def of(settings: Settings, url: str | None, secret: str | None) -> Settings:
 def test_without_a_secret_one_line_says_what_to_set(
     settings: Settings, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert target(of(settings, "https://desk.example/cases", None)) == Target("https://desk.example/cases", None)
+    without = of(settings, "https://desk.example/cases", None)
+    assert target(without, key_in(without)) == Target("https://desk.example/cases", None)
     printed = capsys.readouterr().out + caplog.text
     assert printed.count("MIDWATCH_CASES_WEBHOOK_SECRET") >= 1
 
@@ -372,13 +314,12 @@ async def test_without_a_secret_cases_wait_until_there_is_one(world: World, desk
     "url", ["desk.example", "ftp://desk.example", "file:///etc/passwd", "https://a:b@desk", "http://"]
 )
 def test_what_is_no_address_is_refused(settings: Settings, url: str) -> None:
-    assert target(of(settings, url, SECRET)) is None
+    assert target(of(settings, url, SECRET), KEY) is None
 
 
 def test_the_secret_is_read_as_people_and_libraries_write_it(settings: Settings) -> None:
-    found = target(of(settings, "http://127.0.0.1:1/x", SECRET))
-    assert found is not None
-    assert found.key == KEY
+    assert key_in(of(settings, None, SECRET)) == KEY
+    assert key_in(of(settings, None, "whsec_%%%")) is None
     assert signing.key_of("a plain text of some length") == b"a plain text of some length"
     for bad in ("short", "whsec_%%%", "whsec_c2hvcnQ="):
         with pytest.raises(MidwatchError, match="MIDWATCH_CASES_WEBHOOK_SECRET"):

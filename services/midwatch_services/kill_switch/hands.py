@@ -13,6 +13,7 @@ from midwatch.errors import Temporary
 Verb = Literal["accepted", "returned", "closed"]
 Standing = Literal["may", "done", "refused"]
 VERBS: tuple[Verb, ...] = ("accepted", "returned", "closed")
+HELP_DESK = "/help-desk"  # source of what a help desk says over HTTP
 WITHIN = 5.0  # seconds for the tables to show what was said
 POLL = 0.05  # seconds
 _ACK_WITHIN = 5.0  # seconds
@@ -76,12 +77,10 @@ async def say(js: JetStreamContext, agent: str, deed: Deed, *, id: str, source: 
     await js.publish(subjects.case(agent, deed.verb), body, timeout=_ACK_WITHIN, headers=headers)
 
 
-async def outcome(
-    deed: Deed, read: Callable[[], Awaitable[Found | None]], within: float = WITHIN
-) -> tuple[Standing, Found]:
+async def outcome(deed: Deed, read: Callable[[], Awaitable[Found | None]]) -> tuple[Standing, Found]:
     """What became of a deed that was said: `may` still where kill-switch has not judged it in time."""
     clock = asyncio.get_running_loop().time
-    deadline = clock() + within
+    deadline = clock() + WITHIN
     while True:
         found = await read()
         if found is None:

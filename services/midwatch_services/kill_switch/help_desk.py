@@ -18,7 +18,6 @@ from midwatch.runtime.probes import Answer, Request
 from . import case_store, hands, signing
 from .hands import VERBS, Deed, Found
 
-SOURCE = "/help-desk"
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
@@ -32,11 +31,10 @@ class HelpDesk:
     """Answers `POST /kill-switch/cases/<case_id>/accepted`, `/returned` and `/closed`."""
 
     def __init__(
-        self, key: bytes | None, js: JetStreamContext, database: Database, now: Callable[[], datetime],
-        within: float = hands.WITHIN,
-    ) -> None:  # fmt: skip
-        """`key`: of the signatures; without one nothing is taken. `within`: seconds for an answer."""
-        self._key, self._js, self._database, self._now, self._within = key, js, database, now, within
+        self, key: bytes | None, js: JetStreamContext, database: Database, now: Callable[[], datetime]
+    ) -> None:
+        """`key`: of the signatures; without one nothing is taken."""
+        self._key, self._js, self._database, self._now = key, js, database, now
         self._used: dict[str, tuple[datetime, str]] = {}  # ids of good messages: when, and for which path
 
     async def answer(self, request: Request) -> Answer | None:
@@ -70,8 +68,8 @@ class HelpDesk:
         standing = hands.standing(found[0], deed)
         if standing == "may":
             event_id = f"help-desk-{hashlib.sha256(id.encode()).hexdigest()[:32]}"
-            await hands.say(self._js, found[0]["agent"], deed, id=event_id, source=SOURCE)
-            standing, found = await hands.outcome(deed, lambda: self._read(deed.case_id), self._within)
+            await hands.say(self._js, found[0]["agent"], deed, id=event_id, source=hands.HELP_DESK)
+            standing, found = await hands.outcome(deed, lambda: self._read(deed.case_id))
         state = {"case_id": deed.case_id, "state": found[0]["state"], "taken_by": found[0]["taken_by"]}
         if standing == "refused":
             return 409, {"ok": False, "error": hands.holder(*found), **state}

@@ -27,9 +27,8 @@ from midwatch.runtime.dead_letters import bury
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.settings import Settings
 
-from . import case_store, signing, tables
+from . import case_store, hands, signing, tables
 from .policy import POLICY, Policy
-from .reports import SOURCE
 
 TICK = 0.25  # seconds between two looks at what is due
 PARALLEL = 8  # cases told at once
@@ -78,31 +77,30 @@ class _Answer(msgspec.Struct):
     reference: Annotated[str, Meta(max_length=256)] = ""
 
 
-def target(settings: Settings) -> Target | None:
+def target(settings: Settings, key: bytes | None) -> Target | None:
     """The help desk in the settings. What is wrong with them is logged: a switch must work whatever they say."""
-    url = settings.cases_webhook
-    if not url:
+    if not settings.cases_webhook:
         return None
-    parts = urlsplit(url)
+    parts = urlsplit(settings.cases_webhook)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         log.error("webhook_off", why=str(BadWebhook()))
         return None
-    try:
-        key = key_in(settings)
-        if key is None:
-            raise NoSecret
-    except MidwatchError as error:
-        log.error("webhook_waits", why=str(error))
-        return Target(url, None)
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if key is None and not settings.cases_webhook_secret:
+        log.error("webhook_waits", why=str(NoSecret()))
+    elif parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         log.warning("webhook_is_not_encrypted", host=parts.hostname)
-    return Target(url, key)
+    return Target(settings.cases_webhook, key)
 
 
 def key_in(settings: Settings) -> bytes | None:
-    """The key that signs in both directions, if there is one. Raises BadSecret."""
-    secret = settings.cases_webhook_secret
-    return signing.key_of(secret.get_secret_value()) if secret and secret.get_secret_value() else None
+    """The key that signs in both directions, if there is one; that it cannot be used is logged."""
+    if not settings.cases_webhook_secret:
+        return None
+    try:
+        return signing.key_of(settings.cases_webhook_secret.get_secret_value())
+    except signing.BadSecret as error:
+        log.error("webhook_waits", why=str(error))
+        return None
 
 
 class Webhook:
@@ -184,7 +182,7 @@ class Webhook:
                 await self._failed(call, str(error) or type(error).__name__)
             else:
                 faults.reach("webhook.answered")
-                await self._told(call, _accepted(answer))
+                await self._told(call, _accepted(answer) if call.event == "opened" else None)
         except Temporary as error:
             log.warning("webhook_not_saved", case=call.case_id, error=str(error))
             await asyncio.sleep(1)  # it is due still, and must not be told four times a second
@@ -260,7 +258,7 @@ def _taken(call: Call, answer: _Answer, now: datetime) -> Outgoing:
     """The help desk's word that it has the case."""
     data = CaseAccepted(case_id=call.case_id, by=answer.accepted_by, reference=answer.reference)
     id = f"{call.id}-accepted"
-    body = codec.encode(codec.envelope("case", "accepted", data, source=SOURCE, id=id, time=now))
+    body = codec.encode(codec.envelope("case", "accepted", data, source=hands.HELP_DESK, id=id, time=now))
     return Outgoing(id, subjects.case(call.agent, "accepted"), body)
 
 
