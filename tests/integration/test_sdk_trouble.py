@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import nats
 import pytest
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 import midwatch
@@ -101,6 +102,38 @@ async def test_a_lost_server_ends_the_run_when_the_lease_lapses_and_returns_by_i
         await after.tool("look_up", str)
         after.finish()
     assert after.result is None
+
+
+@pytest.mark.parametrize(
+    ("lost_control", "does"), [("fall_back", "falls back"), ("carry_on", "carries on from the last reading")]
+)
+async def test_presence_and_log_say_what_is_done_without_control_and_when_it_is_back(
+    mw: Midwatch, nats_server: NatsServer, js: JetStreamContext, caplog: pytest.LogCaptureFixture,
+    lost_control: str, does: str,
+) -> None:  # fmt: skip
+    await apply(js, lost_control)
+    heard: list[Presence] = []
+
+    async def hear(msg: Msg) -> None:
+        heard.append(msgspec.json.decode(msg.data, type=Presence))
+
+    desk = mw.agent("desk", version="1", fallback=to_person)
+    async with desk.run(input="x") as run:
+        run.finish()
+    nats_server.kill()
+    await eventually(lambda: desk.engine.follow("desk", "1").lapsed)
+    await nats_server.restart()
+    await js._nc.subscribe("midwatch.presence.>", cb=hear)
+    await topology.apply(js, Settings(nats_url=nats_server.url))
+    await eventually(lambda: heard and heard[-1].without_control is None)
+    lost = [presence for presence in heard if presence.lost_control]
+    assert lost and {presence.without_control for presence in lost} == {lost_control}
+    assert min(presence.control_age or 0 for presence in lost) >= LEASE
+    assert (heard[-1].lost_control, (heard[-1].control_age or 9) < LEASE) == (False, True)
+    said = [record.getMessage() for record in caplog.records if "the switch of agent desk" in record.getMessage()]
+    assert len(said) == 2
+    assert f"could not be read for 1 s: it {does}" in said[0]
+    assert "is read again, after" in said[1]
 
 
 async def test_carry_on_goes_on_without_the_server(mw: Midwatch, nats_server: NatsServer, js: JetStreamContext) -> None:
