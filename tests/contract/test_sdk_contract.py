@@ -29,6 +29,7 @@ class World(Protocol):
     mw: Midwatch
 
     async def write(self, key: str, value: bytes) -> None: ...
+    async def take_case(self, agent: str, run_id: str) -> None: ...
     async def events(self, count: int) -> list[RunEvent]: ...
 
 
@@ -50,6 +51,9 @@ class InMemory:
         else:
             self._twin.resume(agent or None)
 
+    async def take_case(self, agent: str, run_id: str) -> None:
+        self._twin.take_case(agent, run_id)
+
     async def events(self, count: int) -> list[RunEvent]:
         return self._twin.events
 
@@ -68,6 +72,9 @@ class OnServer:
             return switch.applied.get(key, 0) >= ack.seq
 
         await eventually(applied)
+
+    async def take_case(self, agent: str, run_id: str) -> None:
+        await self._js.publish(subjects.key_subject(subjects.CASES, subjects.case_key(agent, run_id)), b"{}")
 
     async def events(self, count: int) -> list[RunEvent]:
         async def stored() -> bool:
@@ -145,6 +152,36 @@ async def test_a_halt_interrupts_the_run_and_the_fallback_answers(world: World, 
     assert (handed_off.to, handed_off.reason) == ("agent:desk-2", "too many refunds")
     assert (finished.resolution, finished.halted_by) == ("fell_back", "eva")
     assert finished.epoch > 0
+
+
+async def test_of_two_runs_of_one_name_one_falls_back_and_the_other_is_left_alone(world: World) -> None:
+    handoffs: list[midwatch.Handoff] = []
+    desk = world.mw.agent("desk", version="7", fallback=handoffs.append)
+    await world.write("agent.desk", HALTED)
+    async with desk.run(input="Where?", run_id="r1") as run:
+        run.check()
+    with pytest.raises(Halted):
+        async with desk.run(input="Where?", run_id="r1") as run:
+            run.check()
+    assert [handoff.sole for handoff in handoffs] == [True]
+    events = await world.events(5)
+    assert [event.event for event in events] == ["started", "handed_off", "finished", "started", "finished"]
+    handed_off, fell_back, _, halted = (event.data for event in events[1:])
+    assert (handed_off.own, handed_off.key, handed_off.epoch) == (True, "agent.desk", handoffs[0].epoch)
+    assert (fell_back.resolution, halted.resolution) == ("fell_back", "halted")
+
+
+async def test_a_run_whose_case_somebody_else_has_does_not_fall_back(world: World) -> None:
+    await world.take_case("desk", "case of r/1")  # no run's name is too odd for a key
+    called: list[midwatch.Handoff] = []
+    await world.write("agent.desk", HALTED)
+    with pytest.raises(Halted):
+        async with world.mw.agent("desk", version="7", fallback=called.append).run(
+            input="Where?", run_id="case of r/1"
+        ) as run:
+            run.check()
+    assert called == []
+    assert [event.event for event in await world.events(2)] == ["started", "finished"]
 
 
 async def test_a_halted_run_stops_alone(world: World) -> None:

@@ -185,6 +185,34 @@ async def test_a_cancellation_while_the_claim_is_asked_for_leaves_the_case_to_th
 UNDONE = ("halted", "its process ended, or dropped it, before it was seen to")
 
 
+async def test_presence_lists_a_run_until_it_is_known_who_has_its_case(
+    mw: testing.InMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer: Future[bool | None] = Future()
+    asked = asyncio.Event()
+    moving: list[bool] = []
+
+    def claim(*_: Any) -> "Future[bool | None]":
+        asked.set()
+        return answer
+
+    async def serve() -> None:
+        desk = mw.agent("desk", version="1", fallback=lambda handoff: moving.append(run.moving))
+        async with desk.run(input="x") as run:
+            mw.halt("desk")
+            moving.append(run.moving)
+            run.check()
+
+    monkeypatch.setattr(mw._server, "claim", claim)
+    task = asyncio.create_task(serve())
+    await asked.wait()
+    (run,) = mw._server.follow("desk", "1").live
+    moving.append(run.moving)
+    answer.set_result(True)
+    await task
+    assert moving == [True, True, False]
+
+
 async def test_a_process_that_ends_while_the_fallback_works_leaves_the_case_to_the_router() -> None:
     async with testing.midwatch() as mw:
         entered = asyncio.Event()
