@@ -9,10 +9,11 @@ from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 
-from . import claims
+from . import claims, webhook
 from .arming import TICK, Arming
 from .drilling import Drills
 from .handlers import KillSwitch
+from .help_desk import HelpDesk
 from .policy import POLICY, Policy
 from .router import LOOK, Router
 from .store import PREFIX
@@ -43,7 +44,13 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     ctx.every(60, drills.look_for_overdue)
     ctx.every(policy.drill_look.total_seconds(), drills.run_due)
 
-    router = Router(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.cards, ctx.now, policy)
+    key = webhook.key_in(ctx.settings)
+    told = webhook.Webhook(webhook.target(ctx.settings, key), ctx.js, ctx.database, outbox, ctx.now, policy)
+    if told.is_on:
+        ctx.background(told.run)
+    ctx.answer(HelpDesk(key, ctx.js, ctx.database, ctx.now).answer)
+
+    router = Router(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.cards, ctx.now, policy, hooks=told.hear)
     runs.append(router.on_runs)
     spoken.append(router.on_spoken)
     ctx.on_start(router.load)
