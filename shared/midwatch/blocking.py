@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,10 @@ T = TypeVar("T")
 class Run(BaseRun):
     """A run of an agent: `with desk.run(input=…) as run:`. Its calls may be made from several threads."""
 
+    _written: threading.Condition
+
     def __enter__(self) -> Self:
+        self._written = threading.Condition(self._lock)
         if self._switch is not None and (left := self._switch.known_by - clock()) > 0:
             with contextlib.suppress(TimeoutError):
                 self._switch.known.result(left)
@@ -53,11 +57,14 @@ class Run(BaseRun):
         raise self._halted(halt) from error
 
     def _replaced(self, halt: Halt, error: BaseException | None) -> bool:
-        """Calls the fallback, if there is one and the case is this program's. Whether it was called."""
-        if self._order.fallback is None or not self.awaited:
-            self._end("halted", halt=halt, error=beside(error))
-            return self._order.fallback is not None  # where nobody waits the program goes on as if it had answered
+        """Lets writes of other threads end, then calls the fallback, if there is one and the case is this program's.
+        Whether the program goes on after the block."""
         try:
+            with self._written:
+                self._written.wait_for(lambda: self._writes == 0)
+            if self._order.fallback is None or not self.awaited:
+                self._end("halted", halt=halt, error=beside(error))
+                return self._order.fallback is not None  # where nobody waits the program goes on as if it had answered
             handoff = self._take_over(halt, self._claimed(halt))
             if handoff is None:
                 self._end("halted", halt=halt, error=cases.TAKEN)
@@ -69,6 +76,11 @@ class Run(BaseRun):
             self._fail(halt, failure)
             raise
         return True
+
+    def _drain(self, change: int) -> None:
+        super()._drain(change)
+        with self._written:
+            self._written.notify_all()
 
     def _claimed(self, halt: Halt) -> bool | None:
         key, value, within = cases.claim(self._order, self._publisher.instance, halt)

@@ -212,7 +212,8 @@ class Run(BaseRun):
     # Leaving.
 
     async def _replaced(self, halt: Halt, error: BaseException | None) -> bool:
-        """Lets writes end, then calls the fallback, if there is one. Whether there was."""
+        """Lets writes end, then calls the fallback, if there is one and the case is this program's. Whether the program
+        goes on after the block."""
         try:
             while self._inner:
                 await asyncio.wait(self._inner)
