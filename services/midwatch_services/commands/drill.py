@@ -114,11 +114,16 @@ async def _drill(
 
 async def _perform(one: "Drill") -> None:
     """Ctrl-C and SIGTERM end the drill in order: it restores, and its result says that it was interrupted."""
-    task = asyncio.ensure_future(one.perform())
-    loop = asyncio.get_running_loop()
+    from midwatch.link import end
+
+    async def work() -> None:
+        await one.perform()
+
+    task, loop = asyncio.create_task(work()), asyncio.get_running_loop()
+    ending: list[asyncio.Task[None]] = []
     with contextlib.suppress(NotImplementedError):  # Windows
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, lambda: ending.append(asyncio.ensure_future(end([task], again=1.0))))
     with contextlib.suppress(asyncio.CancelledError):
         await task
 

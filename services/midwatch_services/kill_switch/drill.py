@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
+from midwatch import link
 from midwatch.client import connect
 from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.governance import InstanceReport, SwitchDrilled
@@ -144,11 +145,10 @@ class Drill:
             self._inconclusive.append(f"inconclusive: it could not go on: {error or type(error).__name__}")
         if self._written is None and cancelled is not None:
             raise cancelled
-        self.result = await uninterrupted(self._conclude())
-        await uninterrupted(publish(self._js, self.result, "result"))
+        result = await uninterrupted(self._report())
         if cancelled is not None:
             raise cancelled
-        return self.result
+        return result
 
     # The course of it
 
@@ -312,6 +312,11 @@ class Drill:
     def _first_case_at(self) -> datetime | None:
         return self._read.case_at.get((self._scope.key, self._written.revision if self._written else None))
 
+    async def _report(self) -> SwitchDrilled:
+        self.result = await self._conclude()
+        await publish(self._js, self.result, "result")
+        return self.result
+
     async def _conclude(self) -> SwitchDrilled:
         order, tally = self._order, self._tally or Tally(tickets=len(self._tickets))
         epoch = self._written.revision if self._written else None
@@ -348,9 +353,10 @@ async def _running(flow: Flow) -> AsyncIterator[None]:
 
 
 async def end(task: "asyncio.Task[None]") -> None:
-    """Cancels a task and waits for it."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    """Ends a task, and again where nats-py has swallowed its cancellation."""
+    await link.end([task])
+    if not task.cancelled():
+        task.exception()  # whoever waits for what it does has looked
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
