@@ -36,7 +36,7 @@ Heard = Callable[[CaseOffered], object]
 
 QUEUE = "midwatch-cases"  # of all instances of an agent, one hears an offer
 LABEL = "midwatch.case"  # of the run in which a case is handled
-ACCEPT_FOR = 100.0  # seconds for which it is asked who has the case; a repeat is known to be one for 120
+BEGIN_WITHIN = 25.0  # seconds from an offer to its run; after 30 the router gives the case to people
 
 
 def read(msg: Msg) -> CaseOffered | None:
@@ -62,7 +62,7 @@ def take(desk: "Agent", function: Callable[..., Any]) -> Heard:
         if not offer.may_be_taken(run):
             return
         key, value, within = offer.claim()
-        if not await cases.known(desk.engine.claim(key, value, within), within):
+        if not await cases.known(desk.engine.claim(key, value, within), within) or offer.forfeited:
             return
         offer.accept()
         with _apart(offer.opened):
@@ -90,7 +90,7 @@ def take_in_threads(desk: "blocking.Agent", function: Callable[..., Any]) -> Hea
             ours = desk.engine.claim(key, value, within).result(within)
         except TimeoutError:
             return
-        if ours:
+        if ours and not offer.forfeited:
             offer.accept()
             with _apart(offer.opened), run:
                 run.conclude(function(offer.case, run))
@@ -144,7 +144,12 @@ class _Offer:
             at=utc_now(), key=case.key, epoch=case.epoch, reason=to_text(case.reason)[: cases.REASON],
         )  # fmt: skip
         # Longer than the offer stands: where an answer was lost the case may be ours, and nobody else's then.
-        return self._offered.offer_key, control.encode(value), ACCEPT_FOR
+        return self._offered.offer_key, control.encode(value), BEGIN_WITHIN
+
+    @property
+    def forfeited(self) -> bool:
+        """Whether it took so long that people may have the case, though it was ours."""
+        return clock() - self._heard > BEGIN_WITHIN
 
     def accept(self) -> None:
         """Tells everyone that this instance has the case: through the spool, so that they come to know it."""

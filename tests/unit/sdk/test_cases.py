@@ -362,6 +362,25 @@ async def test_a_taker_that_may_not_act_leaves_the_offer_to_others(mw: testing.I
     assert mw.accepted == [acted]
 
 
+async def test_a_case_that_was_ours_too_late_to_begin_is_left_to_people(
+    mw: testing.InMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Future[bool | None]] = []
+
+    def claim(*_: Any) -> "Future[bool | None]":
+        answers.append(Future())
+        return answers[-1]
+
+    monkeypatch.setattr(mw._server, "claim", claim)
+    mw.agent("desk-2", version="1").takes(lambda case, run: "done")
+    mw.offer("desk-2", run_id="r1", input="x")
+    await eventually(lambda: answers)
+    monkeypatch.setattr("midwatch.offers.BEGIN_WITHIN", 0.0)
+    answers[0].set_result(True)
+    await judged()
+    assert mw.accepted == mw.events == []
+
+
 async def test_a_case_that_the_router_took_back_is_not_handled(mw: testing.InMemory) -> None:
     mw.agent("desk-2", version="1").takes(lambda case, run: "done")
     mw.take_case("desk", "r1", offered_to="desk-2")
