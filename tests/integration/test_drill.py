@@ -13,11 +13,11 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 import midwatch
+from drill_helpers import apply_card, drilled, state, until_halted
 from helpers import eventually
-from kill_switch_helpers import Pod, kill_switch, put, said
+from kill_switch_helpers import Pod, kill_switch, put
 from midwatch.contracts import control, subjects
-from midwatch.contracts.control import Card, Route, SwitchRule, ToolRule
-from midwatch.contracts.governance import SwitchDrilled
+from midwatch.contracts.control import Route
 from midwatch.link import end
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
@@ -29,12 +29,6 @@ from midwatch_services.kill_switch.policy import POLICY
 
 SHAPE = Shape(before=0.3, hold=0.3, after=0.1)
 IMPATIENT = Limits(effective=1.0, first_fallback=3.0, restore=1.0)
-
-
-async def apply_card(js: JetStreamContext, **switch: Any) -> None:
-    tools = {"look_up": ToolRule(kind="read")}
-    card = Card(agent="desk", owner="o", purpose="p", can=["c"], tools=tools, switch=SwitchRule(**switch))
-    await js.publish(subjects.key_subject(subjects.AGENTS, "desk"), control.encode(card))
 
 
 @pytest.fixture
@@ -62,24 +56,6 @@ async def _armed(nc: Client, js: JetStreamContext) -> bool:
 async def ordered(nc: Client, js: JetStreamContext, settings: Settings, **more: Any) -> Order:
     ready = await drill_check.check(nc, js, "desk", without_instances=True)
     return Order(ready, "ann", settings.url, drill.new_id(datetime.now(UTC)), **({"shape": SHAPE} | more))
-
-
-async def drilled(js: JetStreamContext) -> list[SwitchDrilled]:
-    return [data for event, data in await said(js) if event == "drilled"]
-
-
-async def until_halted(board: Switchboard) -> None:
-    async def look() -> bool:
-        record = (await board.read("agent.desk")).record()
-        return record is not None and record.state == "halted"
-
-    await eventually(look, within=20)
-
-
-async def state(board: Switchboard) -> tuple[str, str]:
-    record = (await board.read("agent.desk")).record()
-    assert record is not None
-    return record.state, record.by
 
 
 async def test_a_drill_passes_with_figures_of_its_own_tickets(nc, js, board, settings, tmp_path) -> None:
