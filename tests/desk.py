@@ -1,11 +1,13 @@
 """A help desk of the tests: an HTTP server that keeps what it is sent and answers as the test says."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -39,7 +41,9 @@ class Desk:
 
 
 @contextmanager
-def listening(desk: Desk) -> Iterator[Desk]:
+def listening(desk: Desk, certificate: Path | None = None) -> Iterator[Desk]:
+    """The desk as a server; over TLS with cert.pem and key.pem of the folder `certificate`."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
@@ -60,6 +64,11 @@ def listening(desk: Desk) -> Iterator[Desk]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         desk.url = f"http://127.0.0.1:{server.server_port}/cases"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            desk.url = f"https://localhost:{server.server_port}/cases"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -5,11 +5,14 @@ import base64
 import hashlib
 import hmac
 import json
+import shutil
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,6 +284,46 @@ async def test_what_no_help_desk_takes_for_three_days_is_a_dead_letter(world: Wo
     assert letter.subject == subjects.case("desk", "opened")
     assert "500" in letter.error
     assert json.loads(letter.data)["data"]["case_id"] == "case-1"
+
+
+@pytest.mark.postgres
+async def test_it_is_told_in_order_from_postgresql_too(
+    js: JetStreamContext, desk: Desk, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK", 0.01)
+    desk.reply = lambda said: (500 if len(desk.calls) < 3 else 200, b"")
+    url = postgres_url.replace("postgresql://", "postgresql+psycopg://")
+    migrate(url, subjects.KILL_SWITCH)
+    world = World(js, Database(url), desk.url)
+    webhook = world.webhook()
+    try:
+        await world.hear(webhook, "opened", case())
+        await world.hear(webhook, "closed", case())
+        async with running(webhook):
+            await eventually(lambda: len(desk.calls) == 4)
+            await eventually(lambda: all_sent(world))
+    finally:
+        world.database.close()
+    assert desk.told() == [("case-1", "case.opened")] * 3 + [("case-1", "case.closed")]
+
+
+async def test_a_certificate_that_nobody_vouches_for_gets_no_word(
+    world: World, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed, which makes the certificate")
+    command = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    made = [*command.split(), "-addext", "subjectAltName=DNS:localhost"]
+    await asyncio.to_thread(subprocess.run, ["openssl", *made], cwd=tmp_path, check=True, capture_output=True)
+    with listening(Desk(), certificate=tmp_path) as theirs:
+        world.url = theirs.url
+        webhook = world.webhook()
+        async with running(webhook):
+            await world.hear(webhook, "opened", case())
+            await eventually(lambda: next_due(world, 1))
+            assert theirs.calls == []
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+            await eventually(lambda: theirs.calls)
 
 
 # Settings

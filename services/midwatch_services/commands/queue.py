@@ -37,12 +37,16 @@ def register(app: typer.Typer) -> None:
 def list_queue(
     context: typer.Context,
     agent: AgentOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Closed cases too, and those that programs see to.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Closed cases too, and those of an agent's own program.")
+    ] = False,
     drills: Annotated[bool, typer.Option("--drills", help="The cases of drills, which nobody need see to.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """List the cases that wait for a person or are in somebody's hands, the oldest first.
+
+    With --all or --drills the newest come first.
 
     Example: midwatch queue --agent refund-desk
     """
@@ -50,13 +54,11 @@ def list_queue(
         return
     from midwatch_services.kill_switch import case_store
 
-    state = "all" if every or drills else None
+    wanted: dict[str, Any] = {"agent": agent, "limit": limit}
+    if every or drills:
+        wanted |= {"state": "all", "newest": True, "mode": "drill" if drills else None}
     with _tables() as database:
-        found = database.read_now(
-            lambda conn: case_store.list_cases(conn, agent=agent, state=state, drill=drills, limit=limit)
-        )
-    if drills and not every:
-        found = [case for case in found if case["mode"] == "drill"]
+        found = database.read_now(lambda conn: case_store.list_cases(conn, **wanted))
     if as_json:
         emit_json(found)
         return
@@ -136,7 +138,7 @@ def _act(verb: "Verb", name: str, by: str | None, as_json: bool, *, reference: s
             f"`midwatch queue show {deed.case_id}` and `midwatch doctor`", NOT_CONFIRMED,
         )  # fmt: skip
     if not as_json:
-        console.print(queue_output.done(deed, found[0]), soft_wrap=True)
+        console.print(queue_output.done(found[0]), soft_wrap=True)
     raise typer.Exit(OK)
 
 

@@ -3,16 +3,12 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import story
 from .output import clean
 
-if TYPE_CHECKING:
-    from midwatch_services.kill_switch.hands import Deed
-
 _WORDS = 60  # characters of a sentence in the table
-_DONE = {"accepted": "taken by", "returned": "given back by", "closed": "closed by"}
 
 
 class _Cut(dict[str, Any]):
@@ -75,10 +71,10 @@ def tell(case: dict[str, Any], history: list[dict[str, Any]], logged: str | None
         yield f"  {clean(step['at'][:19].replace('T', ' '))}  {clean(step['who'])} {clean(step['what'])}{note}"
 
 
-def done(deed: "Deed", case: dict[str, Any]) -> str:
-    """One line on what somebody did with a case."""
-    note = f" ({clean(case['reference'])})" if deed.verb == "accepted" and case["reference"] else ""
-    return f"[bold]{clean(deed.case_id)}[/] of {clean(case['agent'])}: {_DONE[deed.verb]} {clean(deed.by)}{note}"
+def done(case: dict[str, Any]) -> str:
+    """One line on where a case is now."""
+    reference = f" ({clean(case['reference'])})" if case["state"] == "taken" and case["reference"] else ""
+    return f"[bold]{clean(case['case_id'])}[/] of {clean(case['agent'])}: {clean(state(case))}{reference}"
 
 
 def logged_cost(case: dict[str, Any]) -> str | None:

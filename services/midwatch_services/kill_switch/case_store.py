@@ -38,10 +38,11 @@ class AmbiguousCase(MidwatchError):
 
 
 def list_cases(
-    conn: Connection, *, agent: str | None = None, state: str | None = None, drill: bool = False, limit: int = 100
-) -> list[dict[str, Any]]:
-    """Cases without their bodies, oldest first; those that are closed, newest first. No `state` is all that wait or are
-    in someone's hands; `all` is every one, those too that an agent's own program has (`claimed`)."""
+    conn: Connection, *, agent: str | None = None, state: str | None = None, mode: str | None = None,
+    drill: bool = False, newest: bool = False, limit: int = 100,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Cases without their bodies, oldest first unless the `newest` are asked for. No `state` is all that wait or are in
+    someone's hands; `all` is every one, those too that an agent's own program has (`claimed`)."""
     query = sa.select(*_WITHOUT_BODY)
     if state is None:
         query = query.where(_cases.c.state.in_(WAITING))
@@ -49,9 +50,11 @@ def list_cases(
         query = query.where(_cases.c.state == state)
     if agent is not None:
         query = query.where(_cases.c.agent == agent)
-    if not drill:
+    if mode is not None:
+        query = query.where(_cases.c.mode == mode)
+    elif not drill:
         query = query.where(_cases.c.mode != "drill")
-    order = _cases.c.updated_at.desc() if state == "closed" else _cases.c.opened_at
+    order = _cases.c.opened_at.desc() if newest else _cases.c.opened_at
     return [_plain(row) for row in conn.execute(query.order_by(order, _cases.c.case_id).limit(limit))]
 
 

@@ -277,12 +277,10 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_opener = urllib.request.build_opener(_NoRedirects())
-
-
 def _open(request: urllib.request.Request, within: float) -> bytes:
+    opener = urllib.request.build_opener(_NoRedirects())  # anew: certificates and proxies may have changed
     try:
-        with _opener.open(request, timeout=within) as response:
+        with opener.open(request, timeout=within) as response:
             answer: bytes = response.read(ANSWER_LIMIT)
             return answer
     except urllib.error.HTTPError as error:
