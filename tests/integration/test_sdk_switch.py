@@ -1,8 +1,9 @@
 """The SDK and a real server: what it reads, what it trusts, what it reports."""
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from nats.js.errors import NotFoundError
 
 import midwatch
 from helpers import eventually
-from midwatch import Midwatch, NoCard, testing
-from midwatch.contracts import control, subjects
+from midwatch import Halted, Midwatch, NoCard, testing
+from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import Presence, SwitchRule
 from midwatch.link import Link
 from midwatch.runtime.nats_server import NatsServer
@@ -162,6 +163,56 @@ async def test_presence_names_runs_in_flight_and_what_drains(mw: Midwatch, hands
         return (await hands.presence()).runs_in_flight == []
 
     await eventually(nothing_moves, within=0.5)
+
+
+async def in_threads(url: str, home: Path, refund: Callable[[], str]) -> None:
+    def work() -> None:
+        connection = midwatch.blocking.connect(url, home=home)
+        with suppress(Halted), connection as mw, mw.agent("desk", version="1").run(input="x", run_id="r1") as run:
+            run.tool("refund", refund)
+            run.check()
+
+    await asyncio.to_thread(work)
+
+
+async def in_asyncio(url: str, home: Path, refund: Callable[[], str]) -> None:
+    connection = midwatch.connect(url, home=home)
+    async with connection as mw:
+        with suppress(Halted):
+            async with mw.agent("desk", version="1").run(input="x", run_id="r1") as run:
+                await run.tool("refund", asyncio.to_thread, refund)
+
+
+@pytest.mark.parametrize("kind", [in_asyncio, in_threads])
+async def test_a_drained_write_is_listed_while_it_drains_and_its_result_is_recorded(
+    nats_server: NatsServer, tmp_path: Path, hands: Hands, kind: Any
+) -> None:
+    began, end = threading.Event(), threading.Event()
+
+    def refund() -> str:
+        began.set()
+        end.wait(10)
+        return "refunded"
+
+    running = asyncio.create_task(kind(nats_server.url, tmp_path, refund))
+    await asyncio.to_thread(began.wait, 10)
+    epoch = await hands.write("agent.desk", HALTED)
+
+    async def drains() -> bool:
+        presence = await hands.presence()
+        return presence.applied.get("agent.desk") == epoch and presence.draining == ["r1"]
+
+    await eventually(drains)
+    end.set()
+    await running
+    assert (await hands.presence()).draining == []
+    last: dict[str, Any] = {}
+    for event in ("tool_called", "finished"):
+        found = await hands.js.get_last_msg(subjects.RUNS, subjects.run("desk", event))
+        last[event] = codec.decode_run(found.subject or "", found.data or b"").data
+    assert (last["tool_called"].result, last["tool_called"].error) == ("refunded", None)
+    assert (last["finished"].resolution, last["finished"].epoch) == ("halted", epoch)
+    assert last["finished"].seq > last["tool_called"].seq
 
 
 async def test_a_run_whose_fallback_works_does_not_move(mw: Midwatch, hands: Hands) -> None:
