@@ -9,6 +9,11 @@ from .envelope import Time
 from .runs import AgentName, CostBasis, Mode
 
 Severity = Literal["page", "ticket", "info"]
+BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents together cost in a day
+# Rules whose alerts may page, of this release; other systems may have rules of their own.
+PAGES = (
+    "activity_after_containment", "budget_run", "budget_ticket", "drill_overdue", "loop_no_new_state", "not_armed",
+)  # fmt: skip
 InstanceState = Literal["applied", "unconfirmed", "lapsed", "left"]
 
 
@@ -26,7 +31,7 @@ class AlertRaised(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: str | int | float | None = None
     cost_basis: CostBasis | None = None
     dedupe_key: str
-    action_taken: str = "none"  # none, halted_run, would_halt_run
+    action_taken: str = "none"  # none, or halted_ or would_halt_ with run, agent or fleet
     evidence: str | None = None
     mode: Mode = "live"
     event_id: str | None = None  # the run event at which it was raised

@@ -1,5 +1,6 @@
 """Settings of the server side, from the environment: `MIDWATCH_<NAME>`, and `NATS_URL`."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +48,12 @@ class Settings(BaseSettings):
     runs_max_age_days: float = Field(default=30, gt=0, description="How long MIDWATCH_RUNS keeps events")
     governance_max_age_days: float = Field(default=400, gt=0, description="How long MIDWATCH_GOVERNANCE keeps events")
     dead_max_age_days: float = Field(default=90, gt=0, description="How long MIDWATCH_DEAD keeps dead letters")
+    fleet_budget_day: Decimal | None = Field(
+        default=None, gt=0, description="US dollars that all live runs together may cost in a UTC day; unset for none"
+    )
+    fleet_trip: Literal["observe", "act"] = Field(
+        default="observe", description="`act`: the fleet is halted once its day's budget is spent"
+    )
     runs_max_bytes: int = Field(default=-1, description="Size limit of MIDWATCH_RUNS in bytes; -1 for none")
     drills: bool = Field(default=True, description="`off`: no drill begins by itself, whatever the cards say")
     drill_nats_url: str | None = Field(
