@@ -1,6 +1,7 @@
 """Wires kill-switch: the switch's writes, presence and run events in; reports and proofs out."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from midwatch.contracts import codec, subjects
@@ -8,8 +9,9 @@ from midwatch.contracts.envelope import Envelope
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
+from midwatch.runtime.switchboard import Switchboard
 
-from . import claims, webhook
+from . import claims, tripping, webhook
 from .arming import TICK, Arming
 from .drilling import Drills
 from .handlers import KillSwitch
@@ -25,7 +27,7 @@ def _unread(subject: str, body: bytes) -> None:
 
 def build(ctx: Context, policy: Policy = POLICY) -> None:
     """Presence is heard before the first write is judged, so that what is contained already is not called late."""
-    outbox = Outbox(ctx.database, PREFIX, ctx.js)
+    outbox = Outbox(ctx.database, PREFIX, ctx.js, sinks={tripping.HALT: partial(tripping.obey, Switchboard(ctx.js))})
     switch = KillSwitch(ctx.nc, ctx.js, ctx.database, outbox, ctx.now, policy)
     ctx.on_start(switch.load)
     ctx.on_start(switch.follow_presence)
@@ -57,6 +59,13 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     ctx.every(LOOK, router.look)
     ctx.every(2, router.save)
     ctx.every(3600, router.forget)
+
+    trips = tripping.Tripping(ctx.database, outbox, switch, ctx.cards, ctx.now, policy, ctx.settings.fleet_trip)
+    runs.append(trips.on_runs)
+    spoken.append(trips.on_spoken)
+    ctx.on_start(trips.load)
+    ctx.every(tripping.LOOK, trips.look)
+    ctx.every(60, trips.prune)
 
     async def on_runs(batch: list[Received]) -> None:
         for hear in runs:
