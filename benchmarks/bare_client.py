@@ -1,5 +1,6 @@
 """A crowd of clients that do on the wire what an engine does, and nothing else: so that one machine can stand in for a
-thousand. Each has a connection of its own, hears nudges, reads by direct get, reads all keys each second and reports.
+thousand. Each has a connection of its own, hears nudges, reads by direct get, reads the keys of the switch each second,
+card and route each fifth, and reports.
 """
 
 import asyncio
@@ -29,6 +30,10 @@ class BareClient(asyncio.Protocol):
         self._keys = subjects.switch_keys(agent)
         inbox = f"_INBOX.{name}"
         gets = [subjects.direct_get(subjects.SWITCH, key) for key in self._keys]
+        gets += [subjects.direct_get(bucket, agent) for bucket in (subjects.AGENTS, subjects.ROUTES)]
+        nudges = [subjects.control(key) for key in self._keys]
+        nudges += [subjects.control_card(agent), subjects.control_route(agent)]
+        self._turns = 0
         self._gets = [f"PUB {get} {inbox}.{number} 0\r\n\r\n".encode() for number, get in enumerate(gets)]
         presence = Presence(
             agent=agent, instance=name, version="1", host="bench", pid=os.getpid(),
@@ -37,7 +42,7 @@ class BareClient(asyncio.Protocol):
         body = control.encode(presence)
         self._report = f"PUB {subjects.presence(agent, name)} {inbox}.9 {len(body)}\r\n".encode() + body + b"\r\n"
         self._subscriptions = f"SUB {inbox}.* {ANSWERS}\r\n".encode() + b"".join(
-            f"SUB {subjects.control(key)} {number}\r\n".encode() for number, key in enumerate(self._keys)
+            f"SUB {nudge} {number}\r\n".encode() for number, nudge in enumerate(nudges)
         )
         self._transport: asyncio.Transport
 
@@ -72,7 +77,9 @@ class BareClient(asyncio.Protocol):
 
     def _each_second(self) -> None:
         if not self._transport.is_closing():
-            self._transport.write(b"".join(self._gets) + self._report)
+            due = self._gets if self._turns % 5 == 0 else self._gets[: len(self._keys)]
+            self._turns += 1
+            self._transport.write(b"".join(due) + self._report)
             asyncio.get_running_loop().call_later(1.0, self._each_second)
 
 
