@@ -115,6 +115,7 @@ class Webhook:
         self._filled = True  # calls of an earlier process may wait
         self._due: datetime | None = None  # when the next one is, of those that wait
         self._under_way: dict[str, asyncio.Task[None]] = {}  # by case
+        self._room = asyncio.Event()  # one of them is over
 
     def hear(self, conn: Connection, event: str, case: CaseOpened) -> None:
         """Has the help desk told, in the caller's transaction, of a case for people that was `opened` or `closed`; of
@@ -150,7 +151,9 @@ class Webhook:
                 self._under_way = {of: task for of, task in self._under_way.items() if not task.done()}
                 if self._filled or (self._due is not None and self._due <= self._now()):
                     await self._begin()
-                await asyncio.sleep(TICK)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._room.wait(), TICK)
+                self._room.clear()
         finally:
             for task in self._under_way.values():
                 task.cancel()
@@ -172,7 +175,9 @@ class Webhook:
             log.warning("webhook_not_read", error=str(error))
             return
         for call in calls:
-            self._under_way[call.case_id] = asyncio.create_task(self._tell(call), name=f"webhook {call.id}")
+            task = asyncio.create_task(self._tell(call), name=f"webhook {call.id}")
+            task.add_done_callback(lambda _: self._room.set())
+            self._under_way[call.case_id] = task
 
     async def _tell(self, call: Call) -> None:
         try:
