@@ -5,15 +5,18 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from nats.aio.client import Client as NatsClient
 from nats.js import JetStreamContext
 from pydantic import SecretStr
 
@@ -25,7 +28,7 @@ from midwatch.contracts.governance import CaseOpened
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.service import Service, run_services
 from midwatch.runtime.settings import Settings
-from midwatch_services.kill_switch import case_store, hands
+from midwatch_services.kill_switch import case_store, hands, signing
 from midwatch_services.kill_switch.app import build
 from midwatch_services.kill_switch.routing import Case
 
@@ -185,6 +188,36 @@ async def test_what_is_recorded_and_not_judged_yet_is_202(
         status, body = await desk.say(f"{CASE}/accepted", {"by": "zendesk"})
         assert (status, body["state"]) == (202, "open")
     assert [event for event, _ in await said(js, "case")] == ["accepted"]
+
+
+# What docs/queue.md shows
+
+
+def shown(language: str) -> str:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "queue.md").read_text()
+    (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return str(block)
+
+
+def test_the_check_of_a_signature_in_the_documents_is_right() -> None:
+    names: dict[str, Any] = {}
+    exec(shown("python"), names)
+    check, body, now = names["is_from_midwatch"], b'{"type": "case.opened"}', datetime.now(UTC)
+    assert check(SECRET, signing.headers(KEY, "case-1-opened", body, now), body)
+    assert not check(SECRET, signing.headers(KEY, "case-1-opened", body, now), body + b" ")
+    assert not check(SECRET, signing.headers(KEY, "case-1-opened", body, now - timedelta(minutes=6)), body)
+    assert not check(SECRET, signing.headers(KEY[::-1], "case-1-opened", body, now), body)
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_the_message_in_the_documents_takes_a_case_by_a_plain_request(
+    nc: NatsClient, js: JetStreamContext, settings: Settings
+) -> None:
+    message = shown("json").replace("case-3f9a0c1d2e4b", CASE).encode()
+    async with serving(settings):
+        stored = json.loads((await nc.request("midwatch.case.desk.accepted", message, timeout=5)).data)
+        assert stored["stream"] == subjects.GOVERNANCE
+        await eventually(lambda: taken_by(settings, CASE) == "zendesk")
 
 
 async def test_a_stopped_run_reaches_the_help_desk_which_takes_and_closes_its_case(
