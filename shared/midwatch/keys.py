@@ -12,7 +12,7 @@ ROUTE = "route"  # stands as the key of a halt by the agent's route
 NEVER = float("-inf")
 FOREVER = float("inf")
 
-# Called as `gettime(*CLOCK)`: a ready tuple spares a third of what reading the clock costs.
+# Called as `gettime(*CLOCK)`: a ready tuple spares a quarter of what reading the clock costs.
 gettime: Callable[..., float] = time.monotonic
 CLOCK: tuple[int, ...] = ()
 if hasattr(time, "CLOCK_BOOTTIME"):

@@ -1,10 +1,11 @@
 """What a process does, and says, when its lease has run out and when control is back."""
 
 import logging
+import time
 
 import pytest
 
-from midwatch import testing
+from midwatch import judged, keys, testing
 from midwatch.contracts import control
 from midwatch.contracts.control import SwitchRule
 from midwatch.switch import Answer, LocalSwitch, clock
@@ -102,3 +103,30 @@ def test_the_age_of_the_last_reading_is_that_of_the_oldest_key() -> None:
     read(lost, age=1.0)
     lost.take("fleet", Answer(1, 1, b'{"state":"running"}'), clock())
     assert lost.read_age == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("asleep", [5.0, 3600.0])
+async def test_the_check_before_a_call_sees_that_the_machine_slept(
+    monkeypatch: pytest.MonkeyPatch, asleep: float
+) -> None:
+    calls: list[str] = []
+    async with testing.midwatch() as mw, mw.agent("desk", version="1", fallback=lambda _: None).run(input="x") as run:
+        assert run._switch is not None
+        for key in run._switch.keys.values():
+            key.asked = clock()
+        run._switch.review()
+        run.check()
+        # The machine wakes: its clock has gone on, and no thread of ours has run yet.
+        gettime = keys.gettime
+        later = lambda *which: gettime(*which) + asleep  # noqa: E731
+        monkeypatch.setattr(keys, "gettime", later)
+        monkeypatch.setattr(judged, "gettime", later)
+        await run.tool("refund", calls.append, "acted")
+    assert calls == []
+    assert mw.events[-1].data.resolution == "fell_back"
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has it")
+def test_on_linux_the_lease_runs_by_a_clock_that_counts_sleep() -> None:
+    assert keys.gettime is time.clock_gettime
+    assert keys.CLOCK == (time.CLOCK_BOOTTIME,)
