@@ -74,6 +74,15 @@ def add(conn: Connection, drill: Drill) -> None:
         conn.execute(_drills.insert().values(**values, started_at=micros(drill.started_at), result=None))
 
 
+def claim(conn: Connection, drill: Drill, after: Last | None) -> bool:
+    """Notes a drill before it halts anything, unless one runs or the agent was drilled since `after`: so no restart and
+    no second kill-switch runs it again. Returns whether it was noted."""
+    if running(conn) or last(conn, drill.agent) != after:
+        return False
+    add(conn, drill)
+    return True
+
+
 def drop(conn: Connection, drill_id: str) -> None:
     """Forgets a drill that has halted nothing."""
     conn.execute(_drills.delete().where(_drills.c.drill_id == drill_id, _drills.c.result.is_(None)))

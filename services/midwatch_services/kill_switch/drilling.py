@@ -150,7 +150,8 @@ class Drills:
                 ready, BY, self._settings.drill_url, drill.new_id(self._now()), scheduled=True,
                 shape=self._policy.drill,
             )  # fmt: skip
-            if not await self._claim(order, last):
+            claim = Drill(order.drill_id, agent, order.by, True, self._now())
+            if not await self._database.write(lambda conn: drill_store.claim(conn, claim, last)):
                 return
             faults.reach("kill_switch.drill_claimed")
             one = drill.Drill(
@@ -164,18 +165,6 @@ class Drills:
             finally:
                 if not one.halted:
                     await drill.uninterrupted(self._database.write(lambda conn: drill_store.drop(conn, order.drill_id)))
-
-    async def _claim(self, order: drill.Order, last: Last | None) -> bool:
-        """Notes the drill before it halts anything, so that no restart and no second kill-switch runs it again."""
-        one = Drill(order.drill_id, order.agent, order.by, True, self._now())
-
-        def claim(conn: Connection) -> bool:
-            if drill_store.running(conn) or drill_store.last(conn, order.agent) != last:
-                return False
-            drill_store.add(conn, one)
-            return True
-
-        return await self._database.write(claim)
 
     async def look_for_overdue(self) -> None:
         """Follows which agents have cards, and raises or takes back the alerts of overdue drills."""
