@@ -18,7 +18,7 @@ from nats.aio.client import Client
 
 import midwatch
 from helpers import eventually, hears_offers
-from midwatch.contracts import codec, control, subjects
+from midwatch.contracts import codec, control, runs, subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.contracts.governance import CaseOffered, CaseOpened
 from midwatch.runtime import topology
@@ -319,10 +319,27 @@ async def test_the_services_run_with_no_more_than_they_may(
             heard = await operator.nc.subscribe(subjects.switch(AGENT, "halted"))
             await Switchboard(js).halt_agent(AGENT, reason="test", by="tester")
             await heard.next_msg(timeout=5)
+            async with connect("help-desk") as desk, connect(AGENT) as agent:
+                opened = await desk.nc.subscribe(subjects.case(AGENT, "opened"))
+                await desk.nc.flush()
+                await leave_case(agent.nc)
+                assert b"wrong refunds" in (await opened.next_msg(timeout=5)).data
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert "violation" not in caplog.text.lower()
+
+
+async def leave_case(nc: Client) -> None:
+    """A run that was stopped, as its agent says it."""
+    common: dict[str, Any] = {"run_id": "r1", "agent": AGENT, "version": "1", "mode": "live"}
+    for data in (
+        runs.Started(**common, seq=0, input="Where is my refund?"),
+        runs.HandedOff(**common, seq=1, to="human", reason="wrong refunds", key=f"agent.{AGENT}"),
+    ):
+        event = "started" if data.seq == 0 else "handed_off"
+        body = codec.encode(codec.envelope("run", event, data, source=f"/agents/{AGENT}/pod-1"))
+        await nc.jetstream().publish(subjects.run(AGENT, event), body)
 
 
 @pytest.mark.usefixtures("declared")
