@@ -77,7 +77,7 @@ def _after(text: str) -> Place:
 
 def _not_yaml(error: Exception, text: str) -> Problem:
     if isinstance(error, RecursionError):
-        return Problem(Place(1, 1), "the file is nested too deep: a card has two levels")
+        return Problem(Place(1, 1), "the file is nested too deep: a card has three levels")
     if not isinstance(error, MarkedYAMLError):
         place = _after(text[: getattr(error, "position", 0)])
         return Problem(place, "the file holds control characters: leave them out")

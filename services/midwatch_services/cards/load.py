@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from midwatch.contracts.control import Card
+from midwatch.contracts.governance import PAGES
 from midwatch.errors import MidwatchError
 
 from .document import Document, Problem, parse
@@ -64,7 +65,17 @@ def read(path: Path) -> Loaded:
     notes = []
     if path.stem != model.agent:
         notes.append(f"{path}: the file is named {path.stem!r}, its agent {model.agent!r}: the agent's name counts")
+    notes += [
+        f"{path}: `switch.trips.alerts` names {rule!r}, which no service of this release pages with{_near(rule)}"
+        for rule in model.switch.trips.alerts
+        if rule not in PAGES
+    ]
     return Loaded(path, to_card(model), frozenset(_stated(model)), tuple(notes))
+
+
+def _near(rule: str) -> str:
+    near = get_close_matches(rule, PAGES, n=1)
+    return f": did you mean {near[0]!r}?" if near else f": those are {', '.join(PAGES)}"
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -150,11 +161,11 @@ def _unknown(path: tuple[Any, ...]) -> str:
 
 def _section(path: tuple[Any, ...]) -> type[Section]:
     """The model whose keys stand at `path`."""
-    if not path:
-        return CardFile
-    if path[0] == "tools":
-        return Tool
-    model: type[Section] = CardFile.model_fields[path[0]].annotation  # type: ignore[assignment]
+    model: type[Section] = CardFile
+    for part in path:
+        if part == "tools":
+            return Tool
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
     return model
 
 
@@ -172,6 +183,8 @@ def _wrong(details: ErrorDetails, path: tuple[Any, ...]) -> str:
         return "must be a list: begin each of its lines with `- `"
     if kind == "too_short":
         return "is empty: name at least one thing that the agent may do"
+    if kind in ("int_type", "greater_than_equal") and path[-1] == "halted_runs":
+        return "must be a whole number, 0 for never"
     if kind in ("int_type", "greater_than_equal"):
         return "must be a whole number of 2 or more"
     if path[0] == "tools" and len(path) == 2:

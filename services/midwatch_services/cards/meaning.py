@@ -6,16 +6,18 @@ from typing import Any
 
 import msgspec
 
-from midwatch.contracts.control import BudgetRule, Card, LoopRule, ReviewRule, SwitchRule, ToolRule
+from midwatch.contracts.control import BudgetRule, Card, LoopRule, ReviewRule, SwitchRule, ToolRule, TripRule
 
 from .model import CardFile
 from .values import in_words, percent
 
+_FIRST = ("lease", "lost_control")  # what came later changes no hash where it stands at its default
 _NOT_MEANING = ("hash", "applied_by", "applied_at")
 
 
 def to_card(model: CardFile) -> Card:
     """The card as the bucket holds it, with the hash of its meaning."""
+    trips = model.switch.trips
     card = Card(
         agent=model.agent,
         owner=model.owner,
@@ -28,7 +30,15 @@ def to_card(model: CardFile) -> Card:
         budget=BudgetRule(run=model.budget.run, ticket=model.budget.ticket),
         loops=LoopRule(alert_at=model.loops.alert_at, halt_at=model.loops.halt_at),
         review=ReviewRule(rate=model.review.rate),
-        switch=SwitchRule(lease=model.switch.lease, lost_control=model.switch.lost_control),
+        switch=SwitchRule(
+            lease=model.switch.lease,
+            lost_control=model.switch.lost_control,
+            drill=model.switch.drill,
+            drill_hours=model.switch.drill_hours,
+            trips=TripRule(
+                mode=trips.mode, alerts=trips.alerts, halted_runs=trips.halted_runs, failed_runs=trips.failed_runs
+            ),
+        ),
     )
     return msgspec.structs.replace(card, hash=meaning_hash(card))
 
@@ -48,7 +58,10 @@ def _plain(value: Any) -> Any:
 
 def meaning_hash(card: Card) -> str:
     """SHA-256 of the meaning as JSON with sorted keys, in hex."""
-    text = json.dumps(meaning(card), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    said = meaning(card)
+    usual = _plain(SwitchRule())
+    said["switch"] = {name: part for name, part in said["switch"].items() if name in _FIRST or part != usual[name]}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -58,5 +71,6 @@ def as_words(card: Card) -> dict[str, Any]:
     said["tools"] = {name: rule["kind"] for name, rule in said["tools"].items()}
     said["budget"] = {name: f"${amount}" for name, amount in said["budget"].items()}
     said["review"] = {"rate": percent(card.review.rate)}
-    said["switch"] = {"lease": in_words(card.switch.lease), "lost_control": card.switch.lost_control}
+    said["switch"]["lease"] = in_words(card.switch.lease)
+    said["switch"]["trips"]["failed_runs"] = percent(card.switch.trips.failed_runs)
     return said

@@ -25,6 +25,8 @@ WORD_LIMIT = 200
 LEASE_LEAST = 2.0  # seconds; the switch is read once a second
 _TEXT_LIMIT = 2000
 _TOOL = r"^[^\s]{1,128}$"
+_HOURS = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
+_RULE = r"^[a-z][a-z0-9_]{0,62}$"
 _FALLBACK = r"^(human|agent:[a-z0-9][a-z0-9_-]{0,62})$"
 
 
@@ -78,6 +80,18 @@ def _lease(value: float) -> float:
     return value
 
 
+def _hours(value: str) -> str:
+    if not re.match(_HOURS, value):
+        raise ValueError("must be two times of day in UTC, such as 02:00-05:00")
+    return value
+
+
+def _rule(value: str) -> str:
+    if not re.match(_RULE, value):
+        raise ValueError("is no rule of an alert, such as `budget_run`")
+    return value
+
+
 def _by_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
@@ -120,6 +134,18 @@ Lease = Annotated[
     BeforeValidator(values.seconds),
     AfterValidator(_lease),
     WithJsonSchema({"type": "string", "pattern": values.TIME, "description": "A time of 2s or more, such as 5s or 1m"}),
+]
+Hours = Annotated[
+    str,
+    BeforeValidator(_text),
+    AfterValidator(_hours),
+    _text_schema("Two times of day in UTC, such as 02:00-05:00", pattern=_HOURS),
+]
+Rule = Annotated[
+    str,
+    BeforeValidator(_text),
+    AfterValidator(_rule),
+    _text_schema("The rule of an alert, such as budget_run", pattern=_RULE),
 ]
 Steps = Annotated[StrictInt, Field(ge=2)]
 
@@ -168,12 +194,26 @@ class Review(Section):
     rate: Share = control.ReviewRule().rate
 
 
-class Switch(Section):
-    """How long an instance may act on its last good reading of the switch, and what it does after that."""
+class Trips(Section):
+    """What halts the agent without a person (`act`), or is only said (`observe`)."""
 
-    later = frozenset({"drill"})
+    mode: control.TripMode = control.TripRule().mode
+    alerts: list[Rule] = Field(default=[], description="Rules whose page alert does it")
+    halted_runs: Annotated[StrictInt, Field(ge=0)] = Field(
+        default=control.TripRule().halted_runs, description="Runs halted one by one within an hour; 0 for never"
+    )
+    failed_runs: Share = control.TripRule().failed_runs
+
+
+class Switch(Section):
+    """How long an instance may act on its last good reading of the switch, what it does after that, when a drill is
+    due, and what trips the switch by itself."""
+
     lease: Lease = control.SwitchRule().lease
     lost_control: Literal["fall_back", "carry_on"] = control.SwitchRule().lost_control
+    drill: control.DrillEvery = control.SwitchRule().drill
+    drill_hours: Hours = control.SwitchRule().drill_hours
+    trips: Trips = Trips()
 
 
 class CardFile(Section):

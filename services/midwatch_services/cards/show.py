@@ -38,7 +38,16 @@ tools: {{}}
 # budget: {{run: $1, ticket: $2}}                  # at 80 % an alert, at 100 % the run is halted
 # loops: {{alert_at: 3, halt_at: 5}}               # tool calls in a row that bring nothing new
 # review: {{rate: 20%}}                            # share of runs drawn for people to read
-# switch: {{lease: 5s, lost_control: fall_back}}   # or carry_on, where the switch cannot be read for that long
+# switch:
+#   lease: 5s                                    # how long it may act without having read the switch
+#   lost_control: fall_back                      # or carry_on: what it does after that
+#   drill: monthly                               # or weekly, quarterly, never: a rehearsal of the halt
+#   drill_hours: 02:00-05:00                     # when it may begin, UTC
+#   trips:                                       # what halts the agent without a person (act), or is said (observe)
+#     mode: observe
+#     alerts: []                                 # rules whose page does it, for instance [budget_run]
+#     halted_runs: 3                             # halted one by one within an hour
+#     failed_runs: 50%                           # of those that finished within an hour
 """
 
 
@@ -62,32 +71,34 @@ def unstated(card: Card, stated: Iterable[str]) -> list[str]:
 
 def lines(card: Card, by_default: Iterable[str]) -> Iterator[str]:
     """The card as YAML, with a remark at every default."""
-    marked = set(by_default)
-    for name, value in as_words(card).items():
+    yield from _lines(as_words(card), set(by_default), "", "")
+
+
+def _lines(said: dict[str, Any], marked: set[str], prefix: str, indent: str) -> Iterator[str]:
+    for name, value in said.items():
+        key = f"{indent}{scalar(name)}"
         if isinstance(value, list) and value:
-            yield f"{name}:"
-            yield from (f"{' ' * _INDENT}- {scalar(item)}" for item in value)
+            yield f"{key}:"
+            yield from (f"{indent}{' ' * _INDENT}- {scalar(item)}" for item in value)
         elif isinstance(value, dict) and value:
-            yield f"{name}:"
-            for key, part in value.items():
-                text = f"{' ' * _INDENT}{scalar(key)}: {scalar(part)}"
-                yield _remarked(text, f"{name}.{key}" in marked)
+            yield f"{key}:"
+            yield from _lines(value, marked, f"{prefix}{name}.", indent + " " * _INDENT)
         else:
-            text = f"{name}: {value if isinstance(value, list | dict) else scalar(value)}"
-            yield _remarked(text, name in marked)
+            text = f"{key}: {value if isinstance(value, list | dict) else scalar(value)}"
+            yield _remarked(text, f"{prefix}{name}" in marked)
 
 
 def _remarked(text: str, is_default: bool) -> str:
     return f"{text:<{_COLUMN}}# default" if is_default else text
 
 
-def _leaves(said: dict[str, Any]) -> list[tuple[str, Any]]:
+def _leaves(said: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in said.items():
         if isinstance(value, dict) and name != "tools":
-            found += [(f"{name}.{key}", part) for key, part in value.items()]
+            found += _leaves(value, f"{prefix}{name}.")
         else:
-            found.append((name, value))
+            found.append((prefix + name, value))
     return found
 
 

@@ -36,10 +36,12 @@ def test_every_default_named_in_a_new_card_is_the_default() -> None:
     midwatch("card", "new", "desk", "--owner", "Ann")
     path = Path("agents/desk.yaml")
     before = load(path)
-    lines = [line.removeprefix("# ") if ": {" in line or "fallback: human" in line else line
-             for line in path.read_text().splitlines()]  # fmt: skip
+    lines = path.read_text().splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("# fallback: human"))
+    lines[first:] = [line.removeprefix("# ").removeprefix("#") for line in lines[first:]]
     path.write_text("\n".join(lines) + "\n")
     assert "\nbudget: {run: $1, ticket: $2}" in path.read_text()
+    assert "\n    failed_runs: 50%" in path.read_text()
     assert load(path) == before
 
 
@@ -123,11 +125,21 @@ review:
 switch:
   lease: 5s    # default
   lost_control: fall_back    # default
+  drill: monthly    # default
+  drill_hours: 02:00-05:00    # default
+  trips:
+    mode: observe    # default
+    alerts: []    # default
+    halted_runs: 3    # default
+    failed_runs: 50%    # default
 """.splitlines()]  # fmt: skip
 
 
 def test_what_show_prints_is_the_same_card() -> None:
-    Path("desk.yaml").write_text(SMALLEST + 'cannot: ["Yes: #no", "[a]", "- b", "3", "true", "\'", "a\\\\b"]\n')
+    said = "switch: {drill_hours: 22:00-02:00, trips: {mode: act, alerts: [a, b]}}\n"
+    Path("desk.yaml").write_text(
+        SMALLEST + switch + 'cannot: ["Yes: #no", "[a]", "- b", "3", "true", "\'", "a\\\\b"]\n'
+    )
     shown = midwatch("card", "show", "desk.yaml").stdout
     Path("shown.yaml").write_text(shown)
     assert load(Path("shown.yaml")) == load(Path("desk.yaml"))
@@ -140,8 +152,19 @@ def test_show_in_json_names_the_defaults() -> None:
     assert shown["budget"] == {"run": "1", "ticket": "2"}
     assert shown["defaults"] == [
         "cannot", "escalate_when", "tools", "fallback", "budget.run", "budget.ticket", "loops.alert_at",
-        "loops.halt_at", "switch.lease", "switch.lost_control",
+        "loops.halt_at", "switch.lease", "switch.lost_control", "switch.drill", "switch.drill_hours",
+        "switch.trips.mode", "switch.trips.alerts", "switch.trips.halted_runs", "switch.trips.failed_runs",
     ]  # fmt: skip
+
+
+def test_check_notes_an_alert_that_nothing_raises() -> None:
+    Path("desk.yaml").write_text(SMALLEST + "switch: {trips: {alerts: [budget_runn, budget_run]}}\n")
+    result = midwatch("card", "check", "desk.yaml")
+    assert result.exit_code == 0
+    assert (
+        "desk.yaml: `switch.trips.alerts` names 'budget_runn', which no service of this release pages with: "
+        "did you mean 'budget_run'?"
+    ) in result.stderr + result.stdout
 
 
 def test_without_a_server_apply_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
