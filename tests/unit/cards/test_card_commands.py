@@ -137,9 +137,7 @@ switch:
 
 def test_what_show_prints_is_the_same_card() -> None:
     said = "switch: {drill_hours: 22:00-02:00, trips: {mode: act, alerts: [a, b]}}\n"
-    Path("desk.yaml").write_text(
-        SMALLEST + switch + 'cannot: ["Yes: #no", "[a]", "- b", "3", "true", "\'", "a\\\\b"]\n'
-    )
+    Path("desk.yaml").write_text(SMALLEST + said + 'cannot: ["Yes: #no", "[a]", "- b", "3", "true", "\'", "a\\\\b"]\n')
     shown = midwatch("card", "show", "desk.yaml").stdout
     Path("shown.yaml").write_text(shown)
     assert load(Path("shown.yaml")) == load(Path("desk.yaml"))
