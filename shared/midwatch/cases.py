@@ -21,7 +21,7 @@ from .switch import LEASE, Halt
 
 CLAIM_WITHIN = 0.8  # seconds for which a customer waits until it is known who has the case
 LAPSED_WITHIN = 0.5  # the same where nobody has answered for a whole lease already
-AGAIN = 0.15  # seconds after which what was not answered is said again; doubled each time
+AGAIN = 0.2  # seconds after which what was not answered is said again; doubled each time
 SLOWEST = 2.0  # seconds between two tries at most
 TAKEN = "somebody else has its case: kill-switch, or another process with a run of this name"
 
