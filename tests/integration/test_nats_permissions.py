@@ -5,8 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,118 +15,20 @@ import pytest
 from nats.aio.client import Client
 
 import midwatch
+import shipped_server
 from helpers import eventually, hears_offers
 from midwatch.contracts import codec, control, runs, subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.contracts.governance import CaseOffered, CaseOpened
 from midwatch.runtime import topology
-from midwatch.runtime.nats_server import find_binary
 from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services import registry
+from shipped_server import AGENT, CONFIG, KEYS, Connect
 
-CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "nats" / "nats.conf"
-ROLES = {
-    "admin": "ADMIN",
-    "operator": "OPERATOR",
-    "services": "SERVICES",
-    "reviewer": "REVIEWER",
-    "help-desk": "HELP_DESK",
-    "drill": "DRILL",
-    "refund-desk": "AGENT",
-}
-AGENT = "refund-desk"
-Connect = Callable[..., AbstractAsyncContextManager["Role"]]
-
-
-class Role:
-    """A connection of one role, which keeps what the server denied it."""
-
-    def __init__(self) -> None:
-        self.nc: Client
-        self.denied: list[str] = []
-
-    async def keep(self, error: Exception) -> None:
-        self.denied.append(str(error).lower())
-
-    async def may_publish(self, subject: str) -> bool:
-        """Whether the server took a message of this role on `subject`."""
-        await self.nc.publish(subject, b"{}")
-        return await self._granted(subject)
-
-    async def may_subscribe(self, subject: str) -> bool:
-        """Whether the server took a subscription of this role to `subject`."""
-        await self.nc.subscribe(subject)
-        return await self._granted(subject)
-
-    async def _granted(self, subject: str) -> bool:
-        # The server answers in order; a first ping may go out ahead of what is still to be sent, a second cannot.
-        await self.nc.flush()
-        await self.nc.flush()
-        refused = [line for line in self.denied if f'"{subject.lower()}"' in line]
-        self.denied.clear()
-        return not refused
-
-    async def request(self, subject: str, body: bytes = b"") -> bytes:
-        return (await self.nc.request(subject, body, timeout=2)).data
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[str]:
-    """Host and port of a server with the shipped configuration; only its addresses and its folder are the test's."""
-    passwords = {f"MIDWATCH_{role}_PASSWORD": f"pw-{role.lower()}" for role in ROLES.values()}
-    ports = tmp_path / "ports"
-    ports.mkdir()
-    command = [find_binary(), "-c", CONFIG, "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-sd", tmp_path / "store"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--ports_file_dir", ports], env={**os.environ, **passwords}, stdout=log, stderr=log
-        )
-    try:
-        yield await eventually(lambda: address_in(ports))
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def address_in(ports: Path) -> str | None:
-    for file in ports.iterdir():
-        if text := file.read_text():
-            return str(json.loads(text)["nats"][0]).removeprefix("nats://")
-    return None
-
-
-@pytest.fixture
-async def connect(server: str) -> Connect:
-    @asynccontextmanager
-    async def connect(user: str) -> AsyncIterator[Role]:
-        role = Role()
-        url = f"nats://{user}:pw-{ROLES[user].lower()}@{server}"
-        role.nc = await nats.connect(url, error_cb=role.keep, inbox_prefix=f"_INBOX.{user}", allow_reconnect=False)
-        try:
-            yield role
-        finally:
-            await role.nc.close()
-
-    return connect
-
-
-@pytest.fixture
-async def declared(connect: Connect) -> None:
-    """Every stream, consumer and bucket, made by the admin; the agent's keys written by the operator."""
-    async with connect("admin") as admin:
-        await topology.apply(admin.nc.jetstream(), Settings())
-    async with connect("operator") as operator:
-        js = operator.nc.jetstream()
-        for bucket, key in KEYS:
-            await js.publish(subjects.key_subject(bucket, key), b"{}")
-
-
-KEYS = [(subjects.SWITCH, key) for key in subjects.switch_keys(AGENT)] + [
-    (subjects.AGENTS, AGENT),
-    (subjects.ROUTES, AGENT),
-]
+# Fixtures of this file
+server, connect, declared = shipped_server.server, shipped_server.connect, shipped_server.declared
 
 
 @pytest.mark.usefixtures("declared")
@@ -367,110 +267,6 @@ async def test_the_services_make_the_presence_stream_anew_and_no_other(connect: 
         assert not await services.may_publish("$JS.API.STREAM.CREATE.OTHER")
     async with connect("admin") as admin:
         assert (await admin.nc.jetstream().stream_info(subjects.PRESENCE)).config.max_msgs_per_subject == 1
-
-
-async def test_a_reviewer_judges_and_does_nothing_else(connect: Connect) -> None:
-    async with connect("reviewer") as reviewer:
-        assert await reviewer.may_publish(subjects.review(AGENT, "judged"))
-        assert not await reviewer.may_publish(subjects.review(AGENT, "sampled"))
-        assert not await reviewer.may_publish(subjects.key_subject(subjects.SWITCH, subjects.FLEET_KEY))
-
-
-CASE_EVENTS = ("accepted", "returned", "closed")
-
-
-@pytest.mark.usefixtures("declared")
-async def test_a_help_desk_hears_of_cases_and_says_what_became_of_them(connect: Connect) -> None:
-    async with connect("help-desk") as desk, connect("services") as services:
-        heard = await desk.nc.subscribe("midwatch.case.>")
-        await desk.nc.flush()
-        await services.nc.jetstream().publish(subjects.case(AGENT, "opened"), b"{}")
-        assert (await heard.next_msg(timeout=5)).subject == subjects.case(AGENT, "opened")
-        for event in CASE_EVENTS:
-            assert (await desk.nc.jetstream().publish(subjects.case(AGENT, event), b"{}")).stream == subjects.GOVERNANCE
-        assert (await desk.nc.jetstream().publish(subjects.run(AGENT, "human_acted"), b"{}")).stream == subjects.RUNS
-
-
-NOT_FOR_A_HELP_DESK = [
-    subjects.case(AGENT, "opened"),
-    subjects.case(AGENT, "offered"),
-    subjects.run(AGENT, "finished"),
-    subjects.key_subject(subjects.SWITCH, subjects.FLEET_KEY),
-    subjects.key_subject(subjects.CASES, f"{AGENT}.r1"),
-    subjects.direct_get(subjects.SWITCH, subjects.FLEET_KEY),
-    "$JS.API.STREAM.MSG.GET.MIDWATCH_RUNS",
-    "$JS.API.CONSUMER.CREATE.MIDWATCH_GOVERNANCE",
-    "_INBOX.operator.x",
-]
-
-
-async def test_a_help_desk_does_nothing_else(connect: Connect) -> None:
-    async with connect("help-desk") as desk:
-        assert [subject for subject in NOT_FOR_A_HELP_DESK if await desk.may_publish(subject)] == []
-        for subject in ("midwatch.run.>", "midwatch.control.>", "$KV.>", "_INBOX.>", "_INBOX.operator.>", ">"):
-            assert not await desk.may_subscribe(subject), subject
-
-
-@pytest.mark.usefixtures("declared")
-async def test_a_drills_instances_do_what_any_agent_may(connect: Connect) -> None:
-    async with connect("drill") as drill:
-        js = drill.nc.jetstream()
-        assert (await js.publish(subjects.run(AGENT, "started"), b"{}")).stream == subjects.RUNS
-        assert (await js.publish(subjects.presence(AGENT, "drill-1"), b"{}")).stream == subjects.PRESENCE
-        claim = subjects.key_subject(subjects.CASES, subjects.case_key(AGENT, "r1"))
-        assert (await js.publish(claim, b"{}")).stream == subjects.key_stream(subjects.CASES)
-        for bucket, key in KEYS:
-            assert await drill.request(subjects.direct_get(bucket, key)) == b"{}"
-        assert await drill.may_subscribe("midwatch.control.>")
-
-
-NOT_FOR_A_DRILL = [
-    *(subjects.key_subject(subjects.SWITCH, key) for key in subjects.switch_keys(AGENT)),
-    subjects.key_subject(subjects.AGENTS, AGENT),
-    subjects.key_subject(subjects.ROUTES, AGENT),
-    *(subjects.case(AGENT, event) for event in ("opened", "offered", *CASE_EVENTS)),
-    subjects.switch(AGENT, "drilled"),
-    subjects.alert(AGENT, "raised"),
-    subjects.control(subjects.FLEET_KEY),
-    "$JS.API.DIRECT.GET.MIDWATCH_RUNS",
-    "$JS.API.STREAM.MSG.GET.MIDWATCH_RUNS",
-    "$JS.API.CONSUMER.CREATE.MIDWATCH_RUNS",
-    "_INBOX.operator.x",
-]
-
-
-async def test_a_drills_instances_do_nothing_else(connect: Connect) -> None:
-    async with connect("drill") as drill:
-        assert [subject for subject in NOT_FOR_A_DRILL if await drill.may_publish(subject)] == []
-        for subject in ("midwatch.run.>", "midwatch.case.>", "$KV.>", "_INBOX.>", "_INBOX.operator.>", ">"):
-            assert not await drill.may_subscribe(subject), subject
-
-
-@pytest.mark.usefixtures("declared")
-async def test_the_services_open_cases_and_claim_them(connect: Connect) -> None:
-    async with connect("services") as services:
-        js = services.nc.jetstream()
-        for event in ("opened", "offered", *CASE_EVENTS):
-            assert (await js.publish(subjects.case(AGENT, event), b"{}")).stream == subjects.GOVERNANCE
-        claim = subjects.key_subject(subjects.CASES, subjects.case_key(AGENT, "r1"))
-        assert (await js.publish(claim, b"{}")).stream == subjects.key_stream(subjects.CASES)
-
-
-@pytest.mark.usefixtures("declared")
-async def test_the_operator_takes_cases_signs_drills_and_writes_off_instances(connect: Connect) -> None:
-    async with connect("operator") as operator:
-        js = operator.nc.jetstream()
-        for event in CASE_EVENTS:
-            assert (await js.publish(subjects.case(AGENT, event), b"{}")).stream == subjects.GOVERNANCE
-        assert (await js.publish(subjects.switch(AGENT, "drilled"), b"{}")).stream == subjects.GOVERNANCE
-        assert (await js.publish(subjects.presence(AGENT, "pod-1"), b"{}")).stream == subjects.PRESENCE
-        for subject in (
-            subjects.case(AGENT, "opened"),
-            subjects.switch(AGENT, "contained"),
-            subjects.run(AGENT, "finished"),
-            subjects.key_subject(subjects.CASES, f"{AGENT}.r1"),
-        ):
-            assert not await operator.may_publish(subject), subject
 
 
 @pytest.mark.parametrize("claim", [{}, {"user": "operator", "pass": "wrong"}])

@@ -121,6 +121,8 @@ def test_the_table_says_who_waits_for_how_long_for_what_and_who_has_it() -> None
     assert lines[1] == "case-aa2 5 h other Where is my [31mrefund[/bold]? wrong refunds open"
     assert lines[2] == "case-aa1 5 min desk T-1 Where is my [31mrefund[/bold]? wrong refunds open"
     assert lines[3].endswith("taken by bob")
+    [closed] = [line for line in midwatch("--all").stdout.splitlines() if line.startswith("case-c ")]
+    assert " ".join(closed.split()).startswith("case-c – desk"), "nobody waits any more"
 
 
 @pytest.mark.usefixtures("cases")

@@ -21,7 +21,7 @@ class _Cut(dict[str, Any]):
 def row(case: dict[str, Any]) -> tuple[Any, ...]:
     """A case as one line of the table."""
     return (
-        case["case_id"], since(case["opened_at"]), case["agent"], case["ticket"], _short(case["asked"]),
+        case["case_id"], "–" if case["state"] == "closed" else since(case["opened_at"]), case["agent"], case["ticket"], _short(case["asked"]),
         _short(case["reason"]), state(case),
     )  # fmt: skip
 
@@ -51,7 +51,8 @@ def tell(case: dict[str, Any], history: list[dict[str, Any]], logged: str | None
     run = f"run {clean(case['run_id'])}{ticket}"
     yield f"Case [bold]{clean(case['case_id'])}[/] of [bold]{clean(case['agent'])}[/], {run}"
     reference = f", there {clean(case['reference'])}" if case["reference"] else ""
-    yield f"  {clean(state(case))}{reference}; the customer waits for {since(case['opened_at'])}"
+    waits = "" if case["state"] == "closed" else f"; the customer waits for {since(case['opened_at'])}"
+    yield f"  {clean(state(case))}{reference}{waits}"
     yield f"  stopped{_by_whom(case, said)}: {clean(case['reason'])}"
     if case["doubt"]:
         yield f"  [bold red]Doubt: {clean(case['doubt'])}[/]"

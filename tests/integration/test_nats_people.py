@@ -1,0 +1,114 @@
+"""The server configuration that we ship: people, help desks and drills can do their work and nothing else."""
+
+import pytest
+
+import shipped_server
+from midwatch.contracts import subjects
+from shipped_server import AGENT, KEYS, Connect
+
+# Fixtures of this file
+server, connect, declared = shipped_server.server, shipped_server.connect, shipped_server.declared
+
+
+async def test_a_reviewer_judges_and_does_nothing_else(connect: Connect) -> None:
+    async with connect("reviewer") as reviewer:
+        assert await reviewer.may_publish(subjects.review(AGENT, "judged"))
+        assert not await reviewer.may_publish(subjects.review(AGENT, "sampled"))
+        assert not await reviewer.may_publish(subjects.key_subject(subjects.SWITCH, subjects.FLEET_KEY))
+
+
+CASE_EVENTS = ("accepted", "returned", "closed")
+
+
+@pytest.mark.usefixtures("declared")
+async def test_a_help_desk_hears_of_cases_and_says_what_became_of_them(connect: Connect) -> None:
+    async with connect("help-desk") as desk, connect("services") as services:
+        heard = await desk.nc.subscribe("midwatch.case.>")
+        await desk.nc.flush()
+        await services.nc.jetstream().publish(subjects.case(AGENT, "opened"), b"{}")
+        assert (await heard.next_msg(timeout=5)).subject == subjects.case(AGENT, "opened")
+        for event in CASE_EVENTS:
+            assert (await desk.nc.jetstream().publish(subjects.case(AGENT, event), b"{}")).stream == subjects.GOVERNANCE
+        assert (await desk.nc.jetstream().publish(subjects.run(AGENT, "human_acted"), b"{}")).stream == subjects.RUNS
+
+
+NOT_FOR_A_HELP_DESK = [
+    subjects.case(AGENT, "opened"),
+    subjects.case(AGENT, "offered"),
+    subjects.run(AGENT, "finished"),
+    subjects.key_subject(subjects.SWITCH, subjects.FLEET_KEY),
+    subjects.key_subject(subjects.CASES, f"{AGENT}.r1"),
+    subjects.direct_get(subjects.SWITCH, subjects.FLEET_KEY),
+    "$JS.API.STREAM.MSG.GET.MIDWATCH_RUNS",
+    "$JS.API.CONSUMER.CREATE.MIDWATCH_GOVERNANCE",
+    "_INBOX.operator.x",
+]
+
+
+async def test_a_help_desk_does_nothing_else(connect: Connect) -> None:
+    async with connect("help-desk") as desk:
+        assert [subject for subject in NOT_FOR_A_HELP_DESK if await desk.may_publish(subject)] == []
+        for subject in ("midwatch.run.>", "midwatch.control.>", "$KV.>", "_INBOX.>", "_INBOX.operator.>", ">"):
+            assert not await desk.may_subscribe(subject), subject
+
+
+@pytest.mark.usefixtures("declared")
+async def test_a_drills_instances_do_what_any_agent_may(connect: Connect) -> None:
+    async with connect("drill") as drill:
+        js = drill.nc.jetstream()
+        assert (await js.publish(subjects.run(AGENT, "started"), b"{}")).stream == subjects.RUNS
+        assert (await js.publish(subjects.presence(AGENT, "drill-1"), b"{}")).stream == subjects.PRESENCE
+        claim = subjects.key_subject(subjects.CASES, subjects.case_key(AGENT, "r1"))
+        assert (await js.publish(claim, b"{}")).stream == subjects.key_stream(subjects.CASES)
+        for bucket, key in KEYS:
+            assert await drill.request(subjects.direct_get(bucket, key)) == b"{}"
+        assert await drill.may_subscribe("midwatch.control.>")
+
+
+NOT_FOR_A_DRILL = [
+    *(subjects.key_subject(subjects.SWITCH, key) for key in subjects.switch_keys(AGENT)),
+    subjects.key_subject(subjects.AGENTS, AGENT),
+    subjects.key_subject(subjects.ROUTES, AGENT),
+    *(subjects.case(AGENT, event) for event in ("opened", "offered", *CASE_EVENTS)),
+    subjects.switch(AGENT, "drilled"),
+    subjects.alert(AGENT, "raised"),
+    subjects.control(subjects.FLEET_KEY),
+    "$JS.API.DIRECT.GET.MIDWATCH_RUNS",
+    "$JS.API.STREAM.MSG.GET.MIDWATCH_RUNS",
+    "$JS.API.CONSUMER.CREATE.MIDWATCH_RUNS",
+    "_INBOX.operator.x",
+]
+
+
+async def test_a_drills_instances_do_nothing_else(connect: Connect) -> None:
+    async with connect("drill") as drill:
+        assert [subject for subject in NOT_FOR_A_DRILL if await drill.may_publish(subject)] == []
+        for subject in ("midwatch.run.>", "midwatch.case.>", "$KV.>", "_INBOX.>", "_INBOX.operator.>", ">"):
+            assert not await drill.may_subscribe(subject), subject
+
+
+@pytest.mark.usefixtures("declared")
+async def test_the_services_open_cases_and_claim_them(connect: Connect) -> None:
+    async with connect("services") as services:
+        js = services.nc.jetstream()
+        for event in ("opened", "offered", *CASE_EVENTS):
+            assert (await js.publish(subjects.case(AGENT, event), b"{}")).stream == subjects.GOVERNANCE
+        claim = subjects.key_subject(subjects.CASES, subjects.case_key(AGENT, "r1"))
+        assert (await js.publish(claim, b"{}")).stream == subjects.key_stream(subjects.CASES)
+
+
+@pytest.mark.usefixtures("declared")
+async def test_the_operator_takes_cases_signs_drills_and_writes_off_instances(connect: Connect) -> None:
+    async with connect("operator") as operator:
+        js = operator.nc.jetstream()
+        for event in CASE_EVENTS:
+            assert (await js.publish(subjects.case(AGENT, event), b"{}")).stream == subjects.GOVERNANCE
+        assert (await js.publish(subjects.switch(AGENT, "drilled"), b"{}")).stream == subjects.GOVERNANCE
+        assert (await js.publish(subjects.presence(AGENT, "pod-1"), b"{}")).stream == subjects.PRESENCE
+        for subject in (
+            subjects.case(AGENT, "opened"),
+            subjects.switch(AGENT, "contained"),
+            subjects.run(AGENT, "finished"),
+            subjects.key_subject(subjects.CASES, f"{AGENT}.r1"),
+        ):
+            assert not await operator.may_publish(subject), subject
