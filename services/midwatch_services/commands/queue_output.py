@@ -20,9 +20,10 @@ class _Cut(dict[str, Any]):
 
 def row(case: dict[str, Any]) -> tuple[Any, ...]:
     """A case as one line of the table."""
+    waiting = "–" if case["state"] == "closed" else since(case["opened_at"])
     return (
-        case["case_id"], "–" if case["state"] == "closed" else since(case["opened_at"]), case["agent"], case["ticket"], _short(case["asked"]),
-        _short(case["reason"]), state(case),
+        case["case_id"], waiting, case["agent"], case["ticket"], _short(case["asked"]), _short(case["reason"]),
+        state(case),
     )  # fmt: skip
 
 
