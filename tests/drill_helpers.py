@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from helpers import eventually
@@ -11,16 +12,25 @@ from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Card, SwitchRule, ToolRule
 from midwatch.contracts.governance import SwitchDrilled
 from midwatch.runtime.switchboard import Switchboard
+from midwatch_services.kill_switch import view
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=100)
 
 
-async def apply_card(js: JetStreamContext, *, applied_at: datetime | None = None, **switch: Any) -> None:
+async def apply_card(
+    js: JetStreamContext, *, agent: str = "desk", applied_at: datetime | None = None, **switch: Any
+) -> None:
     card = Card(
-        agent="desk", owner="o", purpose="p", can=["c"], tools={"look_up": ToolRule(kind="read")},
+        agent=agent, owner="o", purpose="p", can=["c"], tools={"look_up": ToolRule(kind="read")},
         switch=SwitchRule(**switch), applied_at=applied_at,
     )  # fmt: skip
-    await js.publish(subjects.key_subject(subjects.AGENTS, "desk"), control.encode(card))
+    await js.publish(subjects.key_subject(subjects.AGENTS, agent), control.encode(card))
+
+
+async def is_armed(nc: Client, js: JetStreamContext) -> bool:
+    """Whether an instance is armed; to be asked until it is."""
+    _, instances = await view.read(nc, js)
+    return any(one.armed for one in instances)
 
 
 async def drilled(js: JetStreamContext) -> list[SwitchDrilled]:

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 import midwatch
-from drill_helpers import apply_card, drilled, state, until_halted
+from drill_helpers import apply_card, drilled, is_armed, state, until_halted
 from helpers import eventually
 from kill_switch_helpers import Pod, kill_switch, put
 from midwatch.contracts import control, subjects
@@ -21,7 +21,7 @@ from midwatch.contracts.control import Route
 from midwatch.link import end
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
-from midwatch_services.kill_switch import drill, drill_check, view
+from midwatch_services.kill_switch import drill, drill_check
 from midwatch_services.kill_switch.drill import Drill, Order
 from midwatch_services.kill_switch.drill_check import NotReady
 from midwatch_services.kill_switch.drill_plan import LIMITS, Limits, Shape
@@ -44,13 +44,8 @@ async def instance(settings: Settings, home: Path, nc: Client, js: JetStreamCont
     """A real instance of the agent, once it is armed."""
     async with midwatch.connect(settings.url, home=home, instance="pod-1") as mw:
         desk = mw.agent("desk", version="1")
-        await eventually(lambda: _armed(nc, js))
+        await eventually(lambda: is_armed(nc, js))
         yield desk
-
-
-async def _armed(nc: Client, js: JetStreamContext) -> bool:
-    _, instances = await view.read(nc, js)
-    return any(one.armed for one in instances)
 
 
 async def ordered(nc: Client, js: JetStreamContext, settings: Settings, **more: Any) -> Order:
