@@ -11,9 +11,9 @@ from nats.js import JetStreamContext
 
 from helpers import eventually
 from kill_switch_helpers import QUICK, WHY, Pod, all_read, heard, kill_switch, publish, put, writes_read
-from midwatch.contracts import subjects
+from midwatch.contracts import control, subjects
 from midwatch.contracts.codec import RunEvent
-from midwatch.contracts.control import SwitchRecord
+from midwatch.contracts.control import CaseClaim, SwitchRecord
 from midwatch.contracts.runs import Finished
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
@@ -142,11 +142,32 @@ async def test_the_proof_says_what_the_halt_stopped_and_the_history_counts_on(js
         await eventually(lambda: runs_read(js))
         await pod.say({"agent.desk": written.revision})
         _, contained = await heard(js, "halted", "contained")
-        assert (contained.runs_stopped, contained.cases, contained.first_case_seconds) == (2, 0, None)
+        assert (contained.runs_stopped, contained.cases) == (2, 1)  # r2 needs none: its program's fallback answered
+        assert 0 < contained.first_case_seconds < 5
         await finish(js, "r7", written.revision)
         await eventually(lambda: runs_read(js))
         (past,) = rows(await run("switch", "history", "desk", "--json"))
         assert (past["contained"], past["seconds"], past["runs_stopped"]) == (True, contained.seconds, 3)
+        assert (past["cases"], past["first_case_seconds"]) == (2, contained.first_case_seconds)
+
+
+async def test_a_case_that_an_instance_saw_to_while_kill_switch_was_dead_counts_from_when_it_did(
+    js, board, settings, run: Run
+) -> None:
+    async with kill_switch(settings):
+        await eventually(lambda: writes_read(js))
+    written = await board.halt_agent("desk", **WHY)
+    claim = CaseClaim(
+        agent="desk", run_id="r1", by="pod-1", to="own", at=at(0), key="agent.desk", epoch=written.revision
+    )
+    await js.publish(subjects.key_subject(subjects.CASES, subjects.case_key("desk", "r1")), control.encode(claim))
+    claimed = await js.get_last_msg(subjects.key_stream(subjects.CASES), "$KV.MIDWATCH_CASES.desk.r1")
+    halted = (await board.read("agent.desk")).written_at
+    async with kill_switch(settings):
+        await eventually(lambda: all_read(js, subjects.key_stream(subjects.CASES), subjects.KILL_SWITCH_CASES))
+    (past,) = rows(await run("switch", "history", "desk", "--json"))
+    assert past["cases"] == 1
+    assert past["first_case_seconds"] == pytest.approx((claimed.time - halted).total_seconds(), abs=0.001)
 
 
 async def test_a_run_told_of_again_after_a_crash_is_counted_once(js, board, settings, run: Run) -> None:

@@ -107,6 +107,6 @@ def _from_tables(agent: str, instance: str) -> "tuple[Presence, datetime]":
     said = Presence(
         agent=agent, instance=instance, version="", host="", pid=0, applied=dict(one.applied),
         runs_in_flight=list(one.running), draining=list(one.draining), leaving=one.left,
-        lease=one.lease.total_seconds(),
+        lease=one.lease.total_seconds(), own_fallback=one.own_fallback, no_case=list(one.no_case),
     )  # fmt: skip
     return said, one.seen_at

@@ -46,7 +46,7 @@ class Change(NamedTuple):
 class Want(NamedTuple):
     """A run that may need a case. `claim`: what is to stand in the bucket, or does (`stands`). `upto` and `seq`: place
     in the stream and order in its run of the event that says so. `vanished`: none does, its instance fell silent.
-    `parent`: the case that the run handles, where that is known."""
+    `parent`: the case that the run handles, where that is known. `at`: when somebody else had it, where that is so."""
 
     claim: CaseClaim
     upto: int = 0
@@ -54,6 +54,7 @@ class Want(NamedTuple):
     stands: bool = False
     vanished: bool = False
     parent: str = ""
+    at: datetime | None = None
 
     @property
     def case_id(self) -> str:
@@ -161,8 +162,8 @@ class CaseBook:
         else:
             step = routing.begin_own(case, told.ended, now)
         saved = [self._save(conn, case.case_id, step, now, told)]
-        if claim.epoch is not None:
-            store.note_case(conn, claim.epoch, now, key=claim.key, run_id=run_id)
+        if claim.epoch is not None and claim.key in subjects.switch_keys(agent):
+            store.note_case(conn, claim.epoch, want.at or now, key=claim.key, run_id=run_id)
         if parent and (after := routing.goes_on(parent, case, now)):
             saved.append(self._save(conn, parent.case_id, after, now))
         return [case for case in saved if case]
