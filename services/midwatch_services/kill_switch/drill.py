@@ -109,7 +109,7 @@ class Drill:
         self._scope = Scope(order.agent)
         self._by = drill_plan.signature(order.drill_id, order.by)
         self._board = Switchboard(js)
-        self._read = Readback(js, order.agent, order.drill_id)
+        self._read = Readback(nc, js, order.agent, order.drill_id)
         self._following: asyncio.Task[None] | None = None
         self._instances = Instances()
         self._started_at = datetime.now(UTC)

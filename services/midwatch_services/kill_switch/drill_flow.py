@@ -8,15 +8,19 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from midwatch.agent import Agent
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import Route
-from midwatch.contracts.runs import Finished
+from midwatch.contracts.envelope import Envelope
+from midwatch.contracts.runs import Finished, ModelCalled, ToolCalled
 from midwatch.errors import Halted, MidwatchError
 from midwatch.routing import drawn
+from midwatch.runtime.stream_read import Stored, read_range
 
 from .drill_plan import Shape
 
@@ -81,16 +85,14 @@ def names(drill_id: str, route: Route | None) -> Iterator[str]:
 
 
 class Readback:
-    """What the streams hold of the drill's own tickets, by the server's clock. Read from the leader, one event after
-    the other, so that a replica that lags loses no ticket."""
+    """What the streams hold of the drill's own tickets, by the server's clock. Runs are read in batches from any
+    replica: one that lags only delays the count. Cases are read from the leader, so that none is overlooked."""
 
-    def __init__(self, js: JetStreamContext, agent: str, drill_id: str) -> None:
-        self._js = js
+    def __init__(self, nc: Client, js: JetStreamContext, agent: str, drill_id: str) -> None:
+        self._nc, self._js = nc, js
         self._mine = f"{drill_id}-"
-        self._places = {
-            (subjects.RUNS, subjects.run(agent, "*")): 0,
-            (subjects.GOVERNANCE, subjects.case(agent, "opened")): 0,
-        }
+        self._runs, self._opened = subjects.run(agent, "*"), subjects.case(agent, "opened")
+        self._run_place = self._case_place = 0  # sequence of the last event read
         self.answers: Counter[str] = Counter()
         self.ended: set[str] = set()
         self.cases: Counter[str] = Counter()
@@ -101,8 +103,7 @@ class Readback:
 
     async def begin(self) -> None:
         """Skips what the streams hold now."""
-        for place in self._places:
-            self._places[place] = (await self._js.stream_info(place[0])).state.last_seq
+        self._run_place, self._case_place = await self._end_of(subjects.RUNS), await self._end_of(subjects.GOVERNANCE)
 
     async def follow(self) -> None:
         """Reads on until cancelled."""
@@ -111,40 +112,52 @@ class Readback:
             await asyncio.sleep(_LOOK)
 
     async def catch_up(self) -> None:
-        """Reads all that there is."""
-        for stream, subject in self._places:
-            while await self._next(stream, subject):
-                pass
+        """Reads all that there is now."""
+        end = await self._end_of(subjects.RUNS)
+        if end > self._run_place:
+            async for batch in read_range(self._nc, subjects.RUNS, self._runs, self._run_place + 1, to=end):
+                for one in batch:
+                    self._run_place = one.seq
+                    self._take_run(one)
+        end = await self._end_of(subjects.GOVERNANCE)
+        while self._case_place < end and await self._next_case():
+            pass
 
-    async def _next(self, stream: str, subject: str) -> bool:
-        place = (stream, subject)
+    async def _end_of(self, stream: str) -> int:
+        return (await self._js.stream_info(stream)).state.last_seq
+
+    def _take_run(self, one: Stored) -> None:
+        event = self._ours(one.subject, one.body)
+        if event is None:
+            return
+        self.last_run_event, data = one.seq, event.data
+        if isinstance(data, Finished):
+            self.ended.add(data.run_id)
+            if data.resolution == "resolved":
+                self.answers[data.run_id] += 1
+                self.answered_at.setdefault(data.run_id, msgspec.convert(one.stored_at, datetime))
+        elif isinstance(data, ModelCalled | ToolCalled):
+            self.calls.append(event.time - timedelta(milliseconds=data.latency_ms or 0.0))
+
+    async def _next_case(self) -> bool:
+        after = self._case_place + 1
         try:
-            message = await self._js.get_msg(stream, seq=self._places[place] + 1, subject=subject, next=True)
+            message = await self._js.get_msg(subjects.GOVERNANCE, seq=after, subject=self._opened, next=True)
         except NotFoundError:
             return False
-        self._places[place] = message.seq or self._places[place] + 1
-        try:
-            event = codec.decode(message.subject or "", message.data or b"")
-        except codec.Refused:
-            return True  # not ours, and for others to bury
-        run_id = getattr(event.data, "run_id", "")
-        if run_id.startswith(self._mine) and event.data.mode == "drill" and message.time is not None:
-            if stream == subjects.RUNS:
-                self.last_run_event = self._places[place]
-                self._take_event(run_id, event, message.time)
-            else:
-                self.cases[run_id] += 1
-                self.case_at.setdefault((event.data.key, event.data.epoch), message.time)
+        self._case_place = message.seq or after
+        event = self._ours(message.subject or "", message.data or b"")
+        if event is not None and message.time is not None:
+            self.cases[event.data.run_id] += 1
+            self.case_at.setdefault((event.data.key, event.data.epoch), message.time)
         return True
 
-    def _take_event(self, run_id: str, event: Any, stored_at: datetime) -> None:
-        if isinstance(event.data, Finished):
-            self.ended.add(run_id)
-            if event.data.resolution == "resolved":
-                self.answers[run_id] += 1
-                self.answered_at.setdefault(run_id, stored_at)
-        elif hasattr(event.data, "latency_ms"):
-            self.calls.append(event.time - timedelta(milliseconds=event.data.latency_ms or 0.0))
+    def _ours(self, subject: str, body: bytes) -> Envelope[Any] | None:
+        try:
+            event = codec.decode(subject, body)
+        except codec.Refused:
+            return None  # not ours, and for others to bury
+        return event if event.data.mode == "drill" and event.data.run_id.startswith(self._mine) else None
 
     def settled(self, tickets: list[str]) -> bool:
         """Whether each ticket's run has ended, and is answered or has a case."""
