@@ -18,7 +18,8 @@ Action = Literal["none", "halted_run", "would_halt_run"]
 
 @dataclass(frozen=True, slots=True)
 class RaiseAlert:
-    """A person is told. `event_id` and `seq` are of the event at which it came; a changed card has none."""
+    """A person is told. `event_id` and `seq` are of the event at which it came; a changed card has none. `run_id` is
+    empty where it is of no run."""
 
     alert_id: str
     dedupe_key: str
@@ -82,6 +83,7 @@ class Condition:
     limit: str | int
     halts: bool
     basis: CostBasis | None = None
+    severity: Severity = "ticket"  # of one that halts nothing, of live runs
 
     @property
     def name(self) -> str:
@@ -116,7 +118,7 @@ class Book:
     def _alert(self, condition: Condition, cause: Cause, alert_id: str, dedupe_key: str) -> RaiseAlert:
         mode = self.owner.mode
         action: Action = "none"
-        severity: Severity = "ticket"
+        severity = condition.severity
         title = condition.title
         if condition.halts:
             action = "would_halt_run" if mode == "replay" else "halted_run"

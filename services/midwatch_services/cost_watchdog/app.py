@@ -14,7 +14,8 @@ _PRUNE = 3600.0  # seconds
 
 def build(context: Context) -> None:
     keep = timedelta(days=context.settings.runs_max_age_days)
-    watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep)
+    budget = context.settings.fleet_budget_day
+    watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep, budget)
     context.on_start(pricing.load)
     context.on_start(watchdog.load)
     context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)

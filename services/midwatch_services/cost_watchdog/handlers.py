@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 
 import msgspec
@@ -20,13 +21,13 @@ from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.switchboard import NoSwitch, Switchboard
 
-from . import policy, store
+from . import fleet, policy, store
 from .alerts import Decision, HaltRun
 from .decide import Clock, Observed, Outcome, decide, tick, ticket_of
 from .messages import HALT_RUN, HaltOrder, outgoing
 from .observe import observe
 from .policy import Policy
-from .state import Subject
+from .state import NOTHING, Spent, Subject
 
 log = structlog.get_logger("midwatch.cost_watchdog")
 Said = list[tuple[Decision, str | None]]  # with the traceparent of the event that led to it
@@ -36,15 +37,18 @@ class Watchdog:
     """Judges events as they come, each batch in one transaction with what follows from it."""
 
     def __init__(
-        self, database: Database, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime], keep: timedelta
-    ) -> None:
-        """`keep`: for how long the stream may bring an event again."""
+        self, database: Database, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime], keep: timedelta,
+        fleet_budget: Decimal | None = None,
+    ) -> None:  # fmt: skip
+        """`keep`: for how long the stream may bring an event again. `fleet_budget`: US dollars a UTC day."""
         self._database, self._cards, self._now, self._keep = database, cards, now, keep
         self._board = Switchboard(js)
         self.outbox = Outbox(database, store.PREFIX, js, sinks={HALT_RUN: self._halt})
         self._store = store.Store()
         self._one = asyncio.Lock()  # a transaction and what memory learns of it are one step
         self._policies: dict[str, Policy | None] = {}  # under which the runs in flight were judged last
+        self._fleet_budget = fleet_budget
+        self._today: Subject | None = None  # the day that was judged last
         self._awake_since = now()
         self._loop = asyncio.get_running_loop()
         self._halting: list[asyncio.Task[None]] = []  # halts of the transaction under way
@@ -71,6 +75,8 @@ class Watchdog:
         for agent, last in list(self._policies.items()):
             if last != self._policy(agent):
                 await self._judge_agent(agent)
+        if fleet.day_of(self._now()) != self._today:
+            await self._turn_day()
         await self.outbox.drain()
 
     async def prune(self) -> None:
@@ -119,20 +125,59 @@ class Watchdog:
         self._store.begin(conn)
         fresh = self.outbox.fresh(conn, [(received.event.agent, received.event.id) for received in batch])
         events: list[tuple[Observed, str | None]] = []
+        days: dict[Subject, Spent] = {}
         for received in batch:
             identity = (received.event.agent, received.event.id)
             if identity in fresh:
                 fresh.discard(identity)  # of two in one batch the first counts
-                events.append((observe(received.event), (received.headers or {}).get("traceparent")))
+                event = observe(received.event)
+                events.append((event, (received.headers or {}).get("traceparent")))
+                if event.cost is not None and event.run.mode == "live":
+                    day = fleet.day_of(received.stored_at)
+                    days[day] = days.get(day, NOTHING).plus(event.cost)
         self._load(conn, {event.run for event, _ in events}, (event for event, _ in events))
         policies = {agent: self._policy(agent) for agent in {event.run.agent for event, _ in events}}
         clock, said = self._clock(), Said()
         for event, traceparent in events:
             outcome = self._decide(event, policies[event.run.agent], clock)
             said += [(decision, traceparent) for decision in outcome.decisions]
+        said += self._spend(conn, days, clock.now)
         for agent, judged_by in policies.items():
             self._policies.setdefault(agent, judged_by)
         self._save(conn, said, clock.now)
+
+    def _spend(self, conn: Connection, days: Mapping[Subject, Spent], now: datetime) -> Said:
+        """Adds to the sums of the days. One that is over is only summed: nobody can act on it any more."""
+        self._store.tickets.load(conn, days)
+        said, today = Said(), fleet.day_of(now)
+        for day, spent in days.items():
+            state = self._store.tickets.get(day)
+            state = msgspec.structs.replace(state, spent=state.spent.joined(spent))
+            if day == today:
+                state, decisions = fleet.judge(state, day, self._fleet_budget, today=True, costed=True)
+                said += [(decision, None) for decision in decisions]
+            self._store.tickets.put(day, state)
+        return said
+
+    async def _turn_day(self) -> None:
+        """Ends the alerts of the days before, and judges today by the budget as it is set now."""
+        now = self._now()
+        today = fleet.day_of(now)
+
+        def work(conn: Connection) -> None:
+            self._store.begin(conn)
+            days = [fleet.day_of(now - timedelta(days=ago)) for ago in range(policy.KEEP_TICKET.days + 1)]
+            self._store.tickets.load(conn, days)
+            said = Said()
+            for day in days:
+                state = self._store.tickets.get(day)
+                after, decisions = fleet.judge(state, day, self._fleet_budget, today=day == today, costed=False)
+                self._store.tickets.put(day, after)
+                said += [(decision, None) for decision in decisions]
+            self._save(conn, said, now)
+
+        await self._write(work)
+        self._today = today
 
     def _load(self, conn: Connection, runs: Collection[Subject], events: Iterable[Observed] = ()) -> None:
         """Reads the states that a transaction needs, all runs and then all tickets at once."""

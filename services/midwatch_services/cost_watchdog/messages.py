@@ -48,7 +48,8 @@ def _said(event: str, agent: str, data: Any, id: str, now: datetime, traceparent
 def _raised(alert: RaiseAlert) -> AlertRaised:
     return AlertRaised(
         alert_id=alert.alert_id, rule=alert.rule, severity=alert.severity, title=alert.title, agent=alert.agent,
-        run_id=alert.run_id, ticket=alert.ticket, value=alert.value, limit=alert.limit, cost_basis=alert.basis,
-        dedupe_key=alert.dedupe_key, action_taken=alert.action, evidence=f"midwatch show {shlex.quote(alert.run_id)}",
+        run_id=alert.run_id or None, ticket=alert.ticket, value=alert.value, limit=alert.limit, cost_basis=alert.basis,
+        dedupe_key=alert.dedupe_key, action_taken=alert.action,
+        evidence=f"midwatch show {shlex.quote(alert.run_id)}" if alert.run_id else None,
         mode=alert.mode, event_id=alert.event_id, seq=alert.seq,
     )  # fmt: skip

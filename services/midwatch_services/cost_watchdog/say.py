@@ -11,8 +11,17 @@ _exact = Context(prec=60)
 def spent(owner: Subject, spent: Spent, limit: Decimal, *, ticket: bool) -> str:
     """How much of its budget a run or a ticket has spent, and how sure that is."""
     who = f"Ticket {name(owner.name)}" if ticket else f"Run {name(owner.name)}"
+    return _spent(f"{who} of {owner.agent}", spent, f"its {dollars(limit)} budget")
+
+
+def fleet(day: str, spent: Spent, limit: Decimal) -> str:
+    """How much of a day's budget all agents have spent."""
+    return _spent("The fleet", spent, f"its {dollars(limit)} budget for {day}")
+
+
+def _spent(who: str, spent: Spent, budget: str) -> str:
     about = {"unpriced": "at least ", "estimated": "about "}.get(spent.basis or "", "")
-    text = f"{who} of {owner.agent} has spent {about}{dollars(spent.amount)} of its {dollars(limit)} budget"
+    text = f"{who} has spent {about}{dollars(spent.amount)} of {budget}"
     if spent.unpriced:
         text += f" ({spent.unpriced} {'call has' if spent.unpriced == 1 else 'calls have'} no known price)"
     return text

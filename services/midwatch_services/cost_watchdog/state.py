@@ -60,6 +60,9 @@ class Spent(Struct, frozen=True, omit_defaults=True):
         return Spent(min(self.amount + other.amount, CEILING), basis, self.unpriced + other.unpriced)
 
 
+NOTHING = Spent()
+
+
 class RunState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`seen` and `older` hold the digests of (call, result); `next_seq` is where the contiguous prefix ends."""
 
