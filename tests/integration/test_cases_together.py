@@ -1,6 +1,8 @@
 """SDK and kill-switch together: what a halted run leaves reaches exactly one who answers."""
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -144,3 +146,64 @@ async def test_an_agent_that_cannot_take_a_case_leaves_it_to_people(mw: Midwatch
         return names(await said(js, "case")) == ["offered", "accepted", "opened"]
 
     await eventually(opened)
+
+
+AGENT = """
+import sys, time, midwatch
+def fallback(handoff):
+    print("in its fallback", flush=True)
+    time.sleep(60)
+with midwatch.blocking.connect(sys.argv[1], home=sys.argv[2], instance="pod-1") as mw:
+    with mw.agent("desk", version="1", fallback=fallback).run(input="Where?", run_id="r1") as run:
+        run.say("agent", "I look.")
+        while True:
+            run.check()
+            print("at work", flush=True)
+            time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("killed", "doubt"),
+    [
+        ("at work", "the agent's program has a fallback of its own, which may have answered before it vanished"),
+        (
+            "in its fallback",
+            "the agent's program vanished while its own fallback had the case, and may have answered",
+        ),
+    ],
+)
+async def test_people_get_the_case_of_a_process_that_is_killed(
+    nats_server: NatsServer, js: JetStreamContext, settings: Settings, tmp_path: Path, killed: str, doubt: str
+) -> None:
+    await give_card(js, "desk")
+    async with kill_switch(settings):
+        words = [sys.executable, "-c", AGENT, nats_server.url, str(tmp_path / "killed")]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            assert await asyncio.to_thread(process.stdout.readline) == "at work\n"
+            await eventually(lambda: known(js))
+            if killed == "in its fallback":
+                await js.publish(subjects.key_subject(subjects.SWITCH, "agent.desk"), HALTED)
+            while await asyncio.to_thread(process.stdout.readline) != f"{killed}\n":
+                pass
+        finally:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+            process.stdout.close()
+
+        async def opened() -> bool:
+            return names(await said(js, "case")) == ["opened"]
+
+        await eventually(opened, 10)
+        ((_, case),) = await said(js, "case")
+    assert (case.run_id, case.to, case.input, case.doubt) == ("r1", "human", "Where?", doubt)
+    assert [event["event"] for event in case.events][:2] == ["started", "said"]
+
+
+async def known(js: JetStreamContext) -> bool:
+    """Whether the server has what the run recorded, and a presence that lists it."""
+    recorded = (await js.stream_info(subjects.RUNS, subjects_filter=subjects.run("*", "said"))).state.subjects
+    last = await js.get_last_msg(subjects.PRESENCE, subjects.presence("desk", "pod-1"))
+    return bool(recorded) and "r1" in msgspec.json.decode(last.data or b"", type=Presence).runs_in_flight
