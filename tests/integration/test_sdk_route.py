@@ -125,6 +125,22 @@ async def test_a_route_whose_nudge_was_lost_is_read_all_the_same(
     assert run.result == "a person (route): too bold"
 
 
+async def test_a_route_written_while_the_connection_was_down_is_read_on_reconnect(
+    mw: Midwatch, hands: Hands, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deaf(link: Link, msg: object) -> None:
+        return
+
+    monkeypatch.setattr(Link, "_nudged", deaf)
+    monkeypatch.setattr("midwatch.link.OTHERS_EVERY", 10_000)
+    async with mw.agent("desk", version="1", fallback=to_person).run(input="x") as run:
+        await hands.route(SHADOW)
+        nats_server.kill()
+        await nats_server.restart()
+        await asyncio.wait_for(asyncio.Event().wait(), 4)
+    assert run.result == "a person (route): too bold"
+
+
 async def test_the_payload_of_a_nudge_is_never_trusted(mw: Midwatch, hands: Hands) -> None:
     await hands.route(SHADOW)
     desk = mw.agent("desk", version="1")
