@@ -190,6 +190,14 @@ async def test_wait_says_when_somebody_lifts_the_halt_meanwhile(js, board, run: 
     assert "lifted meanwhile by bob (mine)" in result.stdout
 
 
+async def test_a_resume_of_what_runs_already_says_who_resumed_it(js, board, run: Run) -> None:
+    await board.halt_agent("desk", **WHY)
+    await board.resume_agent("desk", reason="mended", by="bob")
+    result = await run("resume", "desk", "--reason", "r")
+    assert result.exit_code == 0
+    assert "nothing was changed; resumed by bob (mended)" in result.stdout
+
+
 async def test_resuming_the_fleet_names_who_stays_halted(js, board, run: Run) -> None:
     await board.halt_agent("desk", **WHY)
     await board.halt_fleet(**WHY)
@@ -305,7 +313,7 @@ async def test_wait_tells_of_the_first_case_and_of_the_runs_that_were_stopped(js
     assert result.exit_code == 0
     case = subjects.case_id("desk", "r1")
     assert re.search(rf"first case at the fallback after [01]\.\d\d s: {case} \(human\)", result.stdout)
-    assert "; 2 runs stopped, 1 cases" in result.stdout
+    assert "; 2 runs stopped, 1 case" in result.stdout
     assert result.stdout.count("first case") == 1
 
 

@@ -109,6 +109,17 @@ def test_in_a_bucket_made_anew_the_same_epoch_is_another_halt(database: Database
     assert database.write_now(work) == [0, 2]
 
 
+@pytest.mark.parametrize("epoch", [10**30, -(10**30)])
+def test_an_epoch_that_no_column_holds_breaks_nothing(database: Database, epoch: int) -> None:
+    def work(conn: sa.Connection) -> None:
+        halted(conn, "agent.desk", None, 5)
+        store.note_stopped(conn, epoch, key="agent.desk", run_id="r1")
+        store.note_case(conn, epoch, at(1))
+
+    database.write_now(work)
+    assert database.read_now(counted)[("agent.desk", "", 5)] == (int(epoch > 0), 0)
+
+
 def test_the_first_case_is_the_earliest_whichever_is_noted_first(database: Database) -> None:
     def work(conn: sa.Connection) -> int | None:
         halted(conn, "agent.desk", None, 5)

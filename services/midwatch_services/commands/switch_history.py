@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .output import USAGE, JsonOption, clean, emit_json, emit_table, fail
-from .switch_output import report_line, say
+from .switch_output import count, report_line, say
 from .tables import kill_switch_tables
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _COLUMNS = ("when", "epoch", "what", "by", "why", "contained", "stopped", "first
 
 
 def history(
-    agent: Annotated[str | None, typer.Argument(help="Only halts of this agent.", metavar="[AGENT]")] = None,
+    agent: Annotated[str | None, typer.Argument(help="Only halts of this agent.", metavar="AGENT")] = None,
     fleet: Annotated[bool, typer.Option("--fleet", help="Those of the fleet; with AGENT, both.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     epoch: Annotated[int | None, typer.Option(help="Tell the halt of this epoch whole, instance by instance.")] = None,
@@ -125,7 +125,8 @@ def _tell(past: "Past") -> None:
             say("  " + report_line(one))
     if past.report and past.report.reason:
         say(clean(f"  revoked    {past.report.reason}"))
-    say(f"  stopped    {past.runs_stopped} runs; {past.cases} cases at the fallback, the first {_first(past)}")
+    say(f"  stopped    {count(past.runs_stopped, 'run')}; {count(past.cases, 'case')} at the fallback, "
+        f"the first {_first(past)}")  # fmt: skip
     say(clean(f"  ended      {_ended(past)}"))
 
 

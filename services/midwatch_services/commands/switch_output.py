@@ -21,6 +21,11 @@ def say(line: str) -> None:
     console.print(line, soft_wrap=True)
 
 
+def count(number: int, noun: str) -> str:
+    """For instance `1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def name_of(scope: "Scope") -> str:
     """What is halted, in words; not clean yet."""
     if scope.agent is None:
@@ -81,13 +86,10 @@ class Shown:
         if lifted is not None:
             say(f"{name}: NOT contained: lifted meanwhile by {clean(lifted.by)} ({clean(lifted.reason)})")
         elif done:
-            count = sum(report.state == "applied" for report in verdict.reports)
-            of = (
-                f"{count} instance{'' if count == 1 else 's'} in {verdict.seconds:.3f} s"
-                if count
-                else "no instance runs"
-            )
-            stopped = f"; {caused.runs_stopped} runs stopped, {caused.cases} cases" if self.moved else ""
+            applied = sum(report.state == "applied" for report in verdict.reports)
+            of = f"{count(applied, 'instance')} in {verdict.seconds:.3f} s" if applied else "no instance runs"
+            moved = self.moved or caused.runs_stopped
+            stopped = f"; {count(caused.runs_stopped, 'run')} stopped, {count(caused.cases, 'case')}" if moved else ""
             say(f"{name}: contained, {of}{stopped}")
         else:
             self._missing(verdict)

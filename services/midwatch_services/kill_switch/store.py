@@ -19,6 +19,7 @@ from .tables import from_micros as _time
 from .tables import micros as _micros
 
 PREFIX = "kill_switch"
+_NEWEST = 2**63 - 1  # what a column holds; an agent may claim any number
 _ALL = ""  # the target of a halt of everything that its key covers
 
 _keys = tables.Key.__table__
@@ -162,6 +163,7 @@ def save_report(conn: Connection, halt: Halt, after: Halt, report: SwitchContain
 def _caused(epoch: int, key: str | None, run_id: str | None) -> sa.ColumnElement[bool]:
     """The halt by which an agent stopped that had read its key at the revision `epoch`. Of a map that is the last halt
     of the run itself, which may be older than the map's last write. Without a key: what was written at just `epoch`."""
+    epoch = max(0, min(epoch, _NEWEST))
     which = [_halts.c.epoch == epoch] if key is None else [_halts.c.key == key, _halts.c.epoch <= epoch]
     if run_id is not None:
         which.append(sa.or_(sa.not_(_halts.c.key.like("runs.%")), _halts.c.target.in_((_ALL, run_id))))
