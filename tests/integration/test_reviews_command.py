@@ -116,6 +116,12 @@ async def test_the_queue_can_be_narrowed_and_hides_replays(bed: Bed) -> None:
     assert (await midwatch("--mode", "reply")).exit_code == 2
 
 
+async def test_the_queue_hides_the_tickets_of_a_drill(bed: Bed) -> None:
+    await bed.take([received(1, NOW, "other"), received(2, NOW, "other", "drill")])
+    assert {row["mode"] for row in rows(await midwatch("--json"))} == {"live"}
+    assert [row["run_id"] for row in rows(await midwatch("--json", "--mode", "drill"))] == ["run-2"]
+
+
 async def test_the_table_is_safe_and_says_the_share_of_each_agent(bed: Bed) -> None:
     await bed.take([received(number, DAY) for number in range(20)])
     await bed.take([received(1, DAY, "other")])

@@ -104,9 +104,11 @@ def to_reveal(conn: Connection, today: str) -> list[DayKey]:
 def queue(
     conn: Connection, *, agent: str | None = None, mode: str | None = None, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """The review queue, the newest first. Replays are left out unless `mode` asks for them."""
+    """The review queue, the newest first. Replays, and drills, which no customer saw, are left out unless `mode` asks
+    for them."""
     query = sa.select(_queue).order_by(_queue.c.sampled_at.desc(), _queue.c.agent, _queue.c.run_id).limit(limit)
-    query = query.where(_queue.c.mode == mode if mode else _queue.c.track == "live")
+    shown = sa.and_(_queue.c.track == "live", _queue.c.mode != "drill")
+    query = query.where(_queue.c.mode == mode if mode else shown)
     query = query.where(_queue.c.agent == agent) if agent else query
     return [_shown(dict(row._mapping)) for row in conn.execute(query)]
 
