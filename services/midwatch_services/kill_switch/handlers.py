@@ -21,7 +21,8 @@ from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
-from midwatch.runtime.switchboard import Switchboard, last_of_each
+from midwatch.runtime.stream_read import last_of_each
+from midwatch.runtime.switchboard import Switchboard
 
 from . import decide, effects, reports, store
 from .decide import Call, Halt, Surroundings, Target, Who, Write
@@ -390,10 +391,9 @@ class KillSwitch:
                 old.setdefault(run.agent, set()).add(run.run_id)
         for agent, finished in old.items():
             await self._board.prune_runs(agent, finished)
-        forgotten = int((now - effects.KEEP).timestamp())
 
         def forget(conn: Connection) -> None:
             store.forget_halts(conn, now - self._policy.keep)
-            self._outbox.forget(conn, forgotten)
+            self._outbox.forget(conn, int((now - effects.KEEP).timestamp()))
 
         await self._database.write(forget)

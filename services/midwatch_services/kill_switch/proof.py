@@ -14,7 +14,8 @@ from nats.js.api import RawStreamMsg
 
 from midwatch.contracts import subjects
 from midwatch.contracts.control import SwitchRecord
-from midwatch.runtime.switchboard import Entry, Scope, Switchboard, last_of_each
+from midwatch.runtime.stream_read import last_of_each
+from midwatch.runtime.switchboard import Entry, Scope, Switchboard
 
 from . import decide
 from .decide import Halt, Surroundings, Verdict, Who

@@ -19,7 +19,7 @@ from midwatch.contracts import control, subjects
 from midwatch.contracts.control import SwitchRecord
 from midwatch.errors import BadAgentName, MidwatchError, Permanent, Temporary
 
-from .stream_read import last_of_each as last_of_each
+from .stream_read import last_of_each
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_LAST = 10071
