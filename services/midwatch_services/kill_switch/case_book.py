@@ -111,6 +111,8 @@ class CaseBook:
     async def open(self, wants: Sequence[Want]) -> None:
         """Claims the cases that nobody has, and opens those that are ours. Done twice it is done once: the claim says
         whose a case is, and the table whether it was opened."""
+        if not wants:
+            return
         async with self._opening:
             new = {want.case_id: want for want in reversed(wants) if want.case_id not in self._cases}
             known = await self._database.read(lambda conn: case_store.known(conn, list(new)))
@@ -131,7 +133,9 @@ class CaseBook:
 
             def save(conn: Connection) -> list[Case]:
                 found: list[Case] = []
-                for want in new.values():
+                # Another process with these tables may have been faster.
+                there = case_store.known(conn, list(new))
+                for want in (want for case_id, want in new.items() if case_id not in there):
                     found += self._add(conn, want, claims.get(want.case_id, want.claim), told[want.run])
                 return found
 
@@ -141,8 +145,6 @@ class CaseBook:
 
     def _add(self, conn: Connection, want: Want, claim: CaseClaim, told: Told) -> list[Case]:
         """A new case, and after it the one that its run had taken on, if it had."""
-        if case_store.get(conn, want.case_id):
-            return []
         now, (agent, run_id) = self._now(), want.run
         parent = case_store.get(conn, want.parent or told.label) if want.parent or told.label else None
         if parent and (parent.taker != agent or parent.taken_run not in ("", run_id)):
@@ -161,7 +163,7 @@ class CaseBook:
             step = routing.begin(case, refusal, now, self._policy)
         else:
             step = routing.begin_own(case, told.ended, now)
-        saved = [self._save(conn, case.case_id, step, now, told)]
+        saved = [self._save(conn, case.case_id, step, now, told, new=True)]
         if claim.epoch is not None and claim.key in subjects.switch_keys(agent):
             store.note_case(conn, claim.epoch, want.at or now, key=claim.key, run_id=run_id)
         if parent and (after := routing.goes_on(parent, case, now)):
@@ -249,16 +251,18 @@ class CaseBook:
         self._keep(await self._database.write(save))
         faults.reach("kill_switch.case_saved")
 
-    def _save(self, conn: Connection, case_id: str, step: Step, now: datetime, told: Told | None = None) -> Case | None:
+    def _save(
+        self, conn: Connection, case_id: str, step: Step, now: datetime, told: Told | None = None, *, new: bool = False
+    ) -> Case | None:
         """Saves what happened to a case together with what is to be said of it."""
         case = step.case
-        case_store.note(conn, case_id, step.notes)
+        case_store.note(conn, case_id, step.notes, new=new)
         if case is not None:
-            body = case_store.body(conn, case_id)
+            body = None if new else case_store.body(conn, case_id)
             if "opened" in step.say or "offered" in step.say:
                 by = self._halted_by(case)
                 body = case_body.opened(case, told or Told(), by) if body is None else case_body.renewed(body, case)
-            case_store.save(conn, case, body if step.say else None)
+            case_store.save(conn, case, body if step.say else None, new=new)
             if body is not None:
                 self._say(conn, case, body, step, now)
         return case

@@ -1,6 +1,6 @@
 """kill-switch's tables of cases: what stands, what happened to each, and the runs of which a case can come."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ _history = tables.CaseStep.__table__
 _flights = tables.Flight.__table__
 _positions = tables.Position.__table__
 
+_INSERT, _HISTORY_INSERT = _cases.insert(), _history.insert()
 _TIMES = ("opened_at", "updated_at", "due_at")
 _WITHOUT_BODY = [_cases.c[field.name] for field in fields(Case)]
 WAITING = ("offered", "open", "taken")  # for whom somebody must still do something
@@ -113,26 +114,40 @@ def body(conn: Connection, case_id: str) -> CaseOpened | None:
     return None if found is None else msgspec.json.decode(found, type=CaseOpened)
 
 
-def save(conn: Connection, case: Case, body: CaseOpened | None = None) -> None:
-    """Adds the case or puts it in the place of its older self; without `body` that stays."""
+def save(conn: Connection, case: Case, body: CaseOpened | None = None, *, new: bool = False) -> None:
+    """Adds a `new` case, or puts it in the place of its older self; without `body` that stays."""
     values = asdict(case) | {"chain": msgspec.json.encode(case.chain).decode()}
     for name in _TIMES:
         values[name] = None if values[name] is None else _micros(values[name])
     if body is not None:
         values["body"] = msgspec.json.encode(body)
-    if conn.execute(_cases.update().where(_cases.c.case_id == case.case_id).values(values)).rowcount == 0:
-        conn.execute(_cases.insert().values(values))
+    # Given apart from the statement, so that it is the same for every case and is compiled once.
+    if new:
+        conn.execute(_INSERT, values | {"body": values.get("body")})
+    else:
+        conn.execute(_cases.update().where(_cases.c.case_id == sa.bindparam("this")), values | {"this": case.case_id})
 
 
-def note(conn: Connection, case_id: str, notes: Iterable[Note]) -> None:
+def note(conn: Connection, case_id: str, notes: Sequence[Note], *, new: bool = False) -> None:
     """Adds to the history of a case."""
+    if not notes:
+        return
     last = sa.select(sa.func.count()).select_from(_history).where(_history.c.case_id == case_id)
-    for position, one in enumerate(notes, conn.execute(last).scalar_one()):
-        conn.execute(
-            _history.insert().values(
-                case_id=case_id, position=position, at=_micros(one.at), who=one.who, what=one.what, note=one.note
-            )
-        )
+    first = 0 if new else conn.execute(last).scalar_one()
+    conn.execute(
+        _HISTORY_INSERT,
+        [
+            {
+                "case_id": case_id,
+                "position": place,
+                "at": _micros(one.at),
+                "who": one.who,
+                "what": one.what,
+                "note": one.note,
+            }
+            for place, one in enumerate(notes, first)
+        ],
+    )
 
 
 def _case(row: Row[Any]) -> Case:
