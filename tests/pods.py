@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,15 +94,15 @@ class Pod:
 @asynccontextmanager
 async def pod(
     folder: Path, url: str, instance: str = "pod-1", *, agent: str = "desk", runs: int = 5, own: bool = True,
-    rogue: bool = False, idle: bool = False, home: str = "", environment: Mapping[str, str] | None = None,
+    more: Sequence[str] = (), idle: bool = False, home: str = "", environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Pod]:  # fmt: skip
     """An agent's process, its runs in flight, unless it is `idle`, being halted. `own`: its program has a fallback of
-    its own. `home`: the state folder, of `instance` alone unless it is named."""
+    its own. `more`: words that the program knows. `home`: the state folder, of `instance` alone unless it is named."""
     log = folder / f"{instance}.notes"
     words = [url, str(folder / (home or instance)), instance, agent, str(runs), str(log), "own" if own else "none"]
     with (folder / f"{instance}.log").open("ab") as said:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, str(PROGRAM), *words, *(["rogue"] if rogue else []), stdout=said, stderr=said,
+            sys.executable, str(PROGRAM), *words, *more, stdout=said, stderr=said,
             env={**os.environ, **(environment or {})},
         )  # fmt: skip
     found = Pod(instance, runs, log, child)

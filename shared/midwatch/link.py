@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import random
+import secrets
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ SAVE_AFTER = 0.1  # seconds after which halts seen are written to disk, off the 
 _PRESENCE = "presence"  # what an acknowledgement is to
 
 _HOST = socket.gethostname()
+_PROCESS = secrets.token_hex(6)  # a container that starts again has the same name, host and pid
 
 
 class _Ack(msgspec.Struct):
@@ -218,7 +220,7 @@ class Link:
             lease=switch.rule.lease, lost_control=without is not None, spooled=spooled, lost=lost,
             control_age=switch.read_age, without_control=without, own_fallback=switch.own_fallback,
             no_case=[run.run_id for run in live if not run.awaited], blocking=switch.blocking,
-            stage=switch.route.standing.stage,
+            stage=switch.route.standing.stage, process=_PROCESS,
         )  # fmt: skip
         return subjects.presence(switch.agent, self._host.instance), control.encode(presence)
 

@@ -1,13 +1,14 @@
 """An agent that keeps runs in flight and notes on disk what it does, line by line, so that a kill loses no line.
 
-    pod_program.py URL HOME INSTANCE AGENT RUNS LOG own|none [rogue]
+    pod_program.py URL HOME INSTANCE AGENT RUNS LOG own|none [rogue] [dies=N]
 
 Each run calls a reading tool until it is stopped; then, once the switch lets it, another begins. `rogue`: beside them
-one run that obeys no switch.
+one run that obeys no switch. `dies`: it kills itself as the Nth of its runs has been answered or left.
 """
 
 import asyncio
 import os
+import signal
 import sys
 import time
 
@@ -17,11 +18,18 @@ EACH = 0.02  # seconds that one call takes
 ANSWER = 0.01  # seconds that the fallback takes, times the run's place, so that a kill finds each somewhere else
 
 
-async def main(url: str, home: str, instance: str, agent: str, runs: int, log: str, own: bool, rogue: bool) -> None:
+async def main(
+    url: str, home: str, instance: str, agent: str, runs: int, log: str, own: bool, rogue: bool, dies: int
+) -> None:
     out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    over = 0
 
     def note(kind: str, run_id: str, detail: str = "") -> None:
+        nonlocal over
         os.write(out, f"{time.monotonic():.6f} {kind} {run_id} {detail}\n".encode())
+        over += kind in ("answered", "left")
+        if over == dies:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     async def to_person(handoff: midwatch.Handoff) -> str:
         note("fallback", handoff.run_id, handoff.key)
@@ -62,4 +70,5 @@ async def main(url: str, home: str, instance: str, agent: str, runs: int, log: s
 
 if __name__ == "__main__":
     url, home, instance, agent, runs, log, *more = sys.argv[1:]
-    asyncio.run(main(url, home, instance, agent, int(runs), log, "own" in more, "rogue" in more))
+    dies = int(next((word[5:] for word in more if word.startswith("dies=")), -1))
+    asyncio.run(main(url, home, instance, agent, int(runs), log, "own" in more, "rogue" in more, dies))

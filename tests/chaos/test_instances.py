@@ -158,7 +158,7 @@ async def test_a_call_after_the_proof_revokes_it_whatever_the_clock_of_its_insta
 ) -> None:
     await arm(plain.client.jetstream())
     await plain.start("kill-switch")
-    async with pod(tmp_path, plain.nats.url, rogue=True, environment=clock(wrong)):
+    async with pod(tmp_path, plain.nats.url, more=["rogue"], environment=clock(wrong)):
         halted = time.monotonic()
         assert (await plain.run(*HALT))[-1]["contained"] is True
 

@@ -14,7 +14,7 @@ from midwatch.errors import MidwatchError
 from midwatch.runtime.database import upsert
 
 from . import tables
-from .flights import Changes
+from .flights import Changes, Flight
 from .routing import Case, Note
 from .tables import from_micros as _time
 from .tables import micros as _micros
@@ -167,11 +167,13 @@ def forget(conn: Connection, before: datetime) -> None:
 # Runs in flight
 
 
-def flights(conn: Connection) -> tuple[int, dict[tuple[str, str], int]]:
-    """How far the stream of runs was followed, and the first sequence of each run in flight then."""
+def flights(conn: Connection) -> tuple[int, dict[tuple[str, str], Flight]]:
+    """How far the stream of runs was followed, and the runs in flight then."""
     seq = conn.execute(sa.select(_positions.c.seq)).scalar()
     rows = conn.execute(sa.select(_flights))
-    return seq or 0, {(row.agent, row.run_id): row.first_seq for row in rows}
+    return seq or 0, {
+        (row.agent, row.run_id): Flight(row.first_seq, _time(row.stored_at), row.instance) for row in rows
+    }
 
 
 def save_flights(conn: Connection, stream: str, changes: Changes) -> None:
@@ -180,6 +182,7 @@ def save_flights(conn: Connection, stream: str, changes: Changes) -> None:
     if changes.over:
         conn.execute(_flights.delete().where(which), [{"a": agent, "r": run_id} for agent, run_id in changes.over])
     if changes.begun:
-        rows = [(agent, run_id, first) for (agent, run_id), first in changes.begun.items()]
-        upsert(conn, _flights.name, ("agent", "run_id", "first_seq"), rows, ("agent", "run_id"))
+        rows = [(*run, one.first, _micros(one.at), one.instance) for run, one in changes.begun.items()]
+        columns = ("agent", "run_id", "first_seq", "stored_at", "instance")
+        upsert(conn, _flights.name, columns, rows, ("agent", "run_id"))
     upsert(conn, _positions.name, ("stream", "seq"), [(stream, changes.seq)], ("stream",))

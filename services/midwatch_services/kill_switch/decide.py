@@ -80,6 +80,8 @@ class Instance:
     left: bool = False
     own_fallback: bool = False  # its program has one
     no_case: tuple[str, ...] = ()  # runs for whose answer nobody waits
+    process: str = field(default="", compare=False)
+    since: datetime | None = field(default=None, compare=False)  # when this process of the name was first heard
     # Heard anew each second, and so never saved.
     ahead: timedelta = field(default=timedelta(0), compare=False)  # how far its clock is, if it is far
     control_age: float | None = field(default=None, compare=False)  # seconds since it last read its keys

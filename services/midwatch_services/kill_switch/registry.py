@@ -46,6 +46,8 @@ def of_presence(said: Presence, seen_at: datetime) -> Instance:
         left=said.leaving,
         own_fallback=said.own_fallback,
         no_case=tuple(said.no_case),
+        process=f"{said.host}/{said.pid}/{said.process}",
+        since=seen_at,
         ahead=_ahead(said, seen_at),
         control_age=said.control_age,
         lost_control=said.lost_control,
@@ -83,6 +85,8 @@ class Instances:
         some = self._agents.setdefault(instance.agent, {})
         before = some.get(instance.instance)
         if before is None or before.seen_at <= instance.seen_at:
+            if before is not None and before.process in ("", instance.process):
+                instance = replace(instance, since=before.since)
             some[instance.instance] = instance
 
     def forget_epochs(self, before: datetime) -> None:
@@ -123,6 +127,7 @@ class Instances:
                 saved is None
                 or instance.seen_at - saved.seen_at > _SAVE_EVERY
                 or replace(saved, seen_at=instance.seen_at) != instance
+                or saved.since != instance.since
             ):
                 found.append(instance)
         return found

@@ -62,10 +62,10 @@ class Router:
     async def load(self) -> None:
         """Takes up where the last process stopped; what that had heard of runs since it saved last, the stream has."""
         await self._book.load()
-        seq, first = await self._database.read(case_store.flights)
+        seq, flights = await self._database.read(case_store.flights)
         if seq > (await self._js.stream_info(subjects.RUNS)).state.last_seq:  # the stream was made anew
-            seq, first = 0, {}
-        self._flights.load(seq, first, self._now())
+            seq, flights = 0, {}
+        self._flights.load(seq, flights)
         heard = (await self._js.consumer_info(subjects.RUNS, subjects.KILL_SWITCH)).delivered
         if heard is None or not 0 < seq < heard.stream_seq:
             return
@@ -101,13 +101,13 @@ class Router:
         data = event.data
         if routing.waits(data.mode):
             ended = data.resolution if isinstance(data, Finished) else None
-            self._flights.note((event.agent, data.run_id), seq, at, ended)
+            self._flights.note((event.agent, data.run_id), seq, at, _instance(event.source), ended)
 
     def _handed_off(self, received: Received, data: HandedOff) -> list[Want]:
         """The case of a run that was stopped. Without a key it was the agent's own wish, and is the agent's affair."""
         if not data.key:
             return []
-        by, to = (received.event.source.rsplit("/", 1)[-1] or "?", OWN) if data.own else (BY, data.to)
+        by, to = (_instance(received.event.source), OWN) if data.own else (BY, data.to)
         claim = self._claim(
             data.agent, data.run_id, by=by, to=to, key=data.key, epoch=data.epoch, reason=data.reason[:_REASON]
         )
@@ -245,7 +245,10 @@ class Router:
 
     def _is_gone(self, agent: str, name: str, case: Case, around: Surroundings) -> bool:
         found = next((one for one in self._switch.instances.of(agent) if one.instance == name), None)
-        return routing.gone(found, case.updated_at, around, self._carries_on(agent), self._policy)
+        since = case.updated_at
+        if found is not None and (flight := self._flights.get((agent, case.run_id))):
+            since = min(since, flight.at)  # what a process had begun is told late, by the next one that has its disk
+        return routing.gone(found, since, around, self._carries_on(agent), self._policy)
 
     def _carries_on(self, agent: str) -> bool:
         return self._cards.get(agent).switch.lost_control == "carry_on"
@@ -271,9 +274,13 @@ class Router:
         wants: list[Want] = []
         for instance in self._switch.instances.of(None):
             agent, carries_on = instance.agent, self._carries_on(instance.agent)
-            if not routing.gone(instance, instance.seen_at, around, carries_on, self._policy):
-                continue
-            runs = [run for run in routing.stranded(instance) if self._is_stranded(agent, run)]
+            gone = routing.gone(instance, instance.seen_at, around, carries_on, self._policy)
+            # Its last word may be older than its last run, or of a run whose end it could not send any more.
+            silent = gone and not instance.left
+            until = around.now if silent else routing.replaced(instance, around)
+            begun = self._flights.of(agent, instance.instance, until)
+            found = routing.stranded(instance, begun) if gone else routing.left_behind(instance, begun)
+            runs = [run for run in found if self._is_stranded(agent, run)]
             if runs and carries_on:
                 # It acts without a lease: its runs must be halted, so that it leaves them alone when it wakes.
                 why = f"{_vanished(instance.instance)}; others see to its runs"
@@ -314,6 +321,11 @@ class Router:
 
 def _offer_key(case: Case) -> str:
     return subjects.offer_key(case.taker, case.agent, case.run_id)
+
+
+def _instance(source: str) -> str:
+    """Who speaks in an event of this source."""
+    return source.rsplit("/", 1)[-1] or "?"
 
 
 def _vanished(instance: str) -> str:

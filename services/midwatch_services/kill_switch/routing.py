@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from midwatch.contracts import subjects
@@ -18,6 +18,7 @@ OWN = "own"  # the fallback of the agent's own program
 BY = subjects.KILL_SWITCH
 LABEL = "midwatch.case"  # of the run in which an agent handles the case that it was offered
 _AGENT = "agent:"
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _MODES = ("live", "drill")  # in which somebody waits for an answer
 State = Literal["claimed", "offered", "open", "taken", "closed"]
 Said = Literal["opened", "offered", "closed"]
@@ -166,9 +167,9 @@ def own_ended(case: Case, ended: Resolution, now: datetime) -> Step:
 
 def late_answer(case: Case, ended: Resolution, now: datetime) -> Step | None:
     """The run of a case ended that others were to see to: its own program may have answered after all."""
-    if ended != "fell_back":
+    if ended not in ("fell_back", "resolved"):
         return None
-    note = "its own fallback has answered after all"
+    note = f"it had an answer all the same: its run ended as {ended}"
     if case.state in ("open", "offered"):
         return close(case, note, now)
     return Step(None, (Note(now, case.agent, "answered", note),))
@@ -260,11 +261,13 @@ DOUBT_OWN = "the agent's program has a fallback of its own, which may have answe
 
 
 def gone(instance: Instance | None, since: datetime, around: Surroundings, carries_on: bool, policy: Policy) -> bool:
-    """Whether nothing more is to be expected of an instance: it signed off, or fell silent, for longer than its lease.
-    One that `carries_on` without a lease is waited for longer, as one that never sent presence (None), `since` when it
-    was heard of."""
+    """Whether nothing more is to be expected of an instance: it signed off, fell silent, or since `since` gave way to
+    another process by its name, for longer than its lease. One that `carries_on` without a lease is waited for longer,
+    as one that never sent presence (None)."""
     if instance is None:
         return around.now - max(since, around.watching_since) > policy.idle_after
+    if since < replaced(instance, around):
+        return True
     heard = max(instance.seen_at, around.watching_since)
     if instance.left:  # what its last run said is on its way yet
         return around.now - heard > instance.lease
@@ -273,10 +276,22 @@ def gone(instance: Instance | None, since: datetime, around: Surroundings, carri
     return silence(instance, around, policy) == "lapsed"
 
 
-def stranded(instance: Instance) -> list[str]:
-    """The runs for whose answer somebody waits that an instance had when it was heard last. One that signs off has
-    none, unless an operator wrote it off."""
-    return [run for run in dict.fromkeys((*instance.running, *instance.draining)) if run not in instance.no_case]
+def stranded(instance: Instance, begun: Iterable[str] = ()) -> list[str]:
+    """The runs for whose answer somebody waits that an instance had when it was heard last, and those that had `begun`
+    in the stream of runs and have not ended there."""
+    runs = dict.fromkeys((*instance.running, *instance.draining, *begun))
+    return [run for run in runs if run not in instance.no_case]
+
+
+def replaced(instance: Instance, around: Surroundings) -> datetime:
+    """Until when another process had the name of this one, and its lease has run out since."""
+    since = instance.since
+    return since if since is not None and around.now - since > instance.lease else _LONG_AGO
+
+
+def left_behind(instance: Instance, begun: Iterable[str]) -> list[str]:
+    """Of the runs that another process by its name had `begun`, those that the instance does not have."""
+    return [run for run in begun if run not in instance.running and run not in instance.draining]
 
 
 def overdue(case: Case, now: datetime, policy: Policy) -> bool:

@@ -37,6 +37,8 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     left: bool
     own_fallback: bool = False
     no_case: tuple[str, ...] = ()
+    process: str = ""
+    since: datetime | None = None
 
 
 class MapRun(NamedTuple):
@@ -215,6 +217,8 @@ def instances(conn: Connection) -> list[Instance]:
                 left=known.left,
                 own_fallback=known.own_fallback,
                 no_case=known.no_case,
+                process=known.process,
+                since=known.since,
             )
         )
     return found
@@ -236,6 +240,8 @@ def save_instances(conn: Connection, some: Sequence[Instance]) -> None:
                     left=one.left,
                     own_fallback=one.own_fallback,
                     no_case=one.no_case,
+                    process=one.process,
+                    since=one.since,
                 )
             ),
         }

@@ -174,13 +174,15 @@ class CaseStep(Table, table=True):
 
 
 class Flight(Table, table=True):
-    """A run in flight, and where in the stream of runs it begins."""
+    """A run in flight: where in the stream of runs it begins and when it came there, and whose it is."""
 
     __tablename__ = "kill_switch_flights"
 
     agent: KeyText
     run_id: KeyText
     first_seq: Number
+    stored_at: Number
+    instance: Text
 
 
 class Position(Table, table=True):

@@ -147,6 +147,7 @@ class Presence(Struct, frozen=True, kw_only=True):
     no_case: list[str] = []  # runs in flight that nobody waits for (shadow, eval, replay): no case is opened for them
     blocking: bool = False  # its runs are in threads, which a halt stops at their next call
     stage: Stage | None = None  # by its route; None where it has none
+    process: str = ""  # changes where another process takes the same name: what the one before had is nobody's now
     written_off_by: str = ""  # an operator's word that the process is dead; stands with `leaving`
 
 

@@ -48,6 +48,8 @@ def upgrade() -> None:
         sa.Column("agent", sa.Text, primary_key=True),
         sa.Column("run_id", sa.Text, primary_key=True),
         sa.Column("first_seq", sa.BigInteger, nullable=False),
+        sa.Column("stored_at", sa.BigInteger, nullable=False),
+        sa.Column("instance", sa.Text, nullable=False),
     )
     op.create_table(
         "kill_switch_positions",
