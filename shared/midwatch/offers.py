@@ -21,7 +21,7 @@ from .contracts.envelope import utc_now
 from .contracts.governance import CaseAccepted, CaseOffered, CaseOpened
 from .errors import Halted
 from .fields import to_text
-from .order import Case
+from .order import CASE_LABEL, Case
 from .record import BaseRun
 from .switch import clock
 from .trace import Tracer
@@ -35,7 +35,6 @@ log = logging.getLogger("midwatch")
 Heard = Callable[[CaseOffered], object]
 
 QUEUE = "midwatch-cases"  # of all instances of an agent, one hears an offer
-LABEL = "midwatch.case"  # of the run in which a case is handled
 BEGIN_WITHIN = 25.0  # seconds from an offer to its run; after 30 the router gives the case to people
 
 
@@ -117,7 +116,7 @@ class _Offer:
         case = self.opened
         return {
             "input": case.input, "ticket": case.ticket, "customer": case.customer, "channel": case.channel,
-            "session": case.session, "labels": {LABEL: case.case_id}, "obey": True,
+            "session": case.session, "labels": {CASE_LABEL: case.case_id}, "obey": True,
         }  # fmt: skip
 
     @property

@@ -214,6 +214,16 @@ async def test_a_live_run_whose_agent_is_put_into_shadow_stops_and_its_customer_
     assert (finished.resolution, finished.mode, finished.epoch) == ("fell_back", "live", None)
 
 
+async def test_a_case_that_was_taken_is_not_handled_in_shadow_but_goes_on(mw: testing.InMemory) -> None:
+    mw.route("desk", "shadow")
+    done: list[str] = []
+    async with mw.agent("desk", version="1", fallback=to_human).run(input="x", labels={"midwatch.case": "c-1"}) as run:
+        await run.tool(WRITE, done.append, "acted")
+    assert done == []
+    assert run.result == "a person, because the agent was put into shadow"
+    assert {event.data.mode for event in mw.events} == {"live"}
+
+
 async def test_a_write_under_way_ends_before_the_shadow_comes(mw: testing.InMemory) -> None:
     began, end, work = begun()
     async with mw.agent("desk", version="1", fallback=to_human).run(input="x") as run:
