@@ -121,3 +121,16 @@ def test_the_time_of_an_event_is_put_right_where_the_clock_of_its_instance_is_fa
     event = RunEvent("desk", "tool_called", "e1", later(recorded), "/agents/desk/pod-1", None)
     assert instances.time_of(event) == later(really)
     assert instances.time_of(event._replace(source="/agents/desk/pod-2")) == later(recorded)
+
+
+def test_another_process_by_the_same_name_is_known_by_its_first_word() -> None:
+    instances = Instances()
+    for seconds, process in ((0.0, "a"), (1.0, "a"), (2.0, "b"), (3.0, "b")):
+        body = msgspec.json.encode(msgspec.json.decode(BODY) | {"process": process})
+        said = read_presence("midwatch.presence.desk.pod-1", body, later(seconds))
+        assert said is not None
+        instances.hear(said)
+    (known,) = instances.of("desk")
+    assert (known.seen_at, known.since) == (later(3), later(2))
+    instances.saved([replace(known, since=T0)])
+    assert instances.unsaved() == [known]
