@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def queue(
     context: typer.Context,
     agent: Annotated[str | None, typer.Option(help="Only this agent's runs.")] = None,
-    mode: Annotated[str | None, typer.Option(help="Only runs of this mode; replays and drills are shown only so.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Only this mode; replays and drills are shown only so.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many; the table shows 50 by default.")] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:

@@ -63,7 +63,6 @@ class Drills:
                     self._alarms.resolve(conn, _dedupe_key(result.agent), reason="a drill has passed", now=now)
 
         await self._database.write(save)
-        faults.reach("kill_switch.drills_saved")
 
     async def follow(self) -> None:
         """Notes drills by their halts, and says of those that died without a word that they have failed."""
