@@ -160,8 +160,8 @@ def _rehearsed(case: Case, now: datetime, note: str = "") -> Step:
 
 def own_ended(case: Case, ended: Resolution, now: datetime) -> Step:
     """The run of a case ended that its own program had claimed."""
-    if ended == "fell_back":
-        return close(case, "its own fallback has answered", now)
+    if ended in ("fell_back", "resolved"):
+        return close(case, f"it has its answer: its run ended as {ended}", now)
     return to_people(case, f"its own fallback failed: the run ended as {ended}", now, doubt=DOUBT_FAILED)
 
 
