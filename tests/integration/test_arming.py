@@ -241,6 +241,15 @@ async def test_nobody_is_silent_while_the_server_is_away(
         assert alert.title == "1 of 2 instances of desk is not armed: ghost has not read fleet"
 
 
+async def test_the_clock_of_an_instance_does_not_matter(js: JetStreamContext, settings: Settings) -> None:
+    applied = await running_keys(js)
+    slow, ghost = Pod(js, "slow", applied=applied), Pod(js, "ghost")
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    async with kill_switch(settings, PROMPT), alive(slow, control_read_at=an_hour_ago, control_age=0.3), alive(ghost):
+        (alert,) = await alerts(js, "raised")
+        assert alert.title == "1 of 2 instances of desk is not armed: ghost has not read fleet"
+
+
 async def test_a_bucket_made_anew_disarms_nobody_who_has_read_it(js: JetStreamContext, settings: Settings) -> None:
     await running_keys(js)
     await put(js, "runs.desk", b"{}")
