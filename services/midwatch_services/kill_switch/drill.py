@@ -161,7 +161,7 @@ class Drill:
             try:
                 async with connect(order.url, home=home, instance=order.drill_id) as mw:
                     ours = mw.agent(agent, version="drill")
-                    flow = Flow(ours, order.drill_id, order.ready.tool, order.ready.route, order.shape)
+                    flow = Flow(ours, order.drill_id, order.ready.tool, order.shape)
                     self._tickets = flow.sent
                     async with _running(flow):
                         await self._warm_up()

@@ -31,7 +31,6 @@ class Ready:
     """What a drill of an agent will meet. `tool`: what the drill's tickets call. `instances`: the agent's own."""
 
     card: Card
-    route: Route | None
     tool: str
     instances: list[InstanceView]
 
@@ -50,7 +49,7 @@ async def check(nc: Client, js: JetStreamContext, agent: str, *, without_instanc
     card = await read_card(js, agent)
     if card is None:
         raise NotReady(why=f"{agent} has no scope card that can be read: apply one with `midwatch apply`")
-    route = await _route(js, agent)
+    await _acts(js, agent)
     agents, instances = await view.read(nc, js)
     by_name = {one.agent: one for one in agents}
     of_agent = by_name[agent]
@@ -65,7 +64,7 @@ async def check(nc: Client, js: JetStreamContext, agent: str, *, without_instanc
             why=f"no instance of {agent} is armed{why}: start one, or say --without-instances to drill the path alone"
         )
     await _kill_switch_reads(js)
-    return Ready(card, route, _tool(card, of_agent), own)
+    return Ready(card, _tool(card, of_agent), own)
 
 
 def _not_halted(agent: AgentView) -> None:
@@ -99,10 +98,11 @@ async def _kill_switch_reads(js: JetStreamContext) -> None:
     )
 
 
-async def _route(js: JetStreamContext, agent: str) -> Route | None:
+async def _acts(js: JetStreamContext, agent: str) -> None:
+    """Raises NotReady where the agent's route lets it act on nothing. Drills themselves are not routed."""
     message = await last(js, subjects.key_stream(subjects.ROUTES), subjects.key_subject(subjects.ROUTES, agent))
     if message is None:
-        return None
+        return
     try:
         route = None if is_deleted(message.headers) else msgspec.json.decode(message.data or b"", type=Route)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -111,7 +111,6 @@ async def _route(js: JetStreamContext, agent: str) -> Route | None:
         raise NotReady(why=f"the route of {agent} was deleted or cannot be read, so it acts on nothing: write it anew")
     if route.stage == "shadow" or (route.stage == "canary" and route.traffic == 0):
         raise NotReady(why=f"{agent} is at stage {route.stage} and acts on nothing: there is nothing to halt")
-    return route
 
 
 async def read_card(js: JetStreamContext, agent: str) -> Card | None:

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,11 +14,9 @@ from nats.js.errors import NotFoundError
 
 from midwatch.agent import Agent
 from midwatch.contracts import codec, subjects
-from midwatch.contracts.control import Route
 from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.runs import Finished, ModelCalled, ToolCalled
 from midwatch.errors import Halted, MidwatchError
-from midwatch.routing import drawn
 from midwatch.runtime.stream_read import Stored, read_range
 
 from .drill_plan import Shape
@@ -33,9 +30,8 @@ log = logging.getLogger("midwatch.drill")
 class Flow:
     """A steady flow of tickets to an agent, several in flight. Each has a run of the ticket's name."""
 
-    def __init__(self, agent: Agent, drill_id: str, tool: str, route: Route | None, shape: Shape) -> None:
+    def __init__(self, agent: Agent, drill_id: str, tool: str, shape: Shape) -> None:
         self._agent, self._drill_id, self._tool, self._shape = agent, drill_id, tool, shape
-        self._names = names(drill_id, route)
         self._under_way: set[asyncio.Task[None]] = set()
         self.sent: list[str] = []
 
@@ -44,7 +40,7 @@ class Flow:
         clock = asyncio.get_running_loop().time
         began = clock()
         for count in itertools.count(1):
-            ticket = next(self._names)
+            ticket = f"{self._drill_id}-{count}"
             self.sent.append(ticket)
             task = asyncio.create_task(self._answer(ticket))
             self._under_way.add(task)
@@ -74,14 +70,6 @@ class Flow:
 async def _model(seconds: float, *, model: str) -> dict[str, Any]:
     await asyncio.sleep(seconds)
     return {"model": model}
-
-
-def names(drill_id: str, route: Route | None) -> Iterator[str]:
-    """Names of tickets, all of which the agent's route lets it act on."""
-    for number in itertools.count():
-        name = f"{drill_id}-{number}"
-        if route is None or route.stage != "canary" or drawn(route.salt, name, route.traffic):
-            yield name
 
 
 class Readback:

@@ -36,6 +36,12 @@ def test_each_service_is_one_container_that_is_asked_whether_it_is_ready(compose
     assert container["depends_on"]["topology"] == {"condition": "service_completed_successfully"}
 
 
+def test_the_drills_that_kill_switch_runs_speak_as_their_own_user(compose: dict[str, Any]) -> None:
+    environment = compose["services"][subjects.KILL_SWITCH]["environment"]
+    assert environment["NATS_URL"].startswith("nats://services:")
+    assert environment["MIDWATCH_DRILL_NATS_URL"].startswith("nats://drill:${MIDWATCH_DRILL_PASSWORD:?")
+
+
 def test_no_container_can_gain_rights_or_write_to_its_image(compose: dict[str, Any]) -> None:
     for name in (*SERVICES, "topology"):
         container = compose["services"][name]

@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from midwatch.contracts.control import Card, Route, SwitchRecord, SwitchRule
+from midwatch.contracts.control import Card, SwitchRecord, SwitchRule
 from midwatch.contracts.governance import InstanceReport, SwitchDrilled
 from midwatch_services.kill_switch import drill_plan
-from midwatch_services.kill_switch.drill_flow import names
 from midwatch_services.kill_switch.drill_plan import LIMITS, Last, Now, Tally
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -190,13 +189,3 @@ def test_a_drill_is_overdue_three_days_after_it_was_due_or_has_failed(last, sinc
 )
 def test_a_drill_that_says_nothing_has_failed_once_it_is_known_to_be_dead(halt, age, words) -> None:
     assert drill_plan.unreported(NOON, halt, NOON + age) == words
-
-
-def test_the_tickets_of_a_canary_are_all_of_its_share() -> None:
-    found = names("drill-1", Route(stage="canary", traffic=0.5, salt="s"))
-    assert [next(found) for _ in range(3)] == ["drill-1-0", "drill-1-2", "drill-1-3"]
-
-
-def test_the_tickets_of_a_full_agent_are_numbered() -> None:
-    found = names("drill-1", None)
-    assert [next(found) for _ in range(3)] == ["drill-1-0", "drill-1-1", "drill-1-2"]
