@@ -172,10 +172,7 @@ class CaseBook:
 
     def _doubt(self, claim: CaseClaim) -> str:
         """Why the customer may have had an answer of a run that nothing stopped: only its instance fell silent."""
-        own = any(
-            one.own_fallback and claim.run_id in (*one.running, *one.draining)
-            for one in self._switch.instances.of(claim.agent)
-        )
+        own = any(one.own_fallback for one in self._switch.instances.of(claim.agent))
         return routing.DOUBT_OWN if own and not claim.key else ""
 
     async def _tell(self, wants: Sequence[Want]) -> dict[RunKey, Told]:
