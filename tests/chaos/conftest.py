@@ -31,11 +31,17 @@ async def plain(tmp_path: Path) -> AsyncIterator[whole.Stack]:
 
 
 @pytest.fixture
-def figure(record_property: Callable[[str, object], None]) -> Figure:
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Prints a line at the end of the session."""
+    return lambda line: record_property("figure", line)
+
+
+@pytest.fixture
+def figure(say: Callable[[str], None]) -> Figure:
     """Prints a measurement at the end of the session, and holds it to its limit."""
 
     def measured(what: str, value: float, unit: str, limit: float) -> None:
-        record_property("figure", f"{what}: {value:.3g} {unit} (limit {limit:g})")
+        say(f"{what}: {value:.3g} {unit} (limit {limit:g})")
         assert value <= limit, f"{what}: {value:g} {unit}, the limit is {limit:g}"
 
     return measured

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ async def assert_the_log_is_the_stream(stack: Stack) -> int:
 
 
 async def test_a_logger_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(
-    stack: Stack, runs_file: str
+    stack: Stack, runs_file: str, say: Callable[[str], None]
 ) -> None:
     logger = await stack.start("logger")
     replay = await stack.spawn("replay", runs_file, "--speed", "max", "--json")
@@ -81,10 +82,12 @@ async def test_a_logger_killed_in_the_middle_of_a_replay_loses_and_doubles_nothi
     assert await asyncio.wait_for(replay.wait(), 120) == 0
     await stack.caught_up("logger")
     count = await assert_the_log_is_the_stream(stack)
-    print(f"logger killed {kills} times: {count} events, each in the log once")
+    say(f"logger killed {kills} times: {count} events, each in the log once")
 
 
-async def test_nats_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(stack: Stack, runs_file: str) -> None:
+async def test_nats_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(
+    stack: Stack, runs_file: str, say: Callable[[str], None]
+) -> None:
     await stack.start("logger")
     replay = await stack.spawn("replay", runs_file, "--speed", "max", "--json")
 
@@ -99,7 +102,7 @@ async def test_nats_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(s
     count = await assert_the_log_is_the_stream(stack)
     runs = rows(stack, "logger", "SELECT count(*) FROM logger_runs")[0][0]
     assert runs == 653
-    print(f"nats-server killed: {count} events of {runs} runs, each in the log once")
+    say(f"nats-server killed: {count} events of {runs} runs, each in the log once")
 
 
 def alerts_without_a_crash(messages: list[tuple[str, bytes]]) -> Counter[tuple[str, str, str]]:
@@ -138,7 +141,9 @@ async def killed_twice(stack: Stack, name: str) -> None:
     await stack.caught_up(name)
 
 
-async def test_killing_watchdog_and_sampler_changes_no_alert_or_sample(stack: Stack, runs_file: str) -> None:
+async def test_killing_watchdog_and_sampler_changes_no_alert_or_sample(
+    stack: Stack, runs_file: str, say: Callable[[str], None]
+) -> None:
     replay = await stack.spawn("replay", runs_file, "--speed", "max", "--json")
     assert await asyncio.wait_for(replay.wait(), 180) == 0
     await asyncio.gather(*(killed_twice(stack, name) for name in ("cost-watchdog", "reviewer-sampler")))
@@ -152,4 +157,4 @@ async def test_killing_watchdog_and_sampler_changes_no_alert_or_sample(stack: St
     queued = rows(stack, "reviewer-sampler", "SELECT run_id FROM reviewer_sampler_queue")
     assert {run_id for (run_id,) in queued} == set(samples)
     assert rows(stack, "reviewer-sampler", "SELECT count(*) FROM reviewer_sampler_runs")[0][0] == 653
-    print(f"services killed twice each: {sum(alerts.values())} alerts and {len(samples)} samples, each once")
+    say(f"services killed twice each: {sum(alerts.values())} alerts and {len(samples)} samples, each once")
