@@ -304,7 +304,7 @@ async def test_wait_tells_of_the_first_case_and_of_the_runs_that_were_stopped(js
         await claim(js, "r0", revision - 1)  # of an earlier halt
         await pod.say({"agent.desk": revision}, draining=["r1"])
         for run_id in ("r1", "r2"):
-            await publish(js, "finished", run_id, resolution="halted", epoch=revision, halted_by="agent.desk")
+            await publish(js, "finished", run_id, resolution="halted", epoch=revision, halted_by="ann")
         await pod.say({"agent.desk": revision})
         await claim(js, "r1", revision)  # after containment: the command lingers for it
         await opened(js, "r1", revision)

@@ -27,7 +27,6 @@ from .tables import runs_without_presence
 if TYPE_CHECKING:
     from midwatch.runtime.switchboard import Scope, Switchboard
 
-_LINGER = 1.0  # seconds after containment in which a first case may come
 _LIMIT = "5"  # seconds that --wait waits by default
 
 
@@ -191,8 +190,8 @@ async def _halt(scope: "Scope", how: dict[str, Any], wait: float | None, as_json
             if wait is None:
                 return 0
             verdict, lifted = await proof.wait(scope, written.revision, written.record, wait, show.changes)
-            if verdict.contained and lifted is None and (show.moved or witness.runs_stopped):
-                await witness.linger(_LINGER)
+            if verdict.contained and lifted is None and verdict.reports:
+                await witness.linger(show.moved)
             return show.end(scope, verdict, lifted, wait, witness)
     except (OSError, NatsError, TimeoutError, Temporary) as error:
         if written is None:

@@ -21,9 +21,9 @@ def newest(batch: Sequence[Received]) -> int:
     return max((getattr(received.event.data, "epoch", None) or 0 for received in batch), default=0)
 
 
-def stopped(batch: Sequence[Received]) -> dict[RunKey, tuple[str, int]]:
-    """The runs that a key of the switch ended, with that key and its epoch."""
-    found: dict[RunKey, tuple[str, int]] = {}
+def stopped(batch: Sequence[Received]) -> dict[RunKey, int]:
+    """The runs that a key of the switch ended, with its epoch. Which key it was, the event does not say."""
+    found: dict[RunKey, int] = {}
     for received in batch:
         event, data = received.event, received.event.data
         if (
@@ -31,16 +31,14 @@ def stopped(batch: Sequence[Received]) -> dict[RunKey, tuple[str, int]]:
             and data.mode == "live"
             and data.resolution in ("halted", "fell_back")
             and data.epoch is not None
-            and data.halted_by in subjects.switch_keys(event.agent)
         ):
-            found.setdefault((event.agent, data.run_id), (data.halted_by, data.epoch))
+            found.setdefault((event.agent, data.run_id), data.epoch)
     return found
 
 
-def save(conn: Connection, outbox: Outbox, runs: Mapping[RunKey, tuple[str, int]]) -> None:
+def save(conn: Connection, outbox: Outbox, runs: Mapping[RunKey, int]) -> None:
     """Counts each of the runs once, however often it is told of."""
     ids = {(agent, f"stopped:{run_id}"): (agent, run_id) for agent, run_id in runs}
     for identity in outbox.fresh(conn, list(ids)):
-        run = ids[identity]
-        key, epoch = runs[run]
-        store.note_stopped(conn, epoch, key=key, run_id=run[1])
+        agent, run_id = ids[identity]
+        store.note_stopped(conn, runs[agent, run_id], keys=subjects.switch_keys(agent), run_id=run_id)

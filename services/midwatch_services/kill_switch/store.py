@@ -162,11 +162,12 @@ def save_report(conn: Connection, halt: Halt, after: Halt, report: SwitchContain
     return conn.execute(_halts.update().where(where).values(values)).rowcount > 0
 
 
-def _caused(epoch: int, key: str | None, run_id: str | None) -> sa.ColumnElement[bool]:
-    """The halt by which an agent stopped that had read its key at the revision `epoch`. Of a map that is the last halt
-    of the run itself, which may be older than the map's last write. Without a key: what was written at just `epoch`."""
+def _caused(epoch: int, keys: Sequence[str], run_id: str | None) -> sa.ColumnElement[bool]:
+    """The halt by which an agent stopped that had read one of `keys` at the revision `epoch`. Of a map that is the last
+    halt of the run itself, which may be older than the map's last write. Without keys: what was written at `epoch`."""
     epoch = max(0, min(epoch, _NEWEST))
-    which = [_halts.c.epoch == epoch] if key is None else [_halts.c.key == key, _halts.c.epoch <= epoch]
+    stood = sa.or_(_halts.c.ended_epoch.is_(None), _halts.c.ended_epoch > epoch, _halts.c.epoch > _halts.c.ended_epoch)
+    which = [_halts.c.key.in_(keys), _halts.c.epoch <= epoch, stood] if keys else [_halts.c.epoch == epoch]
     if run_id is not None:
         which.append(sa.or_(sa.not_(_halts.c.key.like("runs.%")), _halts.c.target.in_((_ALL, run_id))))
     last = sa.select(_halts.c.requested_at, _halts.c.epoch).where(*which)
@@ -179,9 +180,9 @@ def _caused(epoch: int, key: str | None, run_id: str | None) -> sa.ColumnElement
     )
 
 
-def note_stopped(conn: Connection, epoch: int, *, key: str, run_id: str) -> None:
-    """Counts a run that ended because it had read `key` at `epoch`."""
-    where = _caused(epoch, key, run_id)
+def note_stopped(conn: Connection, epoch: int, *, keys: Sequence[str], run_id: str) -> None:
+    """Counts a run that ended because it had read one of `keys` at `epoch`."""
+    where = _caused(epoch, keys, run_id)
     conn.execute(_halts.update().where(where).values(runs_stopped=_halts.c.runs_stopped + 1))
 
 
@@ -190,7 +191,7 @@ def note_case(conn: Connection, epoch: int, at: datetime, *, key: str | None = N
     where one write halted several runs, or the key was written again before the run saw it."""
     first = sa.case((_halts.c.first_case_at <= _micros(at), _halts.c.first_case_at), else_=_micros(at))
     values = {"cases": _halts.c.cases + 1, "first_case_at": first}
-    conn.execute(_halts.update().where(_caused(epoch, key, run_id)).values(values))
+    conn.execute(_halts.update().where(_caused(epoch, [key] if key else [], run_id)).values(values))
 
 
 def forget_halts(conn: Connection, before: datetime) -> None:

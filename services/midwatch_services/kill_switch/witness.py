@@ -18,6 +18,9 @@ from midwatch.runtime.switchboard import Scope
 
 from .registry import RunKey
 
+_SIGN = 0.25  # seconds for the first word of a run that was stopped
+_FIRST = 1.0  # seconds for the first case
+
 
 class FirstCase(NamedTuple):
     """The first case at the fallback. `seconds`: from the halt, by our clock. `to`: own, human or agent:<name>."""
@@ -28,6 +31,8 @@ class FirstCase(NamedTuple):
 
 
 class _Cause(NamedTuple):
+    """`key` is None of a run that ended: its event names the epoch alone."""
+
     key: str | None
     epoch: int | None
     run: RunKey
@@ -43,7 +48,7 @@ class Witness:
         self._ends: list[_Cause] = []
         self._halt: tuple[Scope, int] | None = None
         self._tell: Callable[[FirstCase], None] = lambda _: None
-        self._first = asyncio.Event()
+        self._first, self._sign = asyncio.Event(), asyncio.Event()
 
     async def listen(self, agent: str | None) -> None:
         """Begins to hear; to be called before the halt is written."""
@@ -59,10 +64,13 @@ class Witness:
         self._halt, self._tell = (scope, epoch), tell
         self._look()
 
-    async def linger(self, seconds: float) -> None:
-        """Waits for the first case, but no longer than that."""
+    async def linger(self, moved: bool) -> None:
+        """Waits a moment for the first case. Where nothing was seen to be in flight (`moved`), an instance may have
+        stopped its runs before it was asked for the first time: what it says of them comes at once, or not at all."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._first.wait(), seconds)
+            if not moved:
+                await asyncio.wait_for(self._sign.wait(), _SIGN)
+            await asyncio.wait_for(self._first.wait(), _FIRST)
 
     @property
     def first_case(self) -> FirstCase | None:
@@ -88,9 +96,11 @@ class Witness:
             return False
         scope, epoch = self._halt
         run_id = None if scope.run_id is None else scope.target
-        return cause.key == scope.key and cause.epoch >= epoch and run_id in (None, cause.run[1])
+        return cause.key in (None, scope.key) and cause.epoch >= epoch and run_id in (None, cause.run[1])
 
     def _look(self) -> None:
+        if self.runs_stopped or self.cases:
+            self._sign.set()
         if not self._first.is_set() and (first := self.first_case):
             self._first.set()
             self._tell(first)
@@ -100,7 +110,8 @@ class Witness:
             event = codec.decode_run(message.subject, message.data)
             data = event.data
             if isinstance(data, Finished) and data.mode == "live" and data.resolution in ("halted", "fell_back"):
-                self._ends.append(_Cause(data.halted_by, data.epoch, (event.agent, data.run_id)))
+                self._ends.append(_Cause(None, data.epoch, (event.agent, data.run_id)))
+                self._look()
 
     async def _opened(self, message: Msg) -> None:
         with contextlib.suppress(codec.Refused):
