@@ -111,7 +111,8 @@ class Router:
         claim = self._claim(
             data.agent, data.run_id, by=by, to=to, key=data.key, epoch=data.epoch, reason=data.reason[:_REASON]
         )
-        return [Want(claim, received.stream_seq, data.seq)]
+        at = received.stored_at if data.own else None
+        return [Want(claim, received.stream_seq, data.seq, at=at)]
 
     def _stopped(self, received: Received, data: Finished) -> list[Want]:
         """A halted run has a case, even where nobody said that it was handed off."""
@@ -164,8 +165,9 @@ class Router:
     async def on_claims(self, batch: Sequence[Received[Claimed]]) -> None:
         """Learns who sees to which case. One that is ours and is in no table was claimed by a process that died."""
         oldest = self._now() - self._policy.keep
-        claims = [one.event.claim for one in batch if not one.event.offer and one.stored_at > oldest]
-        await self._book.open([Want(claim, stands=True) for claim in claims])
+        claims = [(one.event.claim, one.stored_at) for one in batch if not one.event.offer and one.stored_at > oldest]
+        await self._switch.taken(max((claim.epoch or 0 for claim, _ in claims), default=0))
+        await self._book.open([Want(claim, stands=True, at=at) for claim, at in claims])
         await self._decide_offers({one.event.key: one.event.claim for one in batch if one.event.offer})
 
     async def _decide_offers(self, standing: Mapping[str, CaseClaim]) -> None:
