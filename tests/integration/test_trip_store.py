@@ -76,6 +76,17 @@ async def test_runs_halted_one_by_one_are_those_of_people_and_services_and_no_dr
     assert await database.read(lambda conn: trip_store.halted_runs(conn, T0)) == {"desk": {"r1": at(1), "r2": at(2)}}
 
 
+async def test_a_halt_in_the_place_of_another_is_no_resume(database: Database) -> None:
+    stronger = SwitchRecord(state="halted", by="bob")
+
+    def work(conn: Connection) -> None:
+        store.add_halt(conn, halt("agent.desk", None, 1))
+        store.close_halt(conn, Write("agent.desk", None, 9, at(10)), None, stronger)
+
+    await database.write(work)
+    assert await database.read(lambda conn: trip_store.resumes(conn, T0)) == {}
+
+
 async def test_a_resume_is_the_end_of_a_halt_of_the_agent_or_the_fleet_and_of_no_drill(database: Database) -> None:
     keys = [("agent.desk", False), ("agent.mail", True), ("tools.desk", False), ("fleet", False)]
 

@@ -73,13 +73,14 @@ def halted_runs(conn: Connection, after: datetime) -> dict[str, dict[str, dateti
 
 
 def resumes(conn: Connection, after: datetime) -> dict[str, datetime]:
-    """When a halt of the fleet or of an agent ended last, by key, where that was after `after`. The end of a drill
-    says nothing of the agent."""
+    """When the fleet or an agent was resumed last, by key, where that was after `after`. The end of a drill says
+    nothing of the agent, and a halt in the place of another is no resume."""
     c = _halts.c
     keys = sa.or_(c.key == subjects.FLEET_KEY, c.key.startswith(subjects.agent_key("")))
     found: dict[str, datetime] = {}
-    query = sa.select(c.key, c.closed_at, c.record).where(c.closed_at > micros(after), keys).order_by(c.closed_at)
-    for key, at, raw in conn.execute(query):
-        if not msgspec.json.decode(raw, type=SwitchRecord).drill:
+    query = sa.select(c.key, c.closed_at, c.record, c.ended_by).where(c.closed_at > micros(after), keys)
+    for key, at, raw, by in conn.execute(query.order_by(c.closed_at)):
+        halted_again = by is not None and msgspec.json.decode(by, type=SwitchRecord).state == "halted"
+        if not halted_again and not msgspec.json.decode(raw, type=SwitchRecord).drill:
             found[key] = from_micros(at)
     return found
