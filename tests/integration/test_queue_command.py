@@ -184,17 +184,17 @@ def test_show_json_has_the_case_the_run_and_the_history() -> None:
     [
         (["show", "zz"], 1, "no case 'zz': list them with `midwatch queue --all`"),
         (["show", "aa"], 2, "may be case-aa1, case-aa2: type more of it"),
-        (["take", "case-b", "--by", "ann"], 1, f"case-b: bob has it since {NOW:%Y-%m-%d %H:%M:%S} UTC"),
+        (["take", "case-b", "--by", "ann"], 1, "case-b: bob has it since NOW UTC"),
         (["return", "case-b", "--by", "ann"], 1, "bob has it since"),
         (["close", "case-b", "--by", "ann"], 1, "Speak for them with --by"),
-        (["take", "case-c", "--by", "ann"], 1, f"it was closed by eve at {NOW:%Y-%m-%d %H:%M:%S} UTC"),
+        (["take", "case-c", "--by", "ann"], 1, "it was closed by eve at NOW UTC"),
         (["take", "case-d", "--by", "ann"], 1, "the program of desk itself has it"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(words: list[str], code: int, says: str) -> None:
     done = midwatch(*words)
     assert (done.exit_code, done.stderr.count("\n")) == (code, 1), done.output
-    assert says in done.stderr
+    assert says.replace("NOW", f"{NOW:%Y-%m-%d %H:%M:%S}") in done.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["show", "x"], ["take", "x"]])
