@@ -147,6 +147,22 @@ async def test_a_drill_that_is_cancelled_restores_and_reports_before_it_ends(nc,
     assert result.failures == ["inconclusive: it was interrupted; its tickets were not counted"]
 
 
+async def test_a_drill_restores_once_a_server_that_went_away_is_back(nats_server, nc, js, board, settings) -> None:
+    async with kill_switch(settings, POLICY):
+        one = Drill(nc, js, await ordered(nc, js, settings, shape=replace(SHAPE, hold=2.0)), lambda _: None)
+        task = asyncio.create_task(one.perform())
+        await until_halted(board)
+        nats_server.kill()
+        await asyncio.wait([task], timeout=3)  # which passes: it cannot end while its halt stands
+        assert not task.done()
+        await nats_server.restart()
+        result = await task
+        assert (await drilled(js))[-1] == result
+    assert (result.passed, result.restored) == (False, True)
+    assert result.failures[0].startswith("inconclusive: it could not go on")
+    assert (await state(board))[0] == "running"
+
+
 # Refusals
 
 

@@ -114,6 +114,7 @@ class Drill:
         self._instances = Instances()
         self._started_at = datetime.now(UTC)
         self._asked_at = self._lifted_at = self._started_at  # by our clock
+        self._halted_at: datetime | None = None  # by the server's
         self._written: Written | None = None
         self._inconclusive: list[str] = []
         self._behind_at_end: list[str] = []
@@ -204,6 +205,7 @@ class Drill:
             verdict, _ = await proof.wait(
                 self._scope, written.revision, written.record, limits.effective, lambda _: None
             )
+            self._halted_at = (await self._js.get_msg(subjects.key_stream(subjects.SWITCH), written.revision)).time
             self._reports = list(verdict.reports)
             self._contained_seconds = verdict.seconds if verdict.contained else None
             await self._until(lambda: self._first_case_at() is not None, self._left(limits.first_fallback))
@@ -313,17 +315,16 @@ class Drill:
         return self._read.case_at.get((self._scope.key, self._written.revision if self._written else None))
 
     async def _report(self) -> SwitchDrilled:
-        self.result = await self._conclude()
+        self.result = self._conclude()
         await publish(self._js, self.result, "result")
         return self.result
 
-    async def _conclude(self) -> SwitchDrilled:
+    def _conclude(self) -> SwitchDrilled:
         order, tally = self._order, self._tally or Tally(tickets=len(self._tickets))
         epoch = self._written.revision if self._written else None
         case_at, after = self._first_case_at(), None
-        if case_at is not None:
-            halted_at = (await self._js.get_msg(subjects.key_stream(subjects.SWITCH), epoch)).time or self._asked_at
-            after = round((case_at - halted_at).total_seconds(), 3)
+        if case_at is not None and self._halted_at is not None:
+            after = round((case_at - self._halted_at).total_seconds(), 3)
         calls = [began for began in self._read.calls if self._asked_at < began < self._lifted_at]
         last_call = round((max(calls) - self._asked_at).total_seconds(), 3) if calls else 0.0
         contained = self._contained_seconds
