@@ -34,7 +34,7 @@ from midwatch.runtime.nats_server import NatsServer
 PROCESSES, ENGINES, RUNS = 4, (13, 13, 12, 12), 4  # 50 instances, 200 runs in flight
 HALTS = 4 if QUICK else 40
 TICKETS = 1_200 if QUICK else 10_000
-CALL = 0.1  # seconds that a call takes
+CALL, LONG_CALL = 0.1, 0.5  # seconds that a call takes; the long one where what is timed are services beside the agents
 ARMED = 100 if QUICK else 1_000
 
 
@@ -55,6 +55,7 @@ class Host:
             self._threads.append(thread)
             self._desks.append(Agent(thread.engine, AGENT, "1", self._take if own_fallback else None, True))
         self._tickets = 0
+        self._seconds = CALL
 
     def _take(self, handoff: Any) -> str:
         self.outcomes[handoff.ticket] += 1
@@ -67,9 +68,10 @@ class Host:
             while switch.lapsed or switch.judge("x") is not None:
                 await asyncio.sleep(0.02)
 
-    async def runs(self, calls: int | None) -> list[str]:
-        """Four runs an engine until the halt ends them, each of `calls` calls before the next ticket (for ever where it
-        is None). Returns the tickets."""
+    async def runs(self, calls: int | None, seconds: float) -> list[str]:
+        """Four runs an engine until the halt ends them, each of about `calls` calls of `seconds` before the next ticket
+        (for ever where it is None). Returns the tickets."""
+        self._seconds = seconds
         for admitted in self.admitted:
             admitted.clear()
         found = await asyncio.gather(
@@ -98,15 +100,16 @@ class Host:
 
     async def _act(self, number: int) -> None:
         self.admitted[number].append(time.monotonic())
-        await asyncio.sleep(CALL * random.uniform(0.5, 1.5))
+        await asyncio.sleep(self._seconds * random.uniform(0.5, 1.5))
 
     async def serve(self) -> None:
-        """Obeys the judge on standard input: `go` and the calls of a ticket (0: for ever)."""
+        """Obeys the judge on standard input: the calls of a ticket (0: for ever) and the seconds of a call."""
         await self.armed()
         print("ready", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             await self.armed()
-            running = asyncio.ensure_future(self.runs(int(line) or None))
+            calls, seconds = line.split()
+            running = asyncio.ensure_future(self.runs(int(calls) or None, float(seconds)))
             print("running", flush=True)
             tickets = await running
             last = [max(times, default=0.0) for times in self.admitted]
@@ -141,11 +144,11 @@ async def expect(process: asyncio.subprocess.Process, line: bytes) -> None:
     assert found == line, found
 
 
-async def go(processes: list[asyncio.subprocess.Process], calls: int) -> None:
+async def go(processes: list[asyncio.subprocess.Process], calls: int, seconds: float) -> None:
     """Begins the runs of every process."""
     for process in processes:
         assert process.stdin
-        process.stdin.write(f"{calls}\n".encode())
+        process.stdin.write(f"{calls} {seconds}\n".encode())
     for process in processes:
         await expect(process, b"running\n")
 
@@ -169,7 +172,7 @@ async def admitted() -> list[dict[str, Any]]:
             key = subjects.agent_key(AGENT)
             async with hosts(server.url, folder, (False,) * PROCESSES) as processes:
                 for turn in range(HALTS + 1):
-                    await go(processes, 0)
+                    await go(processes, 0, CALL)
                     await asyncio.sleep(random.uniform(0.5, 0.8))
                     requested = time.monotonic()
                     await write(nc.jetstream(), key, HALTED)
@@ -218,7 +221,7 @@ async def fallback() -> list[dict[str, Any]]:
             key = subjects.agent_key(AGENT)
             async with hosts(server.url, folder, (False, False, True, True)) as processes:
                 while len(tickets) < TICKETS:
-                    await go(processes, 3)
+                    await go(processes, 3, LONG_CALL)
                     await asyncio.sleep(random.uniform(0.3, 0.6))
                     known = set(cases.at)
                     requested = time.monotonic()
@@ -238,6 +241,7 @@ async def fallback() -> list[dict[str, Any]]:
             await nc.close()
     for ticket, times in cases.at.items():
         answered[ticket] += len(times)
+    sys.stderr.write(f"firsts {[round(x) for x in firsts]} lasts {[round(x) for x in lasts]}\n")
     lost = sum(answered[ticket] == 0 for ticket in tickets)
     doubled = sum(answered[ticket] > 1 for ticket in tickets)
     return [

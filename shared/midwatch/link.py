@@ -25,6 +25,7 @@ log = logging.getLogger("midwatch")
 
 EACH = 1.0  # seconds between two readings, and two presences
 OTHERS_EVERY = 5  # readings of the switch to one of route and card: they are nudged too, and no lease hangs on them
+PAUSE = 0.01  # seconds between two presences at least: many runs end at once where an agent is halted
 PATIENCE = 2.0  # seconds for which a nudge is followed by readings that are older than it
 FORGOTTEN = 30.0  # seconds after which an answer is of no use any more
 SAVE_AFTER = 0.1  # seconds after which halts seen are written to disk, off the shortest path
@@ -206,7 +207,8 @@ class Link:
             self._said.clear()
             subject, presence = self._presence()
             await self._publish(subject, presence, _PRESENCE)
-            await _wait(self._said, self._interval)
+            await asyncio.sleep(PAUSE)
+            await _wait(self._said, self._interval - PAUSE)
 
     def _presence(self, *, leaving: bool = False) -> tuple[str, bytes]:
         """What this process says of itself, and where."""
@@ -225,9 +227,10 @@ class Link:
         return subjects.presence(switch.agent, self._host.instance), control.encode(presence)
 
     def _changed(self) -> None:
-        # Called from any thread.
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._said.set)
+        # Called from any thread. What is said already is told by the presence to come, which is made later.
+        if not self._said.is_set():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._said.set)
 
     # Keeping going.
 

@@ -1,8 +1,9 @@
 """W3C trace context of an event: the span that is active where it was recorded, else one of the run's own."""
 
 import hashlib
-import os
 import sys
+
+from .contracts.envelope import new_span
 
 
 class Tracer:
@@ -22,4 +23,4 @@ class Tracer:
             context = telemetry.get_current_span().get_span_context()
             if context.is_valid:
                 return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}".encode()
-        return f"{self._own}{os.urandom(8).hex()}-01".encode()
+        return f"{self._own}{new_span()}-01".encode()

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from .envelope import Time
 from .money import Money
-from .runs import AgentName, RunId, ToolKind
+from .runs import AgentName, Epoch, RunId, ToolKind
 
 State = Literal["halted", "running"]
 LostControl = Literal["fall_back", "carry_on"]
@@ -120,7 +120,7 @@ class CaseClaim(Struct, frozen=True, kw_only=True, omit_defaults=True):
     to: str
     at: Time
     key: str = ""
-    epoch: int | None = None
+    epoch: Epoch | None = None
     reason: str = ""
 
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from .control import SwitchRecord
 from .envelope import Time
-from .runs import AgentName, CostBasis, Mode
+from .runs import AgentName, CostBasis, Epoch, Mode
 
 Severity = Literal["page", "ticket", "info"]
 BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents together cost in a day
@@ -56,7 +56,7 @@ class SwitchMoved(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A key of the switch was written: `halted` or `resumed`. `target`: the tool or run, on keys that hold a map."""
 
     key: str
-    epoch: int
+    epoch: Epoch
     record: SwitchRecord
     written_at: Time  # the server's
     target: str | None = None
@@ -77,7 +77,7 @@ class SwitchContained(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The proof of a halt (`contained`), the list of who is missing (`unconfirmed`), or its revocation (`revoked`)."""
 
     key: str
-    epoch: int
+    epoch: Epoch
     target: str | None = None
     requested_at: Time
     seconds: float | None = None  # from the write to the last confirmation
@@ -100,7 +100,7 @@ class SwitchDrilled(Struct, frozen=True, kw_only=True, omit_defaults=True):
     failures: list[str] = []  # sentences
     scheduled: bool = False
     signed_off_by: str = ""
-    epoch: int | None = None
+    epoch: Epoch | None = None
     effective_seconds: float | None = None
     last_call_seconds: float | None = None  # the last call of the drill's flow that was still admitted
     first_fallback_seconds: float | None = None
@@ -128,7 +128,7 @@ class CaseOpened(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: Mode = "live"
     by: str = ""  # who halted
     key: str = ""
-    epoch: int | None = None
+    epoch: Epoch | None = None
     ticket: str | None = None
     customer: str | None = None
     channel: str | None = None

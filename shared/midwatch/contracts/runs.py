@@ -16,6 +16,7 @@ CostBasis = Literal["reported", "priced", "estimated", "unpriced"]
 AgentName = Annotated[str, Meta(pattern=AGENT_PATTERN)]
 RunId = Annotated[str, Meta(min_length=1, max_length=128)]
 Count = Annotated[int, Meta(ge=0)]
+Epoch = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # revision of a switch key
 Milliseconds = Annotated[float, Meta(ge=0)]
 
 FIELD_LIMIT = 256 * 1024  # bytes of one field as JSON; the SDK cuts what is longer
@@ -108,7 +109,7 @@ class HandedOff(RunData, frozen=True, kw_only=True, omit_defaults=True):
     key: str | None = (
         None  # what stopped the run: a key of the switch, `lease` or `route`; None for the agent's own wish
     )
-    epoch: int | None = None
+    epoch: Epoch | None = None
     own: bool = False  # the fallback of the agent's program takes the case; else the router does
 
 
@@ -118,7 +119,7 @@ class Finished(RunData, frozen=True, kw_only=True, omit_defaults=True):
     resolution: Resolution
     output: Any = None
     error: str | None = None
-    epoch: int | None = None
+    epoch: Epoch | None = None
     halted_by: str | None = None
 
 
