@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
 from midwatch.runtime import faults
+from midwatch.runtime.broker import round_trip
 from midwatch.runtime.database import Database
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.switchboard import Switchboard
@@ -80,7 +81,7 @@ class Arming:
         if not (self._nc.is_connected and self._switch.follows):
             return False
         try:
-            await asyncio.wait_for(self._nc.flush(timeout=2), _ANSWER)
+            await round_trip(self._nc, _ANSWER)
         except (NatsError, TimeoutError):
             return False
         now = self._now()

@@ -20,6 +20,7 @@ from midwatch.contracts.governance import CaseAccepted, CaseClosed, CaseReturned
 from midwatch.contracts.runs import Finished, HandedOff, Resolution
 from midwatch.errors import Permanent
 from midwatch.runtime import faults
+from midwatch.runtime.broker import round_trip
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
@@ -236,7 +237,7 @@ class Router:
         if not (self._nc.is_connected and self._switch.follows):
             return False
         try:
-            await self._nc.flush(timeout=1)
+            await round_trip(self._nc, within=1)
         except (NatsError, TimeoutError):
             return False
         now = self._now()

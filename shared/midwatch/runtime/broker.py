@@ -10,6 +10,7 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from midwatch.contracts import subjects
 from midwatch.errors import MidwatchError, Temporary
 
 from .nats_server import OLDEST
@@ -84,6 +85,13 @@ def _faststream_log() -> logging.Logger:
         # The service says once that the connection is lost; FastStream would with a traceback at every attempt.
         logger.addFilter(lambda record: not record.getMessage().startswith("Connection broken"))
     return logger
+
+
+async def round_trip(nc: Client, within: float) -> None:
+    """Waits for an answer of the server, which comes after all that it had sent before. Raises NatsError, among them
+    its TimeoutError. Not by `nc.flush`: an answer that comes after that gave up ends nats-py's reader, and the client
+    is deaf until it connects anew."""
+    await nc.request(f"$JS.API.STREAM.INFO.{subjects.PRESENCE}", timeout=within)
 
 
 async def _quiet(_: Exception) -> None:
