@@ -83,7 +83,7 @@ def waiting(js: JetStreamContext, settings: Settings) -> None:
         updated_at=now,
     )  # fmt: skip
     body = CaseOpened(case_id=CASE, agent="desk", run_id="r1", to="human", reason="halted", opened_by="kill-switch")
-    database.write_now(lambda conn: case_store.save(conn, case, body))
+    database.write_now(lambda conn: case_store.save(conn, case, body, new=True))
     database.close()
 
 

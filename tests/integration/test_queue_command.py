@@ -41,7 +41,7 @@ def midwatch(*words: str) -> Result:
 def a_case(case_id: str, **more: Any) -> Case:
     usual = Case(
         case_id=case_id, agent="desk", run_id=f"run-{case_id}", state="open", to="human", opened_by="kill-switch",
-        opened_at=NOW - timedelta(minutes=5), updated_at=NOW, ticket="T-1", key="agent.desk", epoch=7,
+        opened_at=NOW - timedelta(hours=3, minutes=20), updated_at=NOW, ticket="T-1", key="agent.desk", epoch=7,
         reason="wrong refunds", asked="Where is my \x1b[31mrefund[/bold]?",
     )  # fmt: skip
     return replace(usual, **more)
@@ -70,10 +70,10 @@ def cases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "240")
     add(
         (
-            a_case("case-aa1", opened_at=NOW - timedelta(minutes=5)),
+            a_case("case-aa1", opened_at=NOW - timedelta(hours=3, minutes=20)),
             [Note(NOW, "kill-switch", "opened", "wrong refunds")],
         ),
-        (a_case("case-aa2", opened_at=NOW - timedelta(hours=5), agent="other", ticket=None), []),
+        (a_case("case-aa2", opened_at=NOW - timedelta(hours=5, minutes=20), agent="other", ticket=None), []),
         (a_case("case-b", opened_at=NOW, state="taken", taken_by="bob"), [Note(NOW, "bob", "accepted", "ZD-1")]),
         (a_case("case-c", state="closed", opened_at=NOW - timedelta(days=3)), [Note(NOW, "eve", "closed", "refunded")]),
         (a_case("case-d", state="claimed", opened_at=NOW - timedelta(days=2)), []),
@@ -88,7 +88,7 @@ def add(*some: tuple[Case, list[Note]], **more: Any) -> None:
 
     def write(conn: Any) -> None:
         for case, notes in some:
-            case_store.save(conn, case, None if case.state == "claimed" else a_body(case, **more))
+            case_store.save(conn, case, None if case.state == "claimed" else a_body(case, **more), new=True)
             case_store.note(conn, case.case_id, notes)
 
     database.write_now(write)
@@ -119,7 +119,7 @@ def test_the_table_says_who_waits_for_how_long_for_what_and_who_has_it() -> None
     lines = [" ".join(line.split()) for line in midwatch().stdout.splitlines()]
     assert lines[0] == "case waiting agent ticket asked stopped because state"
     assert lines[1] == "case-aa2 5 h other Where is my [31mrefund[/bold]? wrong refunds open"
-    assert lines[2] == "case-aa1 5 min desk T-1 Where is my [31mrefund[/bold]? wrong refunds open"
+    assert lines[2] == "case-aa1 3 h desk T-1 Where is my [31mrefund[/bold]? wrong refunds open"
     assert lines[3].endswith("taken by bob")
     [closed] = [line for line in midwatch("--all").stdout.splitlines() if line.startswith("case-c ")]
     assert " ".join(closed.split()).startswith("case-c – desk"), "nobody waits any more"
@@ -133,7 +133,7 @@ def test_a_case_reads_as_a_story() -> None:
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines == [
         "Case case-f of desk, run run-case-f, ticket T-1",
-        "open; the customer waits for 5 min",
+        "open; the customer waits for 3 h",
         "stopped by ann (agent.desk, epoch 7): wrong refunds",
         "Doubt: it may have answered",
         "customer c-7, channel chat",
