@@ -49,7 +49,7 @@ def clock(wrong: int) -> dict[str, str]:
 async def test_a_stopped_instance_is_unconfirmed_then_lapsed_and_admits_no_call_when_it_wakes(
     plain: Stack, tmp_path: Path, figure: Callable[..., None]
 ) -> None:
-    await arm(plain.client.jetstream(), lease=8)
+    await arm(plain.client.jetstream(), lease=12)
     await plain.start("kill-switch")
     async with pod(tmp_path, plain.nats.url, "pod-1") as frozen, pod(tmp_path, plain.nats.url, "pod-2") as other:
         frozen.pause()
@@ -59,7 +59,7 @@ async def test_a_stopped_instance_is_unconfirmed_then_lapsed_and_admits_no_call_
         assert states(proof) == {"pod-1": "unconfirmed", "pod-2": "applied"}
         assert len(other.stopped_after(halted)) == other.runs
         await reported(plain, "unconfirmed", {"pod-1": "unconfirmed", "pod-2": "applied"})
-        await reported(plain, "unconfirmed", {"pod-1": "lapsed", "pod-2": "applied"})
+        await reported(plain, "unconfirmed", {"pod-1": "lapsed", "pod-2": "applied"}, within=20)
         assert await plain.spoken("contained") == []
         woken = time.monotonic()
         frozen.wake()

@@ -50,7 +50,7 @@ ORDERS = [
     for order in map("".join, itertools.permutations("DdXxOo"))
     if all(order.index(kind) < order.index(kind.lower()) for kind in "DXO")
 ]
-STEP = timedelta(seconds=4)
+STEP = timedelta(seconds=5)
 
 
 class Desk:
