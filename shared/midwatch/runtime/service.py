@@ -21,7 +21,7 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.errors import MidwatchError, Temporary
 
 from . import telemetry, topology
-from .broker import STOP_WITHIN, connection, make_broker
+from .broker import STOP_WITHIN, connection, make_broker, round_trip
 from .card_book import CardBook
 from .database import Database, migrate
 from .delivery import Received, RunReader
@@ -173,7 +173,7 @@ class Context:
     async def ping(self) -> dict[str, str]:
         """What is wrong, by part; nothing when all is well."""
         wrong = {}
-        if problem := await _problem(self.nc.flush(timeout=int(PROBE_WITHIN)), connected=self.nc.is_connected):
+        if problem := await _problem(round_trip(self.nc, PROBE_WITHIN), connected=self.nc.is_connected):
             wrong["nats"] = problem
         if self._database and (problem := await _problem(self._database.ping())):
             wrong["database"] = problem
