@@ -12,7 +12,7 @@ from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import Card, CaseClaim
 from midwatch.contracts.governance import CaseAccepted, CaseClosed, CaseReturned
 from midwatch.runtime.database import Database
-from midwatch_services.kill_switch import case_store
+from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.kill_switch.policy import Policy
 
 HASTY = Policy(

@@ -21,10 +21,10 @@ from midwatch.contracts.control import Route
 from midwatch.link import end
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
-from midwatch_services.kill_switch import drill, drill_check
-from midwatch_services.kill_switch.drill import Drill, Order
-from midwatch_services.kill_switch.drill_check import NotReady
-from midwatch_services.kill_switch.drill_plan import LIMITS, Limits, Shape
+from midwatch_services.kill_switch.drills import drill, drill_check
+from midwatch_services.kill_switch.drills.drill import Drill, Order
+from midwatch_services.kill_switch.drills.drill_check import NotReady
+from midwatch_services.kill_switch.drills.drill_plan import LIMITS, Limits, Shape
 from midwatch_services.kill_switch.policy import POLICY
 
 SHAPE = Shape(before=0.3, hold=0.3, after=0.1)

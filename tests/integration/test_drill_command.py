@@ -22,7 +22,7 @@ from midwatch.contracts.governance import SwitchDrilled
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services.commands import drill as command
-from midwatch_services.kill_switch import drill
+from midwatch_services.kill_switch.drills import drill
 from midwatch_services.kill_switch.policy import POLICY
 from stack import MIDWATCH
 

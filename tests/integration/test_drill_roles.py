@@ -14,8 +14,8 @@ from kill_switch_helpers import kill_switch
 from midwatch.runtime import topology
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
-from midwatch_services.kill_switch import drill, drill_check
-from midwatch_services.kill_switch.drill_plan import SHAPE
+from midwatch_services.kill_switch.drills import drill, drill_check
+from midwatch_services.kill_switch.drills.drill_plan import SHAPE
 from midwatch_services.kill_switch.policy import POLICY
 from shipped_server import AGENT, Connect
 

@@ -22,9 +22,9 @@ from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
-from midwatch_services.kill_switch import drill, drill_store
-from midwatch_services.kill_switch.drill_plan import RULE, SHAPE
-from midwatch_services.kill_switch.drill_store import Drill
+from midwatch_services.kill_switch.drills import drill, drill_store
+from midwatch_services.kill_switch.drills.drill_plan import RULE, SHAPE
+from midwatch_services.kill_switch.drills.drill_store import Drill
 from midwatch_services.kill_switch.policy import POLICY
 
 ALL_DAY = {"drill": "weekly", "drill_hours": "00:00-00:00"}

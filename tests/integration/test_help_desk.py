@@ -28,9 +28,9 @@ from midwatch.contracts.governance import CaseOpened
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.service import Service, run_services
 from midwatch.runtime.settings import Settings
-from midwatch_services.kill_switch import case_store, hands, signing
 from midwatch_services.kill_switch.app import build
-from midwatch_services.kill_switch.routing import Case
+from midwatch_services.kill_switch.cases import case_store, hands, signing
+from midwatch_services.kill_switch.cases.routing import Case
 
 CASE = "case-0123456789ab"
 

@@ -24,8 +24,8 @@ from midwatch.contracts.governance import CaseOpened
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch_services.commands import queue
-from midwatch_services.kill_switch import case_store, hands
-from midwatch_services.kill_switch.routing import Case, Note
+from midwatch_services.kill_switch.cases import case_store, hands
+from midwatch_services.kill_switch.cases.routing import Case, Note
 from midwatch_services.logger import store as log_store
 
 NOW = datetime.now(UTC)

@@ -15,7 +15,7 @@ from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
-from midwatch_services.kill_switch import case_store
+from midwatch_services.kill_switch.cases import case_store
 from router_helpers import HASTY, Cases, arm, begin, claim, create, stop
 
 OFFER = subjects.offer_key("helper", "desk", "r1")

@@ -13,7 +13,7 @@ from midwatch.contracts import subjects
 from midwatch.contracts.governance import CaseAccepted, CaseClosed, CaseReturned
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
-from midwatch_services.kill_switch import case_store
+from midwatch_services.kill_switch.cases import case_store
 from router_helpers import HASTY, Cases, arm, begin, create, give_card, speak, stop
 
 CASE = subjects.case_id("desk", "r1")

@@ -10,10 +10,11 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts import subjects
 from midwatch.contracts.control import SwitchRecord
 from midwatch.runtime.database import Database, migrate
-from midwatch_services.kill_switch import store, trip_store
+from midwatch_services.kill_switch import store
 from midwatch_services.kill_switch.decide import Halt, Write
-from midwatch_services.kill_switch.trip_store import Outcome
-from midwatch_services.kill_switch.trips import Ended
+from midwatch_services.kill_switch.trips import trip_store
+from midwatch_services.kill_switch.trips.trip_store import Outcome
+from midwatch_services.kill_switch.trips.trips import Ended
 
 T0 = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 MINUTE = int(T0.timestamp()) // 60

@@ -30,10 +30,10 @@ from midwatch.runtime import faults
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.settings import Settings
-from midwatch_services.kill_switch import signing
-from midwatch_services.kill_switch import webhook as module
+from midwatch_services.kill_switch.cases import signing
+from midwatch_services.kill_switch.cases import webhook as module
+from midwatch_services.kill_switch.cases.webhook import Target, Webhook, key_in, target
 from midwatch_services.kill_switch.policy import Policy
-from midwatch_services.kill_switch.webhook import Target, Webhook, key_in, target
 
 QUICK = Policy(
     webhook_within=timedelta(seconds=0.5), webhook_first=timedelta(seconds=0.05),

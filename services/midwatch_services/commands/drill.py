@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from midwatch.contracts.control import Card
     from midwatch.contracts.governance import SwitchDrilled
-    from midwatch_services.kill_switch.drill import Drill
-    from midwatch_services.kill_switch.drill_check import Ready
+    from midwatch_services.kill_switch.drills.drill import Drill
+    from midwatch_services.kill_switch.drills.drill_check import Ready
 
     Work = Callable[[Client, JetStreamContext], Coroutine[Any, Any, int]]
 
@@ -77,7 +77,7 @@ async def _connected(work: "Work") -> int:
 
     from midwatch.errors import MidwatchError
     from midwatch.runtime.settings import Settings
-    from midwatch_services.kill_switch.drill import lasting_connection
+    from midwatch_services.kill_switch.drills.drill import lasting_connection
 
     try:
         async with lasting_connection(Settings().url) as nc:
@@ -93,7 +93,7 @@ async def _drill(
     nc: "Client", js: "JetStreamContext", agent: str, who: str, without_instances: bool, expires: float, as_json: bool
 ) -> int:
     from midwatch.runtime.settings import Settings
-    from midwatch_services.kill_switch import drill, drill_check, drill_plan
+    from midwatch_services.kill_switch.drills import drill, drill_check, drill_plan
 
     ready = await drill_check.check(nc, js, agent, without_instances=without_instances)
     shape = drill_plan.Shape(expires=expires)
@@ -179,7 +179,7 @@ async def _dry_run(
 ) -> int:
     from dataclasses import asdict
 
-    from midwatch_services.kill_switch import drill_check, drill_plan
+    from midwatch_services.kill_switch.drills import drill_check, drill_plan
 
     shape, limits = drill_plan.Shape(expires=expires), drill_plan.LIMITS
     refused, ready = "", None
@@ -230,7 +230,7 @@ def _tell_plan(agent: str, ready: "Ready", shape: Any, limits: Any) -> None:
 
 
 def _next(card: "Card", last: datetime | None) -> datetime | None:
-    from midwatch_services.kill_switch import drill_plan
+    from midwatch_services.kill_switch.drills import drill_plan
 
     now = datetime.now(UTC)
     since = drill_plan.Last(last, True) if last else None
@@ -242,7 +242,7 @@ def _next(card: "Card", last: datetime | None) -> datetime | None:
 
 
 async def _history(js: "JetStreamContext", agent: str, as_json: bool) -> int:
-    from midwatch_services.kill_switch import drill_check
+    from midwatch_services.kill_switch.drills import drill_check
 
     found = (await drill_check.history(js, agent))[::-1]
     if as_json:
@@ -267,7 +267,7 @@ async def _history(js: "JetStreamContext", agent: str, as_json: bool) -> int:
 async def _sign_off(js: "JetStreamContext", agent: str, drill_id: str, who: str, as_json: bool) -> int:
     import msgspec
 
-    from midwatch_services.kill_switch import drill, drill_check
+    from midwatch_services.kill_switch.drills import drill, drill_check
 
     found = {one.drill_id: one for one in await drill_check.history(js, agent)}
     result = found.get(drill_id)

@@ -14,7 +14,7 @@ from .runs import AgentOption
 
 if TYPE_CHECKING:
     from midwatch.runtime.database import Database
-    from midwatch_services.kill_switch.hands import Deed, Found, Standing, Verb
+    from midwatch_services.kill_switch.cases.hands import Deed, Found, Standing, Verb
 
 _COLUMNS = ("case", "waiting", "agent", "ticket", "asked", "stopped because", "state")
 
@@ -52,7 +52,7 @@ def list_queue(
     """
     if context.invoked_subcommand:
         return
-    from midwatch_services.kill_switch import case_store
+    from midwatch_services.kill_switch.cases import case_store
 
     wanted: dict[str, Any] = {"agent": agent, "limit": limit}
     if every or drills:
@@ -119,7 +119,7 @@ def close(case: CaseArgument, by: By = None, note: Note = "", as_json: Annotated
 
 
 def _act(verb: "Verb", name: str, by: str | None, as_json: bool, *, reference: str = "", note: str = "") -> None:
-    from midwatch_services.kill_switch import hands
+    from midwatch_services.kill_switch.cases import hands
 
     with _tables() as database:
         found = _read(database, name)
@@ -150,7 +150,7 @@ def _do(deed: "Deed", agent: str, read: "Callable[[], Awaitable[Found]]") -> "tu
     from midwatch.errors import MidwatchError
     from midwatch.runtime.broker import connection
     from midwatch.runtime.settings import Settings
-    from midwatch_services.kill_switch import hands
+    from midwatch_services.kill_switch.cases import hands
 
     async def work() -> "tuple[Standing, Found]":
         async with connection(Settings().url) as client:
@@ -168,7 +168,7 @@ def _do(deed: "Deed", agent: str, read: "Callable[[], Awaitable[Found]]") -> "tu
 
 def _read(database: "Database", name: str) -> "Found":
     """The case that is called `name`, and its history."""
-    from midwatch_services.kill_switch import case_store
+    from midwatch_services.kill_switch.cases import case_store
 
     def work(conn: Any) -> "Found":
         try:

@@ -11,14 +11,15 @@ from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 from midwatch.runtime.switchboard import Switchboard
 
-from . import claims, tripping, webhook
 from .arming import TICK, Arming
-from .drilling import Drills
+from .cases import claims, webhook
+from .cases.help_desk import HelpDesk
+from .cases.router import LOOK, Router
+from .drills.drilling import Drills
 from .handlers import KillSwitch
-from .help_desk import HelpDesk
 from .policy import POLICY, Policy
-from .router import LOOK, Router
 from .store import PREFIX
+from .trips import tripping
 
 
 def _unread(subject: str, body: bytes) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from .drill_plan import SHAPE, Shape
+from .drills.drill_plan import SHAPE, Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import msgspec
 
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.runs import Finished, HandedOff, Message, RunData, Said, Started
-from midwatch_services.kill_switch.case_body import EVENTS_LIMIT, Told
+from midwatch_services.kill_switch.cases.case_body import EVENTS_LIMIT, Told
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ import pytest
 
 from midwatch.contracts.control import Card, SwitchRecord, SwitchRule
 from midwatch.contracts.governance import InstanceReport, SwitchDrilled
-from midwatch_services.kill_switch import drill_plan
-from midwatch_services.kill_switch.drill_plan import LIMITS, Last, Now, Tally
+from midwatch_services.kill_switch.drills import drill_plan
+from midwatch_services.kill_switch.drills.drill_plan import LIMITS, Last, Now, Tally
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from midwatch_services.kill_switch import routing
+from midwatch_services.kill_switch.cases import routing
+from midwatch_services.kill_switch.cases.flights import Flight, Flights
 from midwatch_services.kill_switch.decide import Instance, Surroundings
-from midwatch_services.kill_switch.flights import Flight, Flights
 from midwatch_services.kill_switch.policy import POLICY
 
 T0 = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from midwatch.contracts.governance import CaseAccepted, CaseClosed, CaseReturned
-from midwatch_services.kill_switch import routing
+from midwatch_services.kill_switch.cases import routing
+from midwatch_services.kill_switch.cases.routing import Case
 from midwatch_services.kill_switch.decide import Instance, Surroundings
 from midwatch_services.kill_switch.policy import Policy
-from midwatch_services.kill_switch.routing import Case
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 POLICY = Policy()

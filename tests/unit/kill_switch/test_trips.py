@@ -8,7 +8,7 @@ import pytest
 from midwatch.contracts import subjects
 from midwatch.contracts.control import TripRule
 from midwatch.contracts.governance import AlertRaised
-from midwatch_services.kill_switch.trips import Ended, Figures, Outcomes, of_alert, of_figures, title
+from midwatch_services.kill_switch.trips.trips import Ended, Figures, Outcomes, of_alert, of_figures, title
 
 T0 = datetime(2026, 11, 22, 2, 0, 30, tzinfo=UTC)
 

@@ -75,6 +75,8 @@ def test_the_consumers_are_those_of_the_services() -> None:
         ("MIDWATCH_RUNS", "kill-switch"),
         ("MIDWATCH_GOVERNANCE", "logger-governance"),
         ("KV_MIDWATCH_SWITCH", "kill-switch-writes"),
+        ("KV_MIDWATCH_CASES", "kill-switch-cases"),
+        ("MIDWATCH_GOVERNANCE", "kill-switch-governance"),
     }
 
 

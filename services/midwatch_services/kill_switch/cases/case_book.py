@@ -19,13 +19,14 @@ from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch.runtime.outbox import Outbox
 
-from . import case_body, case_store, routing, store
+from .. import store
+from ..handlers import KillSwitch
+from ..policy import Policy
+from ..registry import RunKey
+from . import case_body, case_store, routing
 from .case_body import Told
 from .claims import Claims
 from .flights import Flights
-from .handlers import KillSwitch
-from .policy import Policy
-from .registry import RunKey
 from .routing import BY, HUMAN, OWN, Case, Step
 
 _SETTLED = 100_000  # cases that are remembered to need nobody

@@ -12,8 +12,8 @@ from midwatch.contracts import subjects
 from midwatch.contracts.control import SwitchRecord
 from midwatch.runtime.database import insert_new
 
-from . import tables
-from .tables import from_micros, micros
+from .. import tables
+from ..tables import from_micros, micros
 from .trips import Ended
 
 _outcomes = tables.Outcome.__table__

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from midwatch.contracts.runs import Resolution
 
-from .registry import RunKey
+from ..registry import RunKey
 
 _KEPT = 100_000  # runs in flight, and ends remembered; the oldest are forgotten first
 

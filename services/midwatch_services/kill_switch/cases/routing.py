@@ -9,9 +9,9 @@ from midwatch.contracts import subjects
 from midwatch.contracts.governance import CaseAccepted, CaseClosed, CaseReturned
 from midwatch.contracts.runs import Mode, Resolution
 
-from .armed import why_not
-from .decide import Instance, Surroundings, Target, silence
-from .policy import Policy
+from ..armed import why_not
+from ..decide import Instance, Surroundings, Target, silence
+from ..policy import Policy
 
 HUMAN = "human"
 OWN = "own"  # the fallback of the agent's own program

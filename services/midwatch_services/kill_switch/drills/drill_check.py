@@ -15,8 +15,9 @@ from midwatch.contracts.governance import SwitchDrilled
 from midwatch.errors import MidwatchError
 from midwatch.runtime.switchboard import is_deleted
 
-from . import drill_plan, view
-from .view import AgentView, InstanceView
+from .. import view
+from ..view import AgentView, InstanceView
+from . import drill_plan
 
 _LOOKS = 20  # at whether kill-switch asks for writes: between two batches it does not
 _TICK = 0.1  # seconds

@@ -19,12 +19,13 @@ from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.settings import Settings
 
-from . import armed, drill, drill_check, drill_plan, drill_store
-from .alarms import Alarms, open_alarms
+from .. import armed
+from ..alarms import Alarms, open_alarms
+from ..handlers import KillSwitch
+from ..policy import Policy
+from . import drill, drill_check, drill_plan, drill_store
 from .drill_plan import RULE, Last, Now
 from .drill_store import Drill, DrillHalt
-from .handlers import KillSwitch
-from .policy import Policy
 
 BY = f"{subjects.KILL_SWITCH} (scheduled)"
 _AGAIN = timedelta(minutes=10)  # after a pre-flight that refused

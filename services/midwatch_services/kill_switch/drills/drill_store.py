@@ -12,9 +12,9 @@ from midwatch.contracts import control, subjects
 from midwatch.contracts.control import SwitchRecord
 from midwatch.contracts.governance import SwitchDrilled
 
-from . import tables
+from .. import tables
+from ..tables import from_micros, micros
 from .drill_plan import Last
-from .tables import from_micros, micros
 
 _drills = tables.Drill.__table__
 _agents = tables.DrilledAgent.__table__

@@ -16,7 +16,7 @@ from midwatch.contracts.runs import Finished, Mode, Resolution, Started
 from midwatch.runtime.outbox import Outgoing
 from midwatch.runtime.stream_read import read_range
 
-from .reports import SOURCE
+from ..reports import SOURCE
 from .routing import BY, LABEL, Case, Said
 
 EVENTS_LIMIT = 512 * 1024  # bytes of JSON of all events in a case

@@ -13,11 +13,11 @@ from midwatch.contracts.governance import CaseOpened
 from midwatch.errors import MidwatchError
 from midwatch.runtime.database import upsert
 
-from . import tables
+from .. import tables
+from ..tables import from_micros as _time
+from ..tables import micros as _micros
 from .flights import Changes, Flight
 from .routing import Case, Note
-from .tables import from_micros as _time
-from .tables import micros as _micros
 
 _cases = tables.Case.__table__
 _history = tables.CaseStep.__table__

@@ -27,8 +27,9 @@ from midwatch.runtime.dead_letters import bury
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.settings import Settings
 
-from . import case_store, hands, signing, tables
-from .policy import POLICY, Policy
+from .. import tables
+from ..policy import POLICY, Policy
+from . import case_store, hands, signing
 
 TICK = 0.25  # seconds between two looks at what is due
 PARALLEL = 8  # cases told at once

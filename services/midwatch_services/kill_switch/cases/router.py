@@ -28,14 +28,14 @@ from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.stream_read import read_range
 from midwatch.runtime.switchboard import Switchboard
 
+from ..decide import Surroundings
+from ..handlers import KillSwitch
+from ..policy import Policy
+from ..reports import SOURCE
 from . import case_store, routing
 from .case_book import CaseBook, Change, Hooks, Want
 from .claims import Claimed
-from .decide import Surroundings
 from .flights import Flights
-from .handlers import KillSwitch
-from .policy import Policy
-from .reports import SOURCE
 from .routing import BY, HUMAN, LABEL, OWN, Case
 
 LOOK = 0.25  # seconds between two looks at offers and at those who fell silent

@@ -27,12 +27,13 @@ from midwatch.runtime.broker import connection
 from midwatch.runtime.outbox import Outgoing
 from midwatch.runtime.switchboard import Scope, Switchboard, Written
 
-from . import drill_check, drill_plan, reports
+from .. import reports
+from ..proof import Proof
+from ..registry import Instances, read_presence
+from . import drill_check, drill_plan
 from .drill_check import NotReady, Ready
 from .drill_flow import Flow, Readback
 from .drill_plan import LIMITS, SHAPE, Limits, Shape, Tally
-from .proof import Proof
-from .registry import Instances, read_presence
 
 _LOOK = 0.02  # seconds between two looks at what was read
 _AGAIN = 1.0  # seconds between two attempts at what must be done

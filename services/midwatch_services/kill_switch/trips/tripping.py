@@ -23,10 +23,10 @@ from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.switchboard import NoSwitch, Scope, Switchboard
 
+from ..alarms import Alarm, Alarms, open_alarms
+from ..handlers import KillSwitch
+from ..policy import Policy
 from . import trip_store, trips
-from .alarms import Alarm, Alarms, open_alarms
-from .handlers import KillSwitch
-from .policy import Policy
 from .trip_store import Outcome
 from .trips import RULE, WINDOW, Figures, Outcomes, Trip
 

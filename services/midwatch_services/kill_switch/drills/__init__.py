@@ -1,0 +1,1 @@
+"""Rehearsals of the halt: planned, run, measured, kept."""

@@ -1,0 +1,1 @@
+"""What halts an agent, or the fleet, without a person."""
