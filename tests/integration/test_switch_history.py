@@ -88,7 +88,7 @@ def test_a_run_that_saw_a_later_write_of_its_map_counts_at_its_own_halt(database
         halted(conn, "runs.desk", "r3", 7, 1)
         halted(conn, "fleet", None, 6, 0.5)
         store.note_stopped(conn, 7, keys=["agent.desk", "runs.desk"], run_id="r1")
-        store.note_case(conn, 7, at(2), key="runs.desk", run_id="r3")
+        store.note_case(conn, 7, at(2), keys=["runs.desk"], run_id="r3")
         return counted(conn)
 
     assert database.write_now(work) == {

@@ -186,12 +186,14 @@ def note_stopped(conn: Connection, epoch: int, *, keys: Sequence[str], run_id: s
     conn.execute(_halts.update().where(where).values(runs_stopped=_halts.c.runs_stopped + 1))
 
 
-def note_case(conn: Connection, epoch: int, at: datetime, *, key: str | None = None, run_id: str | None = None) -> None:
-    """Counts a case that the halt of `epoch` sent to its fallback at `at`. `key` and `run_id` of the case say which
-    where one write halted several runs, or the key was written again before the run saw it."""
+def note_case(
+    conn: Connection, epoch: int, at: datetime, *, keys: Sequence[str] = (), run_id: str | None = None
+) -> None:
+    """Counts a case that the halt of `epoch` sent to its fallback at `at`. `keys`, by one of which the run was stopped,
+    and `run_id` say which where one write halted several runs, or the key was written again before the run saw it."""
     first = sa.case((_halts.c.first_case_at <= _micros(at), _halts.c.first_case_at), else_=_micros(at))
     values = {"cases": _halts.c.cases + 1, "first_case_at": first}
-    conn.execute(_halts.update().where(_caused(epoch, [key] if key else [], run_id)).values(values))
+    conn.execute(_halts.update().where(_caused(epoch, keys, run_id)).values(values))
 
 
 def forget_halts(conn: Connection, before: datetime) -> None:

@@ -165,8 +165,10 @@ class CaseBook:
         else:
             step = routing.begin_own(case, told.ended, now)
         saved = [self._save(conn, case.case_id, step, now, told, new=True)]
-        if claim.epoch is not None and claim.key in subjects.switch_keys(agent):
-            store.note_case(conn, claim.epoch, want.at or now, key=claim.key, run_id=run_id)
+        keys = subjects.switch_keys(agent)
+        if claim.epoch is not None and claim.key in ("", *keys):
+            by = [claim.key] if claim.key else keys
+            store.note_case(conn, claim.epoch, want.at or now, keys=by, run_id=run_id)
         if parent and (after := routing.goes_on(parent, case, now)):
             saved.append(self._save(conn, parent.case_id, after, now))
         return [case for case in saved if case]
@@ -174,7 +176,7 @@ class CaseBook:
     def _doubt(self, claim: CaseClaim) -> str:
         """Why the customer may have had an answer of a run that nothing stopped: only its instance fell silent."""
         own = any(one.own_fallback for one in self._switch.instances.of(claim.agent))
-        return routing.DOUBT_OWN if own and not claim.key else ""
+        return routing.DOUBT_OWN if own and not claim.key and claim.epoch is None else ""
 
     async def _tell(self, wants: Sequence[Want]) -> dict[RunKey, Told]:
         """The runs as far as they are in the stream, those of one agent by one reading."""

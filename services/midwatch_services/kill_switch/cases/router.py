@@ -120,10 +120,16 @@ class Router:
         if data.resolution != "halted":
             return []
         claim = self._claim(
-            data.agent, data.run_id, by=BY, to=self._fallback(data.agent), key=data.halted_by or "", epoch=data.epoch,
+            data.agent, data.run_id, by=BY, to=self._fallback(data.agent), key=self._key(data), epoch=data.epoch,
             reason=(data.error or "the run was halted")[:_REASON],
         )  # fmt: skip
         return [Want(claim, received.stream_seq, data.seq)]
+
+    def _key(self, data: Finished) -> str:
+        """What stopped the run: `halted_by` is who did. Empty where no halt of that epoch stands any more."""
+        keys = subjects.switch_keys(data.agent)
+        halts = self._switch.halts.values()
+        return next((halt.key for halt in halts if halt.epoch == data.epoch and halt.key in keys), "")
 
     def _claim(self, agent: str, run_id: str, **more: Any) -> CaseClaim:
         return CaseClaim(agent=agent, run_id=run_id, at=self._now(), **more)

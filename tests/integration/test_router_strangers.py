@@ -1,0 +1,65 @@
+"""Cases of clients that are not the SDK, and of agents that mean no good."""
+
+from collections.abc import Iterator
+
+import pytest
+from nats.js import JetStreamContext
+
+from kill_switch_helpers import Pod, heard, kill_switch, publish, put
+from midwatch.runtime.database import Database
+from midwatch.runtime.settings import Settings
+from midwatch_services.kill_switch import history
+from router_helpers import HASTY, Cases, begin, stop
+
+HALT = b'{"state":"halted","by":"ann","reason":"wrong refunds"}'
+
+
+@pytest.fixture
+def cases(js: JetStreamContext, settings: Settings) -> Iterator[Cases]:
+    database = Database(settings.database_for("kill-switch"))
+    yield Cases(js, database)
+    database.close()
+
+
+async def test_the_case_of_a_client_that_says_only_that_it_was_halted_counts_at_its_halt(
+    js: JetStreamContext, settings: Settings, cases: Cases
+) -> None:
+    revision = await put(js, "agent.desk", HALT)
+    async with kill_switch(settings, HASTY):
+        await begin(js)
+        await publish(js, "finished", seq=2, resolution="halted", epoch=revision, halted_by="ann")
+        await cases.until("open")
+        (opened,) = await cases.said("opened")
+        (past,) = await cases.database.read(lambda conn: history.read(conn, agent="desk", fleet=False))
+    assert (opened.key, opened.epoch, opened.by, opened.doubt) == ("agent.desk", revision, "ann", "")
+    assert past.cases == 1
+
+
+async def test_a_client_that_names_an_epoch_of_a_halt_that_was_lifted_counts_there(
+    js: JetStreamContext, settings: Settings, cases: Cases
+) -> None:
+    revision = await put(js, "fleet", HALT)
+    await put(js, "fleet", b'{"state":"running"}')
+    async with kill_switch(settings, HASTY):
+        await begin(js)
+        await publish(js, "finished", seq=2, resolution="halted", epoch=revision, halted_by="agent.desk")
+        case = await cases.until("open")
+        (past,) = await cases.database.read(lambda conn: history.read(conn, agent=None, fleet=True))
+    assert (case["key"], case["epoch"], past.cases) == ("", revision, 1)
+
+
+async def test_the_proof_of_a_halt_tells_its_cases_and_when_the_first_was_at_the_fallback(
+    js: JetStreamContext, settings: Settings, cases: Cases
+) -> None:
+    pod = Pod(js)
+    async with kill_switch(settings, HASTY):
+        await begin(js)
+        await pod.say(runs_in_flight=["r1"])
+        revision = await put(js, "agent.desk", HALT)
+        await stop(js, epoch=revision)
+        await cases.until("open")
+        await pod.say({"agent.desk": revision})
+        *_, contained = await heard(js, "halted", "contained")
+    assert (contained.cases, contained.runs_stopped) == (1, 1)
+    assert contained.first_case_seconds is not None
+    assert 0 <= contained.first_case_seconds < 5
