@@ -159,6 +159,24 @@ async def test_what_was_heard_since_the_last_save_is_read_again(
     assert [event["event"] for event in opened.events][:2] == ["started", "tool_called"]
 
 
+async def test_what_is_read_again_has_the_time_at_which_it_was_stored(
+    js: JetStreamContext, settings: Settings, cases: Cases
+) -> None:
+    async with kill_switch(settings, HASTY) as running:
+        await begin(js, "r0")
+        await eventually(lambda: saved(cases, 2), within=6)
+        await begin(js)
+        began = (await js.get_last_msg(subjects.RUNS, subjects.run("desk", "started"))).time
+        await eventually(lambda: all_read(js, subjects.RUNS, subjects.KILL_SWITCH))
+        die_once_at("kill_switch.case_saved")
+        await stop(js, "r0")
+        await crashed(running)
+    async with kill_switch(settings, HASTY):
+        await eventually(lambda: saved(cases, 6), within=6)
+        _, flights = await cases.database.read(case_store.flights)
+    assert flights["desk", "r1"].at == began
+
+
 async def saved(cases: Cases, seq: int) -> bool:
     at, _ = await cases.database.read(case_store.flights)
     return at >= seq

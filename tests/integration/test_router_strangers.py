@@ -1,6 +1,8 @@
 """Cases of clients that are not the SDK, and of agents that mean no good."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from nats.js import JetStreamContext
@@ -9,7 +11,7 @@ from kill_switch_helpers import Pod, heard, kill_switch, publish, put
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
 from midwatch_services.kill_switch import history
-from router_helpers import HASTY, Cases, begin, stop
+from router_helpers import HASTY, Cases, begin, give_card, stop
 
 HALT = b'{"state":"halted","by":"ann","reason":"wrong refunds"}'
 
@@ -63,3 +65,18 @@ async def test_the_proof_of_a_halt_tells_its_cases_and_when_the_first_was_at_the
     assert (contained.cases, contained.runs_stopped) == (1, 1)
     assert contained.first_case_seconds is not None
     assert 0 <= contained.first_case_seconds < 5
+
+
+async def test_runs_that_carry_on_and_cannot_be_halted_go_to_people_with_a_doubt(
+    js: JetStreamContext, settings: Settings, cases: Cases
+) -> None:
+    await give_card(js, switch={"lost_control": "carry_on"})
+    full = b'{"x":{"state":"running","reason":"%s"}}' % (b"x" * 899_930)
+    await put(js, "runs.desk", full)
+    async with kill_switch(settings, replace(HASTY, idle_after=timedelta(seconds=1.2))):
+        await begin(js)
+        await Pod(js, lease=0.2).say(runs_in_flight=["r1"])
+        await cases.until("open")
+        (opened,) = await cases.said("opened")
+    assert (opened.to, opened.reason) == ("human", "its instance pod-1 vanished and could not be halted")
+    assert "may go on" in opened.doubt

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,8 +96,11 @@ async def _examine_nats(nc: "Client", where: str) -> AsyncIterator[Finding]:
     from nats.errors import NoRespondersError
     from nats.js.errors import ServiceUnavailableError
 
+    from midwatch.runtime.broker import round_trip
+
     began = time.perf_counter()
-    await nc.flush(timeout=int(ASK_WITHIN))
+    with suppress(NoRespondersError):  # without JetStream that is the answer
+        await round_trip(nc, within=ASK_WITHIN)
     rtt = (time.perf_counter() - began) * 1000
     version = nc.connected_server_version
     text = f"{version.major}.{version.minor}.{version.patch}"

@@ -1,8 +1,7 @@
 """`midwatch queue`: the cases that stopped agents left for people; taken, given back and closed here."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from . import queue_output
 from .bus import user as _user
 from .output import FAILED, NOT_CONFIRMED, OK, USAGE, JsonOption, console, emit_json, emit_table, fail
 from .runs import AgentOption
+from .tables import kill_switch_tables
 
 if TYPE_CHECKING:
     from midwatch.runtime.database import Database
@@ -57,7 +57,7 @@ def list_queue(
     wanted: dict[str, Any] = {"agent": agent, "limit": limit}
     if every or drills:
         wanted |= {"state": "all", "newest": True, "mode": "drill" if drills else None}
-    with _tables() as database:
+    with kill_switch_tables("queue") as database:
         found = database.read_now(lambda conn: case_store.list_cases(conn, **wanted))
     if as_json:
         emit_json(found)
@@ -77,7 +77,7 @@ def show(
 
     Example: midwatch queue show case-3f9a
     """
-    with _tables() as database:
+    with kill_switch_tables("queue") as database:
         found, history = _read(database, case)
     if as_json:
         emit_json([{**found, "history": history}])
@@ -121,7 +121,7 @@ def close(case: CaseArgument, by: By = None, note: Note = "", as_json: Annotated
 def _act(verb: "Verb", name: str, by: str | None, as_json: bool, *, reference: str = "", note: str = "") -> None:
     from midwatch_services.kill_switch.cases import hands
 
-    with _tables() as database:
+    with kill_switch_tables("queue") as database:
         found = _read(database, name)
         deed = hands.Deed(verb, found[0]["case_id"], by or _user(), reference, note)
         standing = hands.standing(found[0], deed)
@@ -180,27 +180,3 @@ def _read(database: "Database", name: str) -> "Found":
         return found, case_store.history(conn, found["case_id"])
 
     return database.read_now(work)
-
-
-@contextmanager
-def _tables() -> "Iterator[Database]":
-    """kill-switch's database; ends the command with one line where there is none."""
-    from sqlalchemy.exc import OperationalError, ProgrammingError
-
-    from midwatch.contracts import subjects
-    from midwatch.errors import MidwatchError
-    from midwatch.runtime.database import Database
-    from midwatch.runtime.settings import Settings
-
-    try:
-        database = Database(Settings().database_for(subjects.KILL_SWITCH), name=subjects.KILL_SWITCH, must_exist=True)
-    except MidwatchError as error:
-        fail(str(error))
-    try:
-        yield database
-    except (OperationalError, ProgrammingError):
-        fail(f"there is no queue in {database.where} yet: start kill-switch with `midwatch run kill-switch`")
-    except MidwatchError as error:
-        fail(str(error))
-    finally:
-        database.close()

@@ -36,13 +36,10 @@ def runs_without_presence() -> dict[str, list[str]]:
 def _strays() -> dict[str, list[str]]:
     from datetime import UTC, datetime
 
-    from midwatch.contracts import subjects
-    from midwatch.runtime.database import Database
-    from midwatch.runtime.settings import Settings
     from midwatch_services.kill_switch import store
     from midwatch_services.kill_switch.policy import POLICY
 
-    database = Database(Settings().database_for(subjects.KILL_SWITCH), name=subjects.KILL_SWITCH, must_exist=True)
+    database = _database()
     try:
         since, runs = datetime.now(UTC) - POLICY.idle_after, dict[str, list[str]]()
         for agent, run_id, last_at in database.read_now(store.strays):
@@ -53,18 +50,23 @@ def _strays() -> dict[str, list[str]]:
         database.close()
 
 
+def _database() -> "Database":
+    from midwatch.contracts import subjects
+    from midwatch.runtime.database import Database
+    from midwatch.runtime.settings import Settings
+
+    return Database(Settings().database_for(subjects.KILL_SWITCH), name=subjects.KILL_SWITCH, must_exist=True)
+
+
 @contextmanager
 def kill_switch_tables(what: str) -> "Iterator[Database]":
     """kill-switch's database, in which `what` is looked for; ends the command with one line where there is none."""
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
-    from midwatch.contracts import subjects
     from midwatch.errors import MidwatchError
-    from midwatch.runtime.database import Database
-    from midwatch.runtime.settings import Settings
 
     try:
-        database = Database(Settings().database_for(subjects.KILL_SWITCH), name=subjects.KILL_SWITCH, must_exist=True)
+        database = _database()
     except MidwatchError as error:
         fail(str(error))
     try:

@@ -14,6 +14,7 @@ from nats.js.api import RawStreamMsg
 
 from midwatch.contracts import subjects
 from midwatch.contracts.control import SwitchRecord
+from midwatch.runtime.broker import round_trip
 from midwatch.runtime.stream_read import last_of_each
 from midwatch.runtime.switchboard import Entry, Scope, Switchboard
 
@@ -56,7 +57,7 @@ class Proof:
     async def listen(self, agent: str | None) -> None:
         """Begins to hear the instances; to be called before the halt is written."""
         await self._nc.subscribe(subjects.presence(agent or "*", "*"), cb=self._hear)
-        await self._nc.flush(timeout=2)
+        await round_trip(self._nc, within=2)
         self._since = datetime.now(UTC)
 
     async def _hear(self, message: Msg) -> None:

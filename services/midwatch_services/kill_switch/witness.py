@@ -14,6 +14,7 @@ from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import CaseClaim
 from midwatch.contracts.governance import CaseOpened
 from midwatch.contracts.runs import Finished
+from midwatch.runtime.broker import round_trip
 from midwatch.runtime.switchboard import Scope
 
 from .registry import RunKey
@@ -56,7 +57,7 @@ class Witness:
         await self._nc.subscribe(subjects.run(who, "finished"), cb=self._finished)
         await self._nc.subscribe(subjects.case(who, "opened"), cb=self._opened)
         await self._nc.subscribe(subjects.key_subject(subjects.CASES, f"{who}.*"), cb=self._claimed)
-        await self._nc.flush(timeout=2)
+        await round_trip(self._nc, within=2)
         self._since = datetime.now(UTC)
 
     def follow(self, scope: Scope, epoch: int, tell: Callable[[FirstCase], None]) -> None:

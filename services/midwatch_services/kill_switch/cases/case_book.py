@@ -47,7 +47,8 @@ class Change(NamedTuple):
 class Want(NamedTuple):
     """A run that may need a case. `claim`: what is to stand in the bucket, or does (`stands`). `upto` and `seq`: place
     in the stream and order in its run of the event that says so. `vanished`: none does, its instance fell silent.
-    `parent`: the case that the run handles, where that is known. `at`: when somebody else had it, where that is so."""
+    `parent`: the case that the run handles, where that is known. `at`: when somebody else had it, where that is so.
+    `doubt`: why the customer may yet have an answer."""
 
     claim: CaseClaim
     upto: int = 0
@@ -56,6 +57,7 @@ class Want(NamedTuple):
     vanished: bool = False
     parent: str = ""
     at: datetime | None = None
+    doubt: str = ""
 
     @property
     def case_id(self) -> str:
@@ -156,7 +158,7 @@ class CaseBook:
             case_id=want.case_id, agent=agent, run_id=run_id, state="open" if ours else "claimed", opened_at=now,
             to=(HUMAN if chain and not claim.key else claim.to) if ours else OWN, opened_by=claim.by, updated_at=now,
             mode=told.mode, ticket=told.ticket, key=claim.key, epoch=claim.epoch, reason=claim.reason,
-            doubt=self._doubt(claim) if ours else "", chain=chain, asked=told.asked,
+            doubt=self._doubt(want, claim) if ours else "", chain=chain, asked=told.asked,
         )  # fmt: skip
         if ours:
             instances = self._switch.instances.of(case.to.rpartition(":")[2])
@@ -173,10 +175,11 @@ class CaseBook:
             saved.append(self._save(conn, parent.case_id, after, now))
         return [case for case in saved if case]
 
-    def _doubt(self, claim: CaseClaim) -> str:
+    def _doubt(self, want: Want, claim: CaseClaim) -> str:
         """Why the customer may have had an answer of a run that nothing stopped: only its instance fell silent."""
         own = any(one.own_fallback for one in self._switch.instances.of(claim.agent))
-        return routing.DOUBT_OWN if own and not claim.key and claim.epoch is None else ""
+        silent = not claim.key and claim.epoch is None
+        return "; ".join(filter(None, (want.doubt, routing.DOUBT_OWN if own and silent else "")))
 
     async def _tell(self, wants: Sequence[Want]) -> dict[RunKey, Told]:
         """The runs as far as they are in the stream, those of one agent by one reading."""

@@ -28,7 +28,7 @@ from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.stream_read import read_range
 from midwatch.runtime.switchboard import Switchboard
 
-from ..decide import Surroundings
+from ..decide import Instance, Surroundings
 from ..handlers import KillSwitch
 from ..policy import Policy
 from ..reports import SOURCE
@@ -73,7 +73,8 @@ class Router:
         async for batch in read_range(self._nc, subjects.RUNS, subjects.run("*", "*"), seq + 1, to=heard.stream_seq):
             for stored in batch:
                 with contextlib.suppress(Refused, RecursionError):
-                    self._note(codec.decode_run(stored.subject, stored.body), stored.seq, self._now())
+                    event = codec.decode_run(stored.subject, stored.body)
+                    self._note(event, stored.seq, datetime.fromisoformat(stored.stored_at))
 
     # Run events
 
@@ -290,19 +291,24 @@ class Router:
             begun = self._flights.of(agent, instance.instance, until)
             found = routing.stranded(instance, begun) if gone else routing.left_behind(instance, begun)
             runs = [run for run in found if self._is_stranded(agent, run)]
-            if runs and carries_on:
-                # It acts without a lease: its runs must be halted, so that it leaves them alone when it wakes.
-                why = f"{_vanished(instance.instance)}; others see to its runs"
-                try:
-                    await self._board.halt_runs(agent, runs, reason=why, by=BY)
-                except Permanent as error:
-                    log.error("runs_not_halted", agent=agent, instance=instance.instance, error=str(error))
-                    continue
-                faults.reach("kill_switch.runs_halted")
-            to = self._fallback(agent)
-            claims = (self._claim(agent, run, by=BY, to=to, reason=_vanished(instance.instance)) for run in runs)
-            wants += [Want(claim, vanished=True) for claim in claims]
+            to, why, doubt = self._fallback(agent), _vanished(instance.instance), ""
+            if runs and carries_on and not await self._halt_runs(instance, runs):
+                why, doubt = f"{why} and could not be halted", routing.DOUBT_GOES_ON
+            claims = (self._claim(agent, run, by=BY, to=to, reason=why) for run in runs)
+            wants += [Want(claim, vanished=True, doubt=doubt) for claim in claims]
         await self._open_new(wants)
+
+    async def _halt_runs(self, instance: Instance, runs: Sequence[str]) -> bool:
+        """Halts runs of an instance that acts without a lease, so that it leaves them alone when it wakes. Their
+        customers are not left waiting where that cannot be written."""
+        why = f"{_vanished(instance.instance)}; others see to its runs"
+        try:
+            await self._board.halt_runs(instance.agent, runs, reason=why, by=BY)
+        except Permanent as error:
+            log.error("runs_not_halted", agent=instance.agent, instance=instance.instance, error=str(error))
+            return False
+        faults.reach("kill_switch.runs_halted")
+        return True
 
     def _is_stranded(self, agent: str, run_id: str) -> bool:
         return self._flights.ended((agent, run_id)) is None and not self._book.is_known(subjects.case_id(agent, run_id))

@@ -257,6 +257,7 @@ def _ignored(case: Case, by: str, what: str, now: datetime) -> Step:
 _MAY_HAVE = "had it before and may have answered"
 DOUBT_FAILED = "the agent's own fallback had begun and may have answered"
 DOUBT_GONE = "the agent's program vanished while its own fallback had the case, and may have answered"
+DOUBT_GOES_ON = "the agent's program acts without the switch and could not be halted: it may go on"
 DOUBT_OWN = "the agent's program has a fallback of its own, which may have answered before it vanished"
 
 
