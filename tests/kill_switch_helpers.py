@@ -23,7 +23,7 @@ from midwatch_services.kill_switch.policy import Policy
 WHY = {"reason": "wrong refunds", "by": "ann"}
 QUICK = Policy(
     silent_after=timedelta(seconds=0.3), limit=timedelta(seconds=0.6), grace=timedelta(seconds=0.2),
-    prune_after=timedelta(0),
+    prune_after=timedelta(0), armed_for=timedelta(0),
 )  # fmt: skip
 
 

@@ -15,13 +15,15 @@ import pytest
 from nats.js import JetStreamContext
 
 from helpers import eventually
-from kill_switch_helpers import QUICK, Crash, Pod, kill_switch, put, said, writes_read
-from midwatch.contracts import subjects
+from kill_switch_helpers import QUICK, Crash, Pod, kill_switch, publish, put, said, writes_read
+from midwatch.contracts import control, subjects
+from midwatch.contracts.control import Card, SwitchRule
 from midwatch.runtime import faults, topology
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.settings import Settings
+from midwatch_services.kill_switch import view
 from midwatch_services.kill_switch.alarms import Alarms, open_alarms
 from midwatch_services.kill_switch.policy import Policy
 from midwatch_services.kill_switch.store import PREFIX
@@ -69,6 +71,17 @@ async def test_an_alert_is_raised_once_counted_while_it_is_open_and_resolved_onc
         "raised", "not_armed", "page", "t", "desk",
     )  # fmt: skip
     assert (resolved, end.alert_id, end.reason, end.repeats) == ("resolved", alert.alert_id, "all is well", 1)
+
+
+async def test_what_others_wrote_makes_no_title_of_many_lines_or_without_end(
+    js: JetStreamContext, database: Database
+) -> None:
+    outbox = Outbox(database, PREFIX, js)
+    what = {"dedupe_key": "k", "rule": "r", "severity": "page", "title": "a\n\x1b[2Jb" + "c" * 9000, "agent": "desk"}
+    await database.write(lambda conn: Alarms(outbox).raise_(conn, **what, now=T0))
+    await outbox.drain()
+    ((_, alert),) = await said(js, "alert")
+    assert alert.title == "a??[2Jb" + "c" * 492 + "…"
 
 
 async def test_an_alert_that_comes_again_after_its_end_is_another(js: JetStreamContext, database: Database) -> None:
@@ -132,7 +145,7 @@ async def test_an_instance_that_falls_silent_is_paged_within_five_seconds_and_re
 ) -> None:
     applied = await running_keys(js)
     first, second = Pod(js, "pod-1", applied=applied), Pod(js, "pod-2", applied=applied)
-    async with kill_switch(settings, Policy()), alive(first):
+    async with kill_switch(settings, Policy(armed_for=timedelta(0))), alive(first):
         await second.say()
         fell_silent = time.monotonic()
         (alert,) = await alerts(js, "raised", within=8)
@@ -161,7 +174,7 @@ async def test_a_key_that_is_not_applied_is_paged_and_a_write_under_way_is_not(
         )
         pod.applied["agent.desk"] = later
         _, end = await alerts(js, "raised", "resolved")
-        assert end.reason == "every instance is armed or has signed off"
+        assert end.reason == "every instance is armed, has signed off, or is long gone with its runs seen to"
 
 
 @pytest.mark.parametrize(
@@ -190,6 +203,81 @@ async def test_an_instance_that_signs_off_or_is_written_off_ends_the_alert(
             await alerts(js, "raised")
         await pod.say(leaving=True, **goodbye)
         await alerts(js, "raised", "resolved")
+
+
+async def test_an_instance_that_comes_and_goes_is_one_page(js: JetStreamContext, settings: Settings) -> None:
+    applied = await running_keys(js)
+    pod, ghost = Pod(js, applied=applied), Pod(js, "ghost", agent="mail")
+    async with kill_switch(settings, replace(PROMPT, armed_for=timedelta(minutes=1))):
+        for _ in range(2):
+            async with alive(pod, control_age=9.0):
+                await alerts(js, "raised")
+            async with alive(pod):
+                await asyncio.sleep(1.2)  # two looks
+        async with alive(ghost):
+            await alerts(js, "raised", "raised")  # the judge is awake, and has paged the other agent alone
+
+
+async def test_a_killed_instance_need_not_be_armed_once_its_runs_are_seen_to_and_another_is(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    applied = await running_keys(js)
+    heir, dead = Pod(js, "pod-2", applied=applied), Pod(js, applied=applied, lease=0.5)
+    policy = replace(PROMPT, silent_after=timedelta(seconds=3), gone_after=timedelta(seconds=4.5))
+    async with kill_switch(settings, policy):
+        await dead.say(runs_in_flight=["r1"])
+        await publish(js, "started", "r1")
+        await alerts(js, "raised", within=8)
+        await eventually(lambda: said_cases(js), within=8)
+        assert len(await said(js, "alert")) == 1  # nobody else is armed
+        async with alive(heir):
+            await alerts(js, "raised", "resolved", within=8)
+    async with alive(heir), kill_switch(settings, policy):  # nor does a restart page it anew
+        await asyncio.sleep(4.2)
+        await alerts(js, "raised", "resolved")
+
+
+async def said_cases(js: JetStreamContext) -> bool:
+    return "opened" in [event for event, _ in await said(js, "case")]
+
+
+async def test_an_instance_that_may_act_without_control_is_paged_however_long_it_is_silent(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    card = Card(agent="desk", owner="o", purpose="p", can=["c"], switch=SwitchRule(lost_control="carry_on"))
+    await js.publish(subjects.key_subject(subjects.AGENTS, "desk"), control.encode(card))
+    applied = await running_keys(js)
+    dead = Pod(js, applied=applied, lease=0.1)
+    policy = replace(PROMPT, silent_after=timedelta(seconds=2), gone_after=timedelta(seconds=0.1))
+    async with kill_switch(settings, policy), alive(Pod(js, "pod-2", applied=applied)):
+        await dead.say()
+        await alerts(js, "raised", within=8)
+        await asyncio.sleep(1.2)  # two looks
+        await alerts(js, "raised")
+
+
+async def test_a_drills_own_instance_that_died_is_no_page(js: JetStreamContext, settings: Settings) -> None:
+    drills = Pod(js, "drill-20261122-a1b2c3", lease=0.3)
+    async with kill_switch(settings, PROMPT):
+        await drills.say()
+        await asyncio.sleep(0.3)
+        assert await view.read(js._nc, js) == ([], [])
+        ghost = Pod(js, "ghost")
+        async with alive(ghost):
+            (alert,) = await alerts(js, "raised")
+        assert alert.title == "1 of 1 instance of desk is not armed: ghost has not read fleet"
+
+
+async def test_nonsense_in_one_presence_keeps_nobody_else_from_being_judged(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    mad, ghost = Pod(js, "mad", agent="mail"), Pod(js, "ghost")
+    async with kill_switch(settings, PROMPT), alive(mad, control_age=1e300), alive(ghost):
+        found = await alerts(js, "raised", "raised")
+    assert {alert.title for alert in found} == {
+        "1 of 1 instance of desk is not armed: ghost has not read fleet",
+        "1 of 1 instance of mail is not armed: mad cannot read its keys since 86400 s",
+    }
 
 
 async def test_a_restart_raises_no_second_alert_and_resolves_the_first(

@@ -176,6 +176,31 @@ async def test_a_card_that_asks_for_no_drill_any_more_takes_its_alert_back(js, b
     assert (event, data.reason) == ("resolved", "its card asks for no drill")
 
 
+async def test_a_card_that_asks_for_fewer_drills_takes_back_the_alert_of_one_that_is_not_due_any_more(
+    js, board, settings
+) -> None:
+    applied_at = datetime.now(UTC) - timedelta(days=20)
+    await apply_card(js, applied_at=applied_at, drill="weekly")
+    async with kill_switch(settings, SOON):
+        await eventually(lambda: alerts(js))
+    await apply_card(js, applied_at=applied_at, drill="monthly")
+    async with kill_switch(settings, SOON):
+        _, (event, data) = await eventually(lambda: two(js))
+    assert (event, data.reason) == ("resolved", "it is not due any more")
+
+
+async def test_the_sign_off_of_an_old_drill_is_no_drill(js, board, settings) -> None:
+    await apply_card(js, applied_at=LONG_AGO, drill="monthly")
+    old = SwitchDrilled(
+        drill_id="drill-1", agent="desk", by="k", started_at=LONG_AGO, passed=True, signed_off_by="ann"
+    )  # fmt: skip
+    async with kill_switch(settings, SOON):
+        await eventually(lambda: alerts(js))
+        await drill.publish(js, old, "signed")
+        await eventually(lambda: everything_heard(js))
+        assert [event for event, _ in await alerts(js)] == ["raised"]
+
+
 async def test_a_card_that_is_applied_again_and_again_puts_its_first_drill_off_no_further(js, board, settings) -> None:
     await apply_card(js, applied_at=LONG_AGO, drill="never")
     async with kill_switch(settings, SOON):

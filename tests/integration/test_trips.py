@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from nats.js import JetStreamContext
 
@@ -14,8 +17,14 @@ from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import Card, SwitchRecord, SwitchRule, TripRule
 from midwatch.contracts.governance import AlertRaised
 from midwatch.runtime import faults, topology
+from midwatch.runtime.database import Database, migrate
+from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Scope, Switchboard
+from midwatch_services.kill_switch.policy import POLICY
+from midwatch_services.kill_switch.store import PREFIX
+from midwatch_services.kill_switch.trips import trip_store, tripping
+from midwatch_services.kill_switch.trips.trip_store import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +52,10 @@ async def fail(js: JetStreamContext, failed: int, fine: int, prefix: str = "r") 
 
 
 async def page(
-    js: JetStreamContext, rule: str = "budget_run", agent: str = "desk", id: str = "a1", severity: Any = "page"
-) -> None:
-    data = AlertRaised(alert_id=id, rule=rule, severity=severity, title="too dear", agent=agent, dedupe_key=id)
+    js: JetStreamContext, rule: str = "budget_run", agent: str = "desk", id: str = "a1", severity: Any = "page",
+    title: str = "too dear",
+) -> None:  # fmt: skip
+    data = AlertRaised(alert_id=id, rule=rule, severity=severity, title=title, agent=agent, dedupe_key=id)
     envelope = codec.envelope("alert", "raised", data, source="/services/cost-watchdog", id=id, time=datetime.now(UTC))
     await js.publish(subjects.alert(agent, "raised"), codec.encode(envelope))
 
@@ -250,7 +260,6 @@ async def test_a_crash_neither_forgets_nor_repeats_the_halt(
     async with kill_switch(settings):
         await halted(board)
         await tripped(js, "raised")
-        await eventually(lambda: writes_read(js))
     entry = await board.read("agent.desk")
     writes = [entry.key for entry in await board.writes(0)].count("agent.desk")
     assert writes == 2  # desk was set running, and halted once
@@ -292,6 +301,52 @@ async def test_a_trip_makes_a_drills_halt_lasting(js: JetStreamContext, settings
 
         await eventually(lasting)
         assert (await stands(board)).by == "kill-switch/alerts"
+
+
+async def test_the_end_of_a_drill_is_no_resume_that_a_trip_gives_way_to(board: Switchboard) -> None:
+    met_at = datetime.now(UTC)
+    written = await board.halt(Scope("desk"), reason="a drill", by="drill/drill-20261122-a1b2c3 ann", drill=True)
+    await board.restore(Scope("desk"), written, by="drill/drill-20261122-a1b2c3 ann", reason="the drill is over")
+    order = tripping.Order("desk", "too dear", "kill-switch/alerts", met_at)
+    await tripping.obey(board, Outgoing("1", subjects.SWITCH, msgspec.json.encode(order), tripping.HALT))
+    assert (await stands(board)).by == "kill-switch/alerts"
+
+
+async def test_what_is_an_hour_old_is_neither_said_again_nor_comes_and_goes(
+    js: JetStreamContext, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/trips.db"
+    migrate(url, subjects.KILL_SWITCH)
+    database = Database(url, name=subjects.KILL_SWITCH)
+    now = datetime(2026, 11, 22, 12, 0, 50, tzinfo=UTC)
+    some = [Outcome("desk", f"r{n}", now, failed=True) for n in range(10)]
+    await database.write(lambda conn: trip_store.add_outcomes(conn, some))
+    now += timedelta(seconds=1)
+    trips = tripping.Tripping(
+        database, Outbox(database, PREFIX, js), SimpleNamespace(halts={}),  # type: ignore[arg-type]
+        SimpleNamespace(get=lambda agent: Card(agent=agent, owner="o", purpose="p", can=[])),  # type: ignore[arg-type]
+        lambda: now, POLICY, "observe",
+    )  # fmt: skip
+    await trips.load()
+    await trips.look()
+    await tripped(js, "raised")
+    now += timedelta(hours=1, seconds=1)
+    for _ in range(3):
+        await trips.look()
+    await tripped(js, "raised", "resolved")
+    database.close()
+
+
+async def test_the_page_of_a_trip_and_its_halt_are_one_line_whatever_the_cause_says(
+    js: JetStreamContext, settings: Settings, board: Switchboard
+) -> None:
+    await apply(js, mode="act", alerts=["budget_run"])
+    async with kill_switch(settings):
+        await page(js, title="too dear\n\x1b[2J" + "x" * 5000)
+        record = await halted(board)
+        (alert,) = await tripped(js, "raised")
+    assert record.reason.startswith("the alert budget_run was raised: too dear??[2Jxx")
+    assert (len(record.reason), len(alert.title)) == (300, 500)
 
 
 @pytest.mark.parametrize("mode", ["observe", "act"])

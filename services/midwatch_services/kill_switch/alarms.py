@@ -14,8 +14,10 @@ from midwatch.runtime.outbox import Outbox, Outgoing
 from . import tables
 from .reports import SOURCE
 from .tables import from_micros, micros
+from .words import one_line
 
 _alarms = tables.Alarm.__table__
+_TITLE_LIMIT = 500  # characters; names and what others say are part of it
 
 
 class Alarm(NamedTuple):
@@ -49,8 +51,9 @@ class Alarms:
         row = {"dedupe_key": dedupe_key, "alert_id": alert_id, "agent": agent, "rule": rule}
         conn.execute(_alarms.insert().values(**row, raised_at=micros(now), repeats=0))
         alert = AlertRaised(
-            alert_id=alert_id, rule=rule, severity=severity, title=title, agent=agent, run_id=run_id, ticket=ticket,
-            value=value, limit=limit, dedupe_key=dedupe_key, action_taken=action_taken, evidence=evidence,
+            alert_id=alert_id, rule=rule, severity=severity, title=one_line(title, _TITLE_LIMIT), agent=agent,
+            run_id=run_id, ticket=ticket, value=value, limit=limit, dedupe_key=dedupe_key,
+            action_taken=action_taken, evidence=evidence,
         )  # fmt: skip
         self._say(conn, agent, "raised", alert, alert_id, now)
         return True

@@ -33,7 +33,7 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     ctx.on_start(switch.load)
     ctx.on_start(switch.follow_presence)
     ctx.on_start(switch.catch_up_writes)
-    arming = Arming(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.now, policy)
+    arming = Arming(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.cards, ctx.now, policy)
     ctx.on_start(arming.load)
     ctx.every(TICK, arming.judge)
     # Who hears of run events and of what people and other services said; each keeps count of repeats by itself.

@@ -1,13 +1,14 @@
 """Whether an instance would obey the next halt, and since when it would not. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from midwatch.contracts import subjects
 
-from .decide import Instance, Who
+from .decide import Instance, Who, is_over
+from .words import one_line
 
 RULE = "not_armed"
 FRESH = 3.0  # seconds; presence comes each second, and each second the keys are read
@@ -60,9 +61,11 @@ def judge(
     listening_since: datetime,
     since: Mapping[Who, datetime],
     after: timedelta,
+    gone: Collection[Who] = (),
 ) -> Judged:
-    """The instances of one agent. Nobody's silence from before `listening_since` counts, nor an instance's clock."""
-    present = [instance for instance in instances if not instance.left]
+    """The instances of one agent. Nobody's silence from before `listening_since` counts, nor an instance's clock.
+    Those who are `gone` need not be armed."""
+    present = [one for one in instances if not is_over(one, now) and (one.agent, one.instance) not in gone]
     faults: list[Fault] = []
     unarmed: dict[Who, datetime] = {}
     armed = True
@@ -77,6 +80,16 @@ def judge(
     return Judged(len(present), tuple(faults), armed, unarmed)
 
 
+def vanished(
+    instances: Sequence[Instance], revisions: Mapping[str, int], now: datetime, after: timedelta
+) -> list[Instance]:
+    """The instances of an agent that were silent for `after` and longer, past their leases, while another is armed."""
+    ages = [(one, now - one.seen_at) for one in instances if not is_over(one, now)]
+    if not any(not why_not(one, age.total_seconds(), revisions) for one, age in ages):
+        return []
+    return [one for one, age in ages if age >= max(after, one.lease)]
+
+
 def _began(instance: Instance, heard: datetime, now: datetime) -> datetime:
     """When the fault began, as far as the instance's last word tells; a key that it has not applied tells nothing."""
     if (now - heard).total_seconds() > FRESH:
@@ -88,12 +101,8 @@ def _began(instance: Instance, heard: datetime, now: datetime) -> datetime:
 
 def title(agent: str, total: int, faults: Sequence[Fault]) -> str:
     """One sentence for the pager."""
-    named = "; ".join(f"{_name(fault.instance)} {fault.why}" for fault in faults[:_NAMED])
+    named = "; ".join(f"{one_line(fault.instance, _NAME_LIMIT)} {fault.why}" for fault in faults[:_NAMED])
     more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
     verb = "is" if len(faults) == 1 else "are"
     noun = "instance" if total == 1 else "instances"
     return f"{len(faults)} of {total} {noun} of {agent} {verb} not armed: {named}{more}"
-
-
-def _name(instance: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in instance[:_NAME_LIMIT])

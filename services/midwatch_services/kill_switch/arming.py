@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts import subjects
 from midwatch.runtime import faults
 from midwatch.runtime.broker import round_trip
+from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.switchboard import Switchboard
@@ -19,7 +20,8 @@ from midwatch.runtime.switchboard import Switchboard
 from . import armed
 from .alarms import Alarms, open_alarms
 from .armed import RULE, Judged
-from .decide import Who
+from .cases import case_store
+from .decide import Instance, Who
 from .handlers import KillSwitch
 from .policy import Policy
 
@@ -32,14 +34,16 @@ class Arming:
 
     def __init__(
         self, nc: Client, js: JetStreamContext, database: Database, outbox: Outbox, switch: KillSwitch,
-        now: Callable[[], datetime], policy: Policy,
+        cards: CardBook, now: Callable[[], datetime], policy: Policy,
     ) -> None:  # fmt: skip
         self._nc, self._database, self._outbox, self._now, self._policy = nc, database, outbox, now, policy
         self._board = Switchboard(js)
         self._alarms = Alarms(outbox)
-        self._switch = switch
+        self._switch, self._cards = switch, cards
         self._since: dict[Who, datetime] = {}
         self._open: set[str] = set()
+        self._well: dict[str, datetime] = {}  # agents whose page is open though all are armed: since when
+        self._gone: dict[Who, datetime] = {}  # instances that need not be armed any more: when they were last heard
         self._heard_at = self._listening_since = now()
 
     async def load(self) -> None:
@@ -50,6 +54,7 @@ class Arming:
         """Looks at every agent that has instances, and at those whose alert is open."""
         if not await self._hears():
             return
+        await self._look_for_gone()
         now, since = self._now(), dict[Who, datetime]()
         faulty, well = list[str](), list[str]()
         for agent in {*self._switch.instances.agents(), *self._open}:
@@ -57,7 +62,9 @@ class Arming:
             since |= judged.since
             if judged.faults and agent not in self._open:
                 faulty.append(agent)
-            elif judged.armed and agent in self._open:
+            if not (judged.armed and agent in self._open):
+                self._well.pop(agent, None)
+            elif now - self._well.setdefault(agent, now) >= self._policy.armed_for:
                 well.append(agent)
         self._since = since
         raised = [(agent, judged) for agent in faulty if (judged := await self._confirmed(agent, now)).faults]
@@ -67,7 +74,24 @@ class Arming:
     def _judge(self, agent: str, revisions: Mapping[str, int], now: datetime) -> Judged:
         since = max(self._listening_since, self._switch.watching_since)
         instances = self._switch.instances.of(agent)
-        return armed.judge(instances, revisions, now, since, self._since, self._policy.not_armed_after)
+        gone = {who for one in instances if self._gone.get(who := (one.agent, one.instance)) == one.seen_at}
+        return armed.judge(instances, revisions, now, since, self._since, self._policy.not_armed_after, gone)
+
+    async def _look_for_gone(self) -> None:
+        """A process that was killed cannot sign off. Once it has been silent for long and its runs are seen to, the
+        page has said all that it can; unless the card lets it act without control, for then it may be at work."""
+        switch, now, found = self._switch, self._now(), dict[Who, datetime]()
+        for agent in switch.instances.agents():
+            if self._cards.get(agent).switch.lost_control == "fall_back":
+                silent = armed.vanished(switch.instances.of(agent), switch.revisions, now, self._policy.gone_after)
+                found |= {(agent, one.instance): one.seen_at for one in silent if await self._seen_to(one)}
+        self._gone = found
+
+    async def _seen_to(self, one: Instance) -> bool:
+        runs = set(one.running) - set(one.no_case)
+        if not runs or self._gone.get((one.agent, one.instance)) == one.seen_at:
+            return True
+        return not await self._database.read(lambda conn: case_store.not_seen_to(conn, one.agent, runs))
 
     async def _confirmed(self, agent: str, now: datetime) -> Judged:
         """By the keys as they stand: what was read of the switch's writes may be a moment old."""
@@ -99,7 +123,7 @@ class Arming:
                     evidence="midwatch switch",
                 )  # fmt: skip
             for agent in well:
-                reason = "every instance is armed or has signed off"
+                reason = "every instance is armed, has signed off, or is long gone with its runs seen to"
                 self._alarms.resolve(conn, f"{RULE}/{agent}", reason=reason, now=now)
 
         await self._database.write(save)

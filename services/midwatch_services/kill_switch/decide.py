@@ -9,6 +9,7 @@ from midwatch.contracts import control, subjects
 from midwatch.contracts.control import LostControl, SwitchRecord
 from midwatch.contracts.governance import InstanceReport, InstanceState
 
+from .drills.drill_plan import is_id
 from .policy import Policy
 
 Kind = Literal["fleet", "agent", "tools", "runs"]
@@ -182,8 +183,8 @@ def judge(
     reports: list[InstanceReport] = []
     for instance in instances:
         who = (instance.agent, instance.instance)
-        if instance.left:
-            if instance.seen_at >= halt.requested_at:
+        if is_over(instance, around.now):
+            if instance.left and instance.seen_at >= halt.requested_at:
                 reports.append(InstanceReport(agent=instance.agent, instance=instance.instance, state="left"))
             continue
         running, draining = _moving(halt, instance)
@@ -207,6 +208,12 @@ def judge(
     seconds = _seconds(halt, last) if known and contained else None
     blocking = frozenset((one.agent, one.instance) for one in instances if one.blocking)
     return Verdict(contained, seconds, tuple(reports), since, blocking)
+
+
+def is_over(instance: Instance, now: datetime) -> bool:
+    """Whether nobody need wait for the instance: it has signed off, or was a drill's own, which dies with its drill and
+    works for nobody."""
+    return instance.left or (is_id(instance.instance) and now - instance.seen_at > instance.lease)
 
 
 def _seconds(halt: Halt, at: datetime) -> float:

@@ -13,6 +13,8 @@ class Policy:
     silent_after: timedelta = timedelta(seconds=2)  # presence comes each second: one may be lost
     limit: timedelta = timedelta(seconds=5)  # from the halt: what is not contained by then is reported
     not_armed_after: timedelta = timedelta(seconds=3.5)  # from the fault: who would not obey by then is paged
+    armed_for: timedelta = timedelta(seconds=10)  # until a page is taken back: who comes and goes is paged once
+    gone_after: timedelta = timedelta(minutes=15)  # silence of an instance whose runs are seen to, beside an armed one
     grace: timedelta = timedelta(seconds=2)  # from containment: two clocks and a call under way may differ by so much
     idle_after: timedelta = timedelta(minutes=10)  # a run of an agent without presence is not in flight any more
     forget_after: timedelta = timedelta(hours=24)  # a vanished instance, or a run that nobody speaks of, is over

@@ -15,6 +15,7 @@ from .decide import Instance
 _FINISHED_KEPT = 100_000  # runs whose end is remembered, for events and halts that come late
 _SAVE_EVERY = timedelta(seconds=30)
 _CLOCKS_DIFFER = timedelta(seconds=10)  # less than that may be what a presence took on its way
+_DAY = 86_400.0  # seconds; what an instance says beyond it is nonsense that no time could be reckoned with
 _OTHERS = ("proposed", "human_acted")  # of shadow mode: nothing of the agent's moves
 
 RunKey = tuple[str, str]  # agent, run id
@@ -42,14 +43,14 @@ def of_presence(said: Presence, seen_at: datetime) -> Instance:
         running=tuple(said.runs_in_flight),
         draining=tuple(said.draining),
         seen_at=seen_at,
-        lease=timedelta(seconds=max(0.0, min(said.lease, 86_400.0))),
+        lease=timedelta(seconds=max(0.0, min(said.lease, _DAY))),
         left=said.leaving,
         own_fallback=said.own_fallback,
         no_case=tuple(said.no_case),
         process=f"{said.host}/{said.pid}/{said.process}",
         since=seen_at,
         ahead=_ahead(said, seen_at),
-        control_age=said.control_age,
+        control_age=None if said.control_age is None else min(said.control_age, _DAY),
         lost_control=said.lost_control,
         without_control=said.without_control,
         blocking=said.blocking,

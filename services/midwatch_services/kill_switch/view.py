@@ -56,8 +56,9 @@ async def read(nc: Client, js: JetStreamContext) -> tuple[list[AgentView], list[
     found = []
     for message, seen_at in await last_words(nc, js, ">"):
         presence = _presence(message.subject or "", message.data or b"")
-        if presence is not None and not presence.leaving:
-            age = (datetime.now(UTC) - seen_at).total_seconds()
+        now = datetime.now(UTC)
+        if presence is not None and not decide.is_over(of_presence(presence, seen_at), now):
+            age = (now - seen_at).total_seconds()
             found.append(InstanceView(presence, age, why_not_armed(presence, age, revisions)))
     cards = await js.stream_info(
         subjects.key_stream(subjects.AGENTS), subjects_filter=subjects.key_subject(subjects.AGENTS, ">")

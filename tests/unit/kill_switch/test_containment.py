@@ -213,3 +213,11 @@ def test_a_call_began_when_its_event_says_but_not_after_it_was_stored(
     recorded: float, stored: float, latency_ms: float | None, expected: float
 ) -> None:
     assert began(at(recorded), at(stored), latency_ms) == at(expected)
+
+
+def test_a_halt_does_not_wait_for_the_instance_of_a_drill_that_died() -> None:
+    dead = pod("drill-20261122-a1b2c3", seen=-10, applied=0)
+    around = Surroundings(at(1), at(-60), 5)
+    assert judge(AGENT, [pod(), dead], around, {}, POLICY).contained
+    assert not judge(AGENT, [pod(), replace(dead, instance="drill-press-7")], around, {}, POLICY).contained
+    assert not judge(AGENT, [pod(), replace(dead, seen_at=at(-3))], around, {}, POLICY).contained

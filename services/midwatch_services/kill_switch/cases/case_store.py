@@ -1,6 +1,6 @@
 """kill-switch's tables of cases: what stands, what happened to each, and the runs of which a case can come."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,8 @@ from .routing import Case, Note
 
 _cases = tables.Case.__table__
 _history = tables.CaseStep.__table__
+_outcomes = tables.Outcome.__table__
+_AT_ONCE = 500  # names in one query
 _flights = tables.Flight.__table__
 _positions = tables.Position.__table__
 
@@ -33,6 +35,16 @@ _PREFIX = "case-"
 
 class AmbiguousCase(MidwatchError):
     """{prefix} may be {found}: type more of it."""
+
+
+def not_seen_to(conn: Connection, agent: str, run_ids: Collection[str]) -> set[str]:
+    """Those of an agent's runs that have neither ended nor a case beyond its own program's."""
+    left, asked = set(run_ids), sorted(run_ids)
+    for table, others in ((_outcomes, sa.true()), (_cases, _cases.c.state != "claimed")):
+        for at in range(0, len(asked), _AT_ONCE):
+            which = (table.c.agent == agent, table.c.run_id.in_(asked[at : at + _AT_ONCE]), others)
+            left -= set(conn.execute(sa.select(table.c.run_id).where(*which)).scalars())
+    return left
 
 
 # For commands

@@ -61,7 +61,7 @@ class Order:
 
 
 def new_id(now: datetime) -> str:
-    """A name for a drill that people can type."""
+    """A name for a drill that people can type, as `drill_plan.is_id` knows it again."""
     return f"drill-{now:%Y%m%d}-{secrets.token_hex(3)}"
 
 

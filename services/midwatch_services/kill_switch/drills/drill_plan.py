@@ -1,5 +1,6 @@
 """When a drill is due, how it goes, and whether it passed. Pure."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
@@ -15,6 +16,7 @@ REPORT_WITHIN = timedelta(minutes=2)  # from the end of its halt: a drill that h
 BEGIN_WITHIN = timedelta(minutes=5)  # from its claim: one that has not halted by then never will
 
 _PREFIX = "drill/"
+_ID = re.compile(r"drill-\d{8}-[0-9a-f]{6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,16 @@ def failures(result: SwitchDrilled, limits: Limits) -> list[str]:
     if result.doubled:
         found.append(f"{result.doubled} of {result.tickets} tickets were doubled: answered and a case, or two cases")
     return found
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is the name of a drill, which its own instance of the agent bears as well."""
+    return _ID.fullmatch(text) is not None
+
+
+def is_restore(record: SwitchRecord) -> bool:
+    """Whether a drill lifted its own halt, which says nothing of the agent."""
+    return record.state == "running" and record.by.startswith(_PREFIX)
 
 
 def name_in(record: SwitchRecord) -> tuple[str, str] | None:

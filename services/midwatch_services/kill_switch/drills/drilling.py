@@ -19,7 +19,7 @@ from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.settings import Settings
 
-from .. import armed
+from .. import armed, decide
 from ..alarms import Alarms, open_alarms
 from ..handlers import KillSwitch
 from ..policy import Policy
@@ -53,15 +53,15 @@ class Drills:
         results = [received.event.data for received in batch if isinstance(received.event.data, SwitchDrilled)]
         if not results:
             return
-        now = self._now()
+        now, cards = self._now(), {card.agent: card for card in self._cards.all()}
 
         def save(conn: Connection) -> None:
             for result in results:
                 known = drill_store.find(conn, result.drill_id)
                 if drill_plan.is_newer(known.result if known else None, result):
                     drill_store.save_result(conn, result)
-                if result.passed:
-                    self._alarms.resolve(conn, _dedupe_key(result.agent), reason="a drill has passed", now=now)
+                if result.passed and (since := drill_store.since(conn).get(result.agent)) is not None:
+                    self._alert(conn, cards.get(result.agent), result.agent, since, now, is_open=True)
 
         await self._database.write(save)
 
@@ -125,7 +125,7 @@ class Drills:
 
     def _around(self, card: Card, last: Last | None, since: datetime, blocked: bool) -> Now:
         now, revisions = self._now(), self._switch.revisions
-        instances = [one for one in self._switch.instances.of(card.agent) if not one.left]
+        instances = [one for one in self._switch.instances.of(card.agent) if not decide.is_over(one, now)]
         keys = (subjects.FLEET_KEY, subjects.agent_key(card.agent))
         return Now(
             now=now,
@@ -190,7 +190,11 @@ class Drills:
             if is_open:
                 self._alarms.resolve(conn, _dedupe_key(agent), reason="its card asks for no drill", now=now)
             return
-        why = drill_plan.overdue(card, drill_store.last(conn, agent), since, now)
+        last = drill_store.last(conn, agent)
+        why = drill_plan.overdue(card, last, since, now)
+        if is_open and not why and (last is None or last.passed):  # one that has just failed leaves it open
+            reason = "a drill has passed" if last else "it is not due any more"
+            self._alarms.resolve(conn, _dedupe_key(agent), reason=reason, now=now)
         if why and not is_open:
             self._alarms.raise_(
                 conn, dedupe_key=_dedupe_key(agent), rule=RULE, severity="ticket", title=why, agent=agent, now=now,

@@ -24,14 +24,17 @@ from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.switchboard import NoSwitch, Scope, Switchboard
 
 from ..alarms import Alarm, Alarms, open_alarms
+from ..drills import drill_plan
 from ..handlers import KillSwitch
 from ..policy import Policy
+from ..words import one_line
 from . import trip_store, trips
 from .trip_store import Outcome
 from .trips import RULE, WINDOW, Figures, Outcomes, Trip
 
 HALT = "trip"  # kind of the outbox rows whose sink halts
 LOOK = 1.0  # seconds between two looks at the figures
+_REASON_LIMIT = 300  # characters; an alert of another service is part of it
 
 log = structlog.get_logger("midwatch.kill_switch")
 
@@ -52,7 +55,8 @@ async def obey(board: Switchboard, row: Outgoing) -> None:
     try:
         entry = await board.read(scope.key)
         record = entry.record()
-        if record and record.state == "running" and entry.written_at and entry.written_at >= order.at:
+        newer = entry.written_at is not None and entry.written_at >= order.at
+        if record and record.state == "running" and newer and not drill_plan.is_restore(record):
             return
         written = await board.halt(scope, reason=order.reason, by=order.by)
     except NoSwitch as error:
@@ -126,7 +130,12 @@ class Tripping:
             times = [at for at in halted.get(agent, {}).values() if at > since]
             figures = self._outcomes.figures(agent, now)
             figures = replace(figures, halted=len(times), halted_at=max(times, default=None))
-            found += [(agent, trip) for trip in self._trips(agent, figures) if self._key(agent, trip) not in known]
+            found += [
+                (agent, trip)
+                for trip in self._trips(agent, figures)
+                # Counted by the minute, figures reach too far back; and past a resume that is not counted from yet.
+                if trip.at > since and self._key(agent, trip) not in known
+            ]
         over = [(alarm, why) for alarm in alarms if (why := self._why_over(alarm, resumed, now))]
         if found or over:
             await self._say(found, over)
@@ -170,7 +179,8 @@ class Tripping:
         )  # fmt: skip
         if raised and mode == "act":
             by = f"{subjects.KILL_SWITCH}/{trip.name}"
-            order = Order(None if agent == subjects.FLEET else agent, trip.why, by, trip.at)
+            why = one_line(trip.why, _REASON_LIMIT)
+            order = Order(None if agent == subjects.FLEET else agent, why, by, trip.at)
             id = f"{self._key(agent, trip)}/{trip.at.isoformat()}"
             self._outbox.add(conn, Outgoing(id, subjects.SWITCH, msgspec.json.encode(order), HALT))
 
