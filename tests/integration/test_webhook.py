@@ -194,6 +194,19 @@ async def test_a_help_desk_that_hangs_is_left_after_the_limit_and_holds_up_no_ot
         hang.set()
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_it_ends_whatever_happens_at_the_moment_when_it_shall(world: World, turns: int) -> None:
+    webhook = world.webhook(QUICK)
+    task = asyncio.create_task(webhook.run())
+    await asyncio.sleep(0.05)
+    webhook._room.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=1)
+    assert task.cancelled()
+
+
 async def test_no_answer_within_the_limit_is_a_failure(world: World, desk: Desk) -> None:
     hang = threading.Event()
 

@@ -89,7 +89,8 @@ class Proof:
             if (verdict.contained and known) or now >= until:
                 return replace(verdict, contained=verdict.contained and known), None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._heard.wait(), min(_LOOK, (until - now).total_seconds()))
+                async with asyncio.timeout(min(_LOOK, (until - now).total_seconds())):
+                    await self._heard.wait()
 
     async def _catch_up(self, agent: str | None) -> None:
         for message, seen_at in await last_words(self._nc, self._js, subjects.presence(agent or "*", "*")):

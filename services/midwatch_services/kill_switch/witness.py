@@ -70,8 +70,10 @@ class Witness:
         stopped its runs before it was asked for the first time: what it says of them comes at once, or not at all."""
         with contextlib.suppress(TimeoutError):
             if not moved:
-                await asyncio.wait_for(self._sign.wait(), _SIGN)
-            await asyncio.wait_for(self._first.wait(), _FIRST)
+                async with asyncio.timeout(_SIGN):
+                    await self._sign.wait()
+            async with asyncio.timeout(_FIRST):
+                await self._first.wait()
 
     @property
     def first_case(self) -> FirstCase | None:

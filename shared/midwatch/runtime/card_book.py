@@ -84,7 +84,8 @@ class CardBook:
         due = loop.time() + REREAD
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _TICK)
+                async with asyncio.timeout(_TICK):
+                    await self._wake.wait()
             self._wake.clear()
             reconnects = self._nc.stats["reconnects"]
             whole = loop.time() >= due or reconnects != self._reconnects

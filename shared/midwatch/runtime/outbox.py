@@ -169,9 +169,8 @@ class Outbox:
         if row.traceparent:
             headers[subjects.TRACEPARENT] = row.traceparent
         try:
-            await asyncio.wait_for(
-                self._js.publish(row.subject, row.body, timeout=TIME_LIMIT, headers=headers), TIME_LIMIT + 1
-            )
+            async with asyncio.timeout(TIME_LIMIT + 1):
+                await self._js.publish(row.subject, row.body, timeout=TIME_LIMIT, headers=headers)
         except (NatsError, TimeoutError) as error:
             raise Temporary(f"{row.subject} was not acknowledged: {error or type(error).__name__}") from error
 

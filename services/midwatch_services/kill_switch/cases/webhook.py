@@ -153,7 +153,8 @@ class Webhook:
                 if self._filled or (self._due is not None and self._due <= self._now()):
                     await self._begin()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._room.wait(), TICK)
+                    async with asyncio.timeout(TICK):  # Python 3.11's wait_for may swallow a cancellation
+                        await self._room.wait()
                 self._room.clear()
         finally:
             for task in self._under_way.values():
