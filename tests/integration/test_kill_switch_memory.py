@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from helpers import eventually
 from kill_switch_helpers import QUICK, WHY, Pod, said
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.runs import Finished, Said, ToolCalled
@@ -152,3 +153,40 @@ async def test_replayed_runs_move_nothing(world: World) -> None:
     await world.hear("said", "r1", mode="replay")
     await world.service.save_known()
     assert await world.database.read(store.strays) == []
+
+
+@pytest.mark.parametrize("wrong", [timedelta(hours=-1), timedelta(hours=1)])
+async def test_who_has_not_confirmed_is_named_in_time_whatever_the_clock_of_kill_switch_says(
+    nc: Client, world: World, wrong: timedelta
+) -> None:
+    world.now += wrong - timedelta(hours=2)
+    world.service = _service(nc, world)
+    await world.service.follow_presence()
+    world.now += timedelta(hours=2)
+    await Pod(world.js).say(runs_in_flight=["r1"])
+    await eventually(lambda: world.service.instances.of("desk"))
+    await Switchboard(world.js).halt_agent("desk", **WHY)
+    await world.take_writes()
+    world.now += QUICK.limit / 2
+    await world.service.judge()
+    assert [event for event, _ in await said(world.js)] == ["halted"]
+    world.now += QUICK.limit / 2
+    await world.service.judge()
+    assert [event for event, _ in await said(world.js)] == ["halted", "unconfirmed"]
+
+
+async def test_a_proof_takes_time_though_the_clock_of_kill_switch_is_behind(nc: Client, world: World) -> None:
+    world.now -= timedelta(hours=1)
+    world.service = _service(nc, world)
+    await world.service.follow_presence()
+    pod = Pod(world.js)
+    await pod.say(runs_in_flight=["r1"])
+    await eventually(lambda: world.service.instances.of("desk"))
+    written = await Switchboard(world.js).halt_agent("desk", **WHY)
+    await world.take_writes()
+    world.now += timedelta(seconds=0.25)
+    await pod.say({"agent.desk": written.revision})
+    await eventually(lambda: world.service.instances.of("desk")[0].applied)
+    await world.service.judge()
+    (_, contained) = (data for _, data in await said(world.js))
+    assert contained.seconds == pytest.approx(0.25)

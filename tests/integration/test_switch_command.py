@@ -313,7 +313,7 @@ async def test_wait_tells_of_the_first_case_and_of_the_runs_that_were_stopped(js
     assert result.exit_code == 0
     case = subjects.case_id("desk", "r1")
     assert re.search(rf"first case at the fallback after [01]\.\d\d s: {case} \(human\)", result.stdout)
-    assert "; 2 runs stopped, 1 case" in result.stdout
+    assert "; 2 runs stopped, 1 case so far" in result.stdout
     assert result.stdout.count("first case") == 1
 
 

@@ -89,8 +89,8 @@ class Shown:
             applied = sum(report.state == "applied" for report in verdict.reports)
             of = f"{count(applied, 'instance')} in {verdict.seconds:.3f} s" if applied else "no instance runs"
             moved = self.moved or caused.runs_stopped
-            stopped = f"; {count(caused.runs_stopped, 'run')} stopped, {count(caused.cases, 'case')}" if moved else ""
-            say(f"{name}: contained, {of}{stopped}")
+            figures = f"{count(caused.runs_stopped, 'run')} stopped, {count(caused.cases, 'case')} so far"
+            say(f"{name}: contained, {of}{f'; {figures}' if moved else ''}")
         else:
             self._missing(verdict)
             say(f"{name}: NOT contained within {limit:g} s")

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from nats.aio.client import Client
@@ -15,7 +15,6 @@ from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
-from midwatch.contracts.governance import SwitchContained
 from midwatch.errors import Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database
@@ -28,21 +27,13 @@ from . import decide, effects, reports, store
 from .decide import Call, Halt, Surroundings, Target, Who, Write
 from .policy import POLICY, Policy
 from .registry import Instances, RunKey, Runs, read_presence
+from .reports import Said
 
 TICK = 0.25  # seconds between two judgements where nothing is heard
 _COMPLAINTS = 1000  # instances whose presence was found unreadable and logged, each once
 
 log = structlog.get_logger("midwatch.kill_switch")
 Place = tuple[str, Target]  # of a halt: one stands at a key and target
-
-
-class Said(NamedTuple):
-    """A halt before and after, its report, and what to publish of it."""
-
-    before: Halt
-    after: Halt
-    report: SwitchContained
-    tell: reports.Tell
 
 
 class KillSwitch:
@@ -58,6 +49,7 @@ class KillSwitch:
         self._instances, self._runs = Instances(), Runs()
         self._halts: dict[Place, Halt] = {}
         self._pending: dict[Place, dict[Who, datetime]] = {}  # halts without proof: who has cleared, since when
+        self._seen: dict[tuple[Place, int], datetime] = {}  # those by place and epoch: when they were first judged
         self._revisions: dict[str, int] = {}
         self._map_runs: dict[RunKey, store.MapRun] = {}
         self._position: tuple[int, datetime] = (0, now())
@@ -276,7 +268,8 @@ class KillSwitch:
         clock = asyncio.get_running_loop().time
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), TICK)
+                async with asyncio.timeout(TICK):
+                    await self._wake.wait()
             self._wake.clear()
             began = clock()
             try:
@@ -295,13 +288,17 @@ class KillSwitch:
             await self._catch_up()
         now, said = self._now(), list[Said]()
         strays = self._strays() if self._pending else {}
-        for place, cleared in self._pending.items():
-            halt = self._halts[place]
+        standing = [(place, self._halts[place].epoch) for place in self._pending]
+        self._seen = {one: min(self._seen.get(one, now), now) for one in standing}
+        for (place, _), seen in self._seen.items():
+            halt, cleared = self._halts[place], self._pending[place]
             around = Surroundings(now, self._watching_since, self._revisions.get(halt.key, 0), strays)
-            verdict = decide.judge(halt, self._instances.of(halt.agent), around, cleared, self._policy)
+            # The server timed the write; our clock may be wrong, and only what passes on it can be counted.
+            timed = replace(halt, requested_at=min(halt.requested_at, seen))
+            verdict = decide.judge(timed, self._instances.of(halt.agent), around, cleared, self._policy)
             self._pending[place] = dict(verdict.cleared)
             states = decide.states(verdict.reports)
-            if phase := decide.report_due(halt, verdict, around, self._policy):
+            if phase := decide.report_due(replace(halt, requested_at=seen), verdict, around, self._policy):
                 contained_at = now if phase == "contained" else None
                 after = replace(halt, phase=phase, contained_at=contained_at, lapsed=decide.lapsed(verdict.reports))
                 said.append(Said(halt, replace(after, states=states), *reports.judged(halt, verdict, phase, now)))

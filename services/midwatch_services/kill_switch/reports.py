@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.governance import AlertRaised, InstanceReport, SwitchContained, SwitchMoved
@@ -36,6 +36,15 @@ def moved(write: Write, move: Move, agent: str | None) -> Outgoing:
 
 
 Tell = Callable[[SwitchContained], list[Outgoing]]  # what to publish, given the report as it was saved
+
+
+class Said(NamedTuple):
+    """A halt before and after, its report, and what to publish of it."""
+
+    before: Halt
+    after: Halt
+    report: SwitchContained
+    tell: Tell
 
 
 def judged(halt: Halt, verdict: Verdict, phase: Phase, now: datetime) -> tuple[SwitchContained, Tell]:
