@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import FunctionType, MethodType, TracebackType
 from typing import Any, Self, TypeVar
 
 from . import usage
@@ -91,10 +91,23 @@ class ToolCall(_Call):
 def _arguments(function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> dict[str, Any]:
     if not args:
         return dict(keywords)
+    names = _names(function)
+    if len(args) <= len(names) and keywords.keys().isdisjoint(names[: len(args)]):
+        return dict(zip(names, args, strict=False)) | dict(keywords)
     try:
         return dict(inspect.signature(function).bind(*args, **keywords).arguments)
     except (TypeError, ValueError):
         return {"args": list(args), **keywords}
+
+
+def _names(function: Any) -> tuple[str, ...]:
+    """Names of the positional parameters of a plain function or method, none of any other: asking for a whole signature
+    takes longer than recording the call."""
+    plain = isinstance(function, FunctionType | MethodType) and not hasattr(function, "__wrapped__")
+    if not plain or function.__code__.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+        return ()
+    names: tuple[str, ...] = function.__code__.co_varnames[: function.__code__.co_argcount]
+    return names[1:] if isinstance(function, MethodType) else names
 
 
 def _described(error: BaseException) -> str:
