@@ -34,8 +34,10 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A real server on a free port with an empty store, nothing declared on it."""
-    async with await start_nats(tmp_path / "nats") as server:
+    # Tests kill servers, not machines: what the system has been given is not lost. Nor need a server end in order.
+    async with await start_nats(tmp_path / "nats", sync_interval="2m") as server:
         yield server
+        server.kill()
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def data_dir() -> Path:
 def postgres_cluster() -> Iterator[str]:
     """Address of a PostgreSQL of this test session, without a database's name."""
     try:
-        with postgres.cluster() as url:
+        with postgres.cluster(durable=False) as url:
             yield url
     except postgres.NotInstalled as error:
         pytest.skip(str(error))

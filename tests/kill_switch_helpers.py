@@ -92,10 +92,9 @@ async def heard(js: JetStreamContext, *events: str, within: float = 5.0) -> list
 
 
 async def all_read(js: JetStreamContext, stream: str, consumer: str) -> bool:
-    """Whether the service has acknowledged every message of the stream."""
-    last = (await js.stream_info(stream)).state.last_seq
+    """Whether the service has acknowledged every message of the stream that it is to hear."""
     info = await js.consumer_info(stream, consumer)
-    return info.ack_floor is not None and info.ack_floor.stream_seq == last
+    return not info.num_pending and not info.num_ack_pending
 
 
 async def writes_read(js: JetStreamContext) -> bool:
