@@ -15,8 +15,9 @@ from midwatch.runtime.database import Database
 from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.kill_switch.policy import Policy
 
+# A router that did not look for `silent_after` has to hear everyone again: on a busy machine it needs some air.
 HASTY = Policy(
-    silent_after=timedelta(seconds=0.3), limit=timedelta(seconds=0.6), grace=timedelta(seconds=0.2),
+    silent_after=timedelta(seconds=0.8), limit=timedelta(seconds=0.6), grace=timedelta(seconds=0.2),
     prune_after=timedelta(0), accept_within=timedelta(seconds=0.5), begin_within=timedelta(seconds=1),
     idle_after=timedelta(seconds=2),
 )  # fmt: skip

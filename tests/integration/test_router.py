@@ -260,6 +260,7 @@ async def test_the_runs_of_a_vanished_instance_go_to_the_fallback_of_its_card(
         for run_id in ("r1", "r2", "r3"):
             await begin(js, run_id)
         await publish(js, "finished", "r2", seq=2)
+        await eventually(lambda: heard(js))
         await pod.say(runs_in_flight=["r1", "r2", "r3", "r4"], no_case=["r4"])
         case = await cases.until("open")
         await cases.until("open", run_id="r3")
