@@ -7,13 +7,27 @@ from datetime import timedelta
 import pytest
 from nats.js import JetStreamContext
 
-from kill_switch_helpers import Pod, heard, kill_switch, publish, put
+from helpers import eventually
+from kill_switch_helpers import Pod, all_read, heard, kill_switch, publish, put
+from midwatch.contracts import subjects
+from midwatch.contracts.governance import CaseAccepted, CaseClosed
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
 from midwatch_services.kill_switch import history
-from router_helpers import HASTY, Cases, begin, give_card, stop
+from router_helpers import HASTY, Cases, arm, begin, give_card, speak, stop
 
 HALT = b'{"state":"halted","by":"ann","reason":"wrong refunds"}'
+
+
+CASE = subjects.case_id("desk", "r1")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def both(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    """Settings on either database."""
+    if request.param == "sqlite":
+        return settings
+    return settings.model_copy(update={"database_url": str(request.getfixturevalue("postgres_url"))})
 
 
 @pytest.fixture
@@ -80,3 +94,32 @@ async def test_runs_that_carry_on_and_cannot_be_halted_go_to_people_with_a_doubt
         (opened,) = await cases.said("opened")
     assert (opened.to, opened.reason) == ("human", "its instance pod-1 vanished and could not be halted")
     assert "may go on" in opened.doubt
+
+
+async def test_a_word_of_an_agent_that_comes_late_takes_no_case_from_people(
+    js: JetStreamContext, settings: Settings, cases: Cases
+) -> None:
+    async with kill_switch(settings, HASTY):
+        await arm(js, "helper")
+        await begin(js)
+        await stop(js, to="agent:helper")
+        await cases.until("offered")
+        await cases.until("open")
+        await speak(js, CaseAccepted(case_id=CASE, by="helper-1"), agent="helper")
+        await speak(js, CaseClosed(case_id=CASE, by="stranger-1", note="done"), agent="stranger")
+        await eventually(lambda: all_read(js, subjects.GOVERNANCE, subjects.KILL_SWITCH_GOVERNANCE))
+        assert (await cases.one())["state"] == "open"
+        assert (await cases.history())[-2:] == ["ignored", "ignored"]
+
+
+async def test_the_largest_run_that_the_contract_lets_through_reaches_people(
+    js: JetStreamContext, settings: Settings, cases: Cases
+) -> None:
+    async with kill_switch(settings, HASTY):
+        await publish(js, "started", input="x" * 900_000)
+        for seq in range(1, 6):
+            await publish(js, "tool_called", seq=seq, result="y" * 120_000)
+        await stop(js, seq=6)
+        await cases.until("open")
+        (opened,) = await cases.said("opened")
+    assert opened.run_id == "r1"

@@ -181,23 +181,23 @@ BACK, DONE = CaseReturned(case_id="case-1", by="ann"), CaseClosed(case_id="case-
 def test_what_people_say_counts_where_it_is_theirs_to_say(
     case: Case, said: Any, state: str | None, taken_by: str | None
 ) -> None:
-    step = routing.spoken(case, said, NOW)
+    step = routing.spoken(case, said, NOW, agent="desk")
     assert (step.case and step.case.state, step.case and step.case.taken_by) == (state, taken_by)
     assert step.say == ()
     assert [note.what == "ignored" for note in step.notes] == [state is None]
 
 
 def test_who_has_a_case_may_give_its_number_later() -> None:
-    step = routing.spoken(TAKEN, ANN, NOW)
+    step = routing.spoken(TAKEN, ANN, NOW, agent="desk")
     assert step.case and step.case.reference == "HD-1"
-    again = routing.spoken(step.case, CaseAccepted(case_id="case-1", by="ann"), NOW)
+    again = routing.spoken(step.case, CaseAccepted(case_id="case-1", by="ann"), NOW, agent="desk")
     assert again.case and again.case.reference == "HD-1"
 
 
 def test_a_case_that_an_agent_returns_is_opened_and_one_that_people_return_is_not_opened_again() -> None:
-    by_agent = routing.spoken(WITH_AGENT, CaseReturned(case_id="case-1", by="simple-1"), NOW)
+    by_agent = routing.spoken(WITH_AGENT, CaseReturned(case_id="case-1", by="simple-1"), NOW, agent="simple")
     assert by_agent.case and (by_agent.say, by_agent.case.to) == (("opened",), "human")
-    assert routing.spoken(TAKEN, BACK, NOW).say == ()
+    assert routing.spoken(TAKEN, BACK, NOW, agent="desk").say == ()
 
 
 # Those who vanish

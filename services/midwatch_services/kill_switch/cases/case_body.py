@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused, RunEvent
 from midwatch.contracts.governance import CaseClosed, CaseOffered, CaseOpened
-from midwatch.contracts.runs import Finished, Mode, Resolution, Started
+from midwatch.contracts.runs import FIELD_LIMIT, Finished, Mode, Resolution, Started
 from midwatch.runtime.outbox import Outgoing
 from midwatch.runtime.stream_read import read_range
 
@@ -126,11 +126,24 @@ def opened(case: Case, told: Told, by: str) -> CaseOpened:
     started = told.started
     return CaseOpened(
         case_id=case.case_id, agent=case.agent, run_id=case.run_id, to=case.to, reason=case.reason, opened_by=BY,
-        mode=case.mode, by=by, key=case.key, epoch=case.epoch, ticket=case.ticket,
-        customer=started.customer if started else None, channel=started.channel if started else None,
-        session=told.session, input=msgspec.to_builtins(started.input) if started else None, events=told.events(),
+        mode=case.mode, by=by, key=case.key, epoch=case.epoch, ticket=_cut(case.ticket, _FIELD_LIMIT),
+        customer=_cut(started.customer, _FIELD_LIMIT) if started else None,
+        channel=_cut(started.channel, _FIELD_LIMIT) if started else None, session=_cut(told.session, _FIELD_LIMIT),
+        input=_cut(msgspec.to_builtins(started.input), FIELD_LIMIT) if started else None, events=told.events(),
         left_out=told.left_out, chain=list(case.chain), doubt=case.doubt,
     )  # fmt: skip
+
+
+def _cut(value: Any, limit: int) -> Any:
+    """`value`, or the beginning of it as text where it takes more than `limit` bytes as JSON: the whole case must fit
+    into a message."""
+    size = len(msgspec.json.encode(value))
+    if size <= limit:
+        return value
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    while (size := len(msgspec.json.encode(text))) > limit:
+        text = text[: len(text) * limit // size]
+    return f"{text} …"
 
 
 def renewed(body: CaseOpened, case: Case) -> CaseOpened:

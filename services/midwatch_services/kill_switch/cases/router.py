@@ -213,9 +213,9 @@ class Router:
             if case is not None and case.state == "offered":
                 if isinstance(data, CaseAccepted) and agent == case.taker:
                     await self._settle_offer(case)
-                elif isinstance(data, CaseClosed):
+                elif isinstance(data, CaseClosed) and agent == case.agent:
                     await self._withdraw([case])
-            happens = partial(routing.spoken, said=data, now=self._now())
+            happens = partial(routing.spoken, said=data, now=self._now(), agent=agent)
             changes.append(Change(data.case_id, happens, (agent, received.event.id)))
         await self._book.apply(changes)
 

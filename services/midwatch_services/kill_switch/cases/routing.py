@@ -219,8 +219,13 @@ def goes_on(case: Case, child: Case, now: datetime) -> Step | None:
 # What people do
 
 
-def spoken(case: Case, said: CaseAccepted | CaseReturned | CaseClosed, now: datetime) -> Step:
-    """Of two who accept a case the first has it; only who has it may return it; whoever has seen to it may close it."""
+def spoken(case: Case, said: CaseAccepted | CaseReturned | CaseClosed, now: datetime, *, agent: str) -> Step:
+    """Of two who accept a case the first has it; only who has it may return it; whoever has seen to it may close it.
+    `agent`: under whose name it was said. Under another than that of the case it is an agent's own word, which counts
+    while it has the case: its key, not its word, decides who has the offer."""
+    if agent != case.agent and not (case.with_agent and agent == case.taker):
+        what = {CaseAccepted: "accepted", CaseReturned: "returned", CaseClosed: "closed"}[type(said)]
+        return _ignored(case, said.by, what, now)
     if isinstance(said, CaseAccepted):
         return _accepted(case, said.by, said.reference, now)
     return (_returned if isinstance(said, CaseReturned) else _closed)(case, said.by, said.note, now)
