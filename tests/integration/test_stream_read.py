@@ -11,7 +11,7 @@ from midwatch.contracts import subjects
 from midwatch.errors import Temporary
 from midwatch.runtime import stream_read
 from midwatch.runtime.nats_server import NatsServer
-from midwatch.runtime.stream_read import read_range
+from midwatch.runtime.stream_read import read_each, read_range
 
 DESK = subjects.run("desk", "*")
 
@@ -75,3 +75,31 @@ async def test_a_server_that_does_not_answer_is_temporary(
     nats_server.kill()
     with pytest.raises(Temporary, match="MIDWATCH_RUNS cannot be read"):
         await read(nc, 1)
+
+
+async def each(nc: Client, *seqs: int) -> list[int]:
+    found = []
+    async for batch in read_each(nc, subjects.RUNS, seqs):
+        found += batch
+    assert all(one.body == str(one.seq).encode() for one in found)
+    return [one.seq for one in found]
+
+
+@pytest.mark.parametrize("window", [1, 2, 256])
+async def test_single_messages_come_in_order_and_those_that_are_gone_do_not(
+    js: JetStreamContext, nc: Client, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr(stream_read, "_SINGLE", window)
+    await fill(js, 6)
+    await js.delete_msg(subjects.RUNS, 3)
+    assert await each(nc, 1, 2, 3, 6, 99) == [1, 2, 6]
+    assert await each(nc) == []
+
+
+async def test_where_an_answer_is_lost_there_are_no_more_single_messages(
+    js: JetStreamContext, nc: Client, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_read, "_PATIENCE", 0.1)
+    await fill(js, 2)
+    nats_server.kill()
+    assert await each(nc, 1, 2) == []

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from midwatch.errors import Temporary
 _BATCH = 1000  # messages of one request
 _MAX_BYTES = 4 * 1024 * 1024  # of one request; the server stops after the message that exceeds it
 _WINDOW = 64  # reads under way at once
+_SINGLE = 256  # messages that are asked for one by one, before the answers are awaited
+_PATIENCE = 1.0  # seconds in which those answers come
 _SILENCE = 3.0  # seconds without a message after which the server is taken not to answer
 
 
@@ -56,6 +58,38 @@ async def read_range(
             start = found[-1].seq + 1
     finally:
         with contextlib.suppress(NatsError):  # the connection may be gone, and takes the subscription with it
+            await subscription.unsubscribe()
+
+
+async def read_each(nc: Client, stream: str, seqs: Sequence[int]) -> AsyncIterator[list[Stored]]:
+    """The messages with these sequences, in their order, as far as the stream has them; in batches. Ends early where an
+    answer does not come."""
+    inbox = nc.new_inbox()
+    found: dict[str, Stored | None] = {}
+    wanted: dict[str, int] = {}
+    answered = asyncio.Event()
+
+    async def take(message: Msg) -> None:
+        there = not (message.headers or {}).get("Status")
+        found[message.subject] = _stored(message) if there else None
+        if len(found) >= len(wanted):
+            answered.set()
+
+    subscription = await nc.subscribe(f"{inbox}.*", cb=take)
+    try:
+        for start in range(0, len(seqs), _SINGLE):
+            found.clear()
+            answered.clear()
+            wanted = {f"{inbox}.{seq}": seq for seq in seqs[start : start + _SINGLE]}
+            for reply, seq in wanted.items():
+                await nc.publish(f"$JS.API.DIRECT.GET.{stream}", b'{"seq":%d}' % seq, reply=reply)
+            try:
+                await asyncio.wait_for(answered.wait(), _PATIENCE)
+            except TimeoutError:
+                return
+            yield [stored for reply in wanted if (stored := found.get(reply)) is not None]
+    finally:
+        with contextlib.suppress(NatsError):
             await subscription.unsubscribe()
 
 

@@ -68,6 +68,17 @@ def test_a_source_that_does_not_count_from_0_has_no_gaps() -> None:
     assert told.whole(upto=0, seq=9_000_000_000)
 
 
+def test_a_run_is_complete_where_no_more_is_missing_than_was_left_out() -> None:
+    told = Told(skipped=2)
+    tell(told, Said, 3, by="agent", text="x")
+    assert not told.complete(4)
+    tell(told, Started, 0, input="Where?")
+    assert told.complete(4)
+    assert not told.complete(5)
+    assert not told.complete(9_000_000_000)
+    assert told.left_out == 2
+
+
 def test_the_first_end_of_a_run_counts() -> None:
     told = Told()
     tell(told, Finished, 3, resolution="fell_back")

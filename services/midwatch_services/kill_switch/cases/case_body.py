@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +14,11 @@ from midwatch.contracts.codec import Refused, RunEvent
 from midwatch.contracts.governance import CaseClosed, CaseOffered, CaseOpened
 from midwatch.contracts.runs import FIELD_LIMIT, Finished, Mode, Resolution, Started
 from midwatch.runtime.outbox import Outgoing
-from midwatch.runtime.stream_read import read_range
+from midwatch.runtime.stream_read import Stored, read_each, read_range
 
+from ..registry import RunKey
 from ..reports import SOURCE
+from .flights import Path
 from .routing import BY, LABEL, Case, Said
 
 EVENTS_LIMIT = 512 * 1024  # bytes of JSON of all events in a case
@@ -35,14 +37,15 @@ _peek = msgspec.json.Decoder(_Peek)
 class Told:
     """A run as its events tell it: the first of them and the newest, as many as the limit lets."""
 
-    def __init__(self) -> None:
+    def __init__(self, skipped: int = 0) -> None:
+        """`skipped`: how many events after the first are not to be told."""
         self.mode: Mode = "live"
         self.ticket: str | None = None
         self.session: str | None = None
         self.label = ""  # the case that the run handles, where it handles one
         self.started: Started | None = None
         self.ended: Resolution | None = None
-        self.left_out = 0
+        self.left_out = self._skipped = skipped
         self.upto = 0  # sequence in the stream of its last event
         self._seqs: set[int] = set()
         self._ids: set[str] = set()
@@ -81,6 +84,10 @@ class Told:
         """Whether all is there up to an event with this place in the stream and this order in its run."""
         return self.upto >= upto and (0 not in self._seqs or all(one in self._seqs for one in range(seq)))
 
+    def complete(self, seq: int) -> bool:
+        """Whether all is there from the run's first event up to one with this order in its run."""
+        return 0 in self._seqs and seq - sum(one < seq for one in self._seqs) <= self._skipped
+
     def events(self) -> list[dict[str, Any]]:
         """Oldest first."""
         first = [] if self._first is None else [self._first]
@@ -111,14 +118,35 @@ async def tell(nc: Client, agent: str, run_ids: Iterable[str], start: int | date
         for stored in batch:
             try:
                 subject = _peek.decode(stored.body).subject
-                if subject is not None and subject not in found:
-                    continue
-                event = codec.decode_run(stored.subject, stored.body)
-            except (Refused, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                continue  # the readers of the stream report it
-            if told := found.get(event.data.run_id):
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+            if subject is not None and subject not in found:
+                continue
+            event = _decoded(stored)
+            if event is not None and (told := found.get(event.data.run_id)):
                 told.add(event, stored.seq, len(stored.body))
     return found
+
+
+def _decoded(stored: Stored) -> RunEvent | None:
+    try:
+        return codec.decode_run(stored.subject, stored.body)
+    except (Refused, RecursionError):
+        return None  # the readers of the stream report it
+
+
+async def recall(nc: Client, paths: Mapping[RunKey, Path]) -> dict[RunKey, Told]:
+    """The runs of which it is known where their events are, read one by one: other runs' events, however many, take no
+    time. Lacks a run of which an event is not there or an answer was lost."""
+    told = {run: Told(path.skipped) for run, path in paths.items()}
+    runs = {seq: run for run, path in paths.items() for seq in path.seqs}
+    async for batch in read_each(nc, subjects.RUNS, list(runs)):
+        for stored in batch:
+            run, event = runs.pop(stored.seq), _decoded(stored)
+            if event is not None and (event.agent, event.data.run_id) == run:
+                told[run].add(event, stored.seq, len(stored.body))
+    lacking = set(runs.values())
+    return {run: one for run, one in told.items() if run not in lacking}
 
 
 def opened(case: Case, told: Told, by: str) -> CaseOpened:

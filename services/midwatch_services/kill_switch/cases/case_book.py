@@ -30,6 +30,7 @@ from .flights import Flights
 from .routing import BY, HUMAN, OWN, Case, Step
 
 _SETTLED = 100_000  # cases that are remembered to need nobody
+_GROUP = 32  # cases that are opened at once, so that the first need not wait for the last
 _GAPS = (0.05, 0.1, 0.15)  # seconds after which events that are not there yet are sought again
 
 Hooks = Callable[[Connection, str, CaseOpened], None]
@@ -114,37 +115,54 @@ class CaseBook:
     async def open(self, wants: Sequence[Want]) -> None:
         """Claims the cases that nobody has, and opens those that are ours. Done twice it is done once: the claim says
         whose a case is, and the table whether it was opened."""
-        if not wants:
-            return
-        async with self._opening:
-            new = {want.case_id: want for want in reversed(wants) if want.case_id not in self._cases}
-            known = await self._database.read(lambda conn: case_store.known(conn, list(new)))
-            for case_id in known:
+        new = {want.case_id: want for want in reversed(wants) if want.case_id not in self._cases}
+        quick = [want for want in reversed(new.values()) if self._is_recalled(want)]
+        groups = [quick[start : start + _GROUP] for start in range(0, len(quick), _GROUP)]
+        if slow := [want for want in new.values() if not self._is_recalled(want)]:
+            groups.append(slow)  # all of them are read at once
+        for group in groups:
+            async with self._opening:
+                opened = await self._open(group)
+            await self._outbox.drain()
+            # What of this was heard while it was saved has found no case.
+            own = [case for case in opened if case.state == "claimed"]
+            ends = [(case, self._flights.ended((case.agent, case.run_id))) for case in own]
+            await self.conclude([(case, over) for case, over in ends if over])
+
+    def _is_recalled(self, want: Want) -> bool:
+        """Whether it is known where all of the run is. Of one that vanished the stream may have more by now."""
+        return not want.vanished and self._flights.path(want.run) is not None
+
+    async def _open(self, wants: Sequence[Want]) -> list[Case]:
+        new = {want.case_id: want for want in wants if want.case_id not in self._cases}
+        known = await self._database.read(lambda conn: case_store.known(conn, list(new)))
+        for case_id in known:
+            self._settle(case_id)
+            del new[case_id]
+        told = await self._tell(list(new.values()))
+        for case_id, want in list(new.items()):
+            if (want.vanished and told[want.run].ended) or not routing.waits(told[want.run].mode):
                 self._settle(case_id)
                 del new[case_id]
-            told = await self._tell(list(new.values()))
-            for case_id, want in list(new.items()):
-                if (want.vanished and told[want.run].ended) or not routing.waits(told[want.run].mode):
-                    self._settle(case_id)
-                    del new[case_id]
-            if not new:
-                return
-            unclaimed = [want for want in new.values() if not want.stands]
-            standing = await self.claims.create_all([(subjects.case_key(*want.run), want.claim) for want in unclaimed])
-            claims = {want.case_id: claim for want, claim in zip(unclaimed, standing, strict=True)}
-            faults.reach("kill_switch.case_claimed")
+        if not new:
+            return []
+        unclaimed = [want for want in new.values() if not want.stands]
+        standing = await self.claims.create_all([(subjects.case_key(*want.run), want.claim) for want in unclaimed])
+        claims = {want.case_id: claim for want, claim in zip(unclaimed, standing, strict=True)}
+        faults.reach("kill_switch.case_claimed")
 
-            def save(conn: Connection) -> list[Case]:
-                found: list[Case] = []
-                # Another process with these tables may have been faster.
-                there = case_store.known(conn, list(new))
-                for want in (want for case_id, want in new.items() if case_id not in there):
-                    found += self._add(conn, want, claims.get(want.case_id, want.claim), told[want.run])
-                return found
+        def save(conn: Connection) -> list[Case]:
+            found: list[Case] = []
+            # Another process with these tables may have been faster.
+            there = case_store.known(conn, list(new))
+            for want in (want for case_id, want in new.items() if case_id not in there):
+                found += self._add(conn, want, claims.get(want.case_id, want.claim), told[want.run])
+            return found
 
-            self._keep(await self._database.write(save))
-            faults.reach("kill_switch.case_saved")
-        await self._outbox.drain()
+        opened = await self._database.write(save)
+        self._keep(opened)
+        faults.reach("kill_switch.case_saved")
+        return opened
 
     def _add(self, conn: Connection, want: Want, claim: CaseClaim, told: Told) -> list[Case]:
         """A new case, and after it the one that its run had taken on, if it had."""
@@ -182,8 +200,12 @@ class CaseBook:
         return "; ".join(filter(None, (want.doubt, routing.DOUBT_OWN if own and silent else "")))
 
     async def _tell(self, wants: Sequence[Want]) -> dict[RunKey, Told]:
-        """The runs as far as they are in the stream, those of one agent by one reading."""
-        found = await self._read([want.run for want in wants])
+        """The runs as far as they are in the stream: by where their events are, where that is known and suffices, else
+        those of one agent by one reading."""
+        recalled = await self._recall([want.run for want in wants if self._is_recalled(want)])
+        found = {want.run: one for want in wants if (one := recalled.get(want.run)) and one.complete(want.seq)}
+        wants = [want for want in wants if want.run not in found]
+        found |= await self._read([want.run for want in wants])
         for delay in _GAPS:
             lacking = [want.run for want in wants if not found[want.run].whole(want.upto, want.seq)]
             if not lacking:
@@ -191,6 +213,10 @@ class CaseBook:
             await asyncio.sleep(delay)  # the replica that answered is behind, or an event was sent again
             found |= await self._read(lacking)
         return found
+
+    async def _recall(self, runs: Sequence[RunKey]) -> dict[RunKey, Told]:
+        paths = {run: path for run in runs if (path := self._flights.path(run))}
+        return await case_body.recall(self._nc, paths)
 
     async def _read(self, runs: Sequence[RunKey]) -> dict[RunKey, Told]:
         starts: dict[tuple[str, bool], int | datetime] = {}
@@ -237,7 +263,10 @@ class CaseBook:
         expected of it, and the stream tells what it said last."""
         if not ended:
             return
-        found = await self._read([(case.agent, case.run_id) for case, how in ended if how != "fell_back"])
+        halted = [(case.agent, case.run_id) for case, how in ended if how and how != "fell_back"]
+        found = await self._recall(halted)
+        gone = [(case.agent, case.run_id) for case, how in ended if how is None]
+        found |= await self._read([*gone, *(run for run in halted if run not in found)])
 
         def save(conn: Connection) -> list[Case]:
             now, saved = self._now(), list[Case | None]()

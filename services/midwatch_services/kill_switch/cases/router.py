@@ -103,7 +103,8 @@ class Router:
         data = event.data
         if routing.waits(data.mode):
             ended = data.resolution if isinstance(data, Finished) else None
-            self._flights.note((event.agent, data.run_id), seq, at, _instance(event.source), ended)
+            run, begins = (event.agent, data.run_id), data.seq == 0
+            self._flights.note(run, seq, at, _instance(event.source), ended, begins=begins)
 
     def _handed_off(self, received: Received, data: HandedOff) -> list[Want]:
         """The case of a run that was stopped. Without a key it was the agent's own wish, and is the agent's affair."""
