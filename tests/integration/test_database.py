@@ -43,6 +43,14 @@ async def test_only_rows_that_are_not_there_are_inserted(database: Database) -> 
     assert {row[2] for row in await rows(database) if row[:2] in (("a", "2"), ("a", "3"))} == {"x", "y"}
 
 
+async def test_a_text_with_a_nul_breaks_nothing_and_is_known_again(database: Database) -> None:
+    odd = [("a", "1\0", "x\0"), ("a", "2", "x")]
+    assert await database.write(lambda conn: insert_new(conn, "t", COLUMNS, odd, KEY)) == [0, 1]
+    assert await database.write(lambda conn: insert_new(conn, "t", COLUMNS, odd, KEY)) == []
+    select = sa.text("SELECT count(*) FROM t WHERE id = :id")
+    assert await database.read(lambda conn: conn.execute(select, {"id": "1\0"}).scalar()) == 1
+
+
 async def test_many_rows_at_once_are_all_inserted(database: Database) -> None:
     many = [("a", f"{n:05d}", "x") for n in range(1337)]
     assert await database.write(lambda conn: insert_new(conn, "t", COLUMNS, many, KEY)) == list(range(1337))

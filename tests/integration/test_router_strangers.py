@@ -123,3 +123,42 @@ async def test_the_largest_run_that_the_contract_lets_through_reaches_people(
         await cases.until("open")
         (opened,) = await cases.said("opened")
     assert opened.run_id == "r1"
+
+
+async def test_what_no_text_column_holds_stops_nothing(js: JetStreamContext, both: Settings) -> None:
+    nul = "a\0b"
+    database = Database(both.database_for("kill-switch"))
+    async with kill_switch(both, HASTY):
+        await begin(js, nul, ticket=nul, session=nul)
+        await publish(js, "handed_off", nul, seq=2, to="human", reason=nul, key=nul, ticket=nul)
+        await begin(js, "r2")
+        await stop(js, "r2")
+        await Cases(js, database).until("open", run_id="r2")
+        await Cases(js, database).until("open", run_id=nul)
+    database.close()
+
+
+@pytest.mark.parametrize("field", ["key", "to", "reason"])
+async def test_what_is_too_large_for_a_claim_stops_nobody_elses_cases(
+    js: JetStreamContext, settings: Settings, cases: Cases, field: str
+) -> None:
+    async with kill_switch(settings, HASTY):
+        await begin(js)
+        await publish(js, "handed_off", seq=2, **({"to": "human", "key": "agent.desk"} | {field: "k" * 100_000}))
+        await cases.until("open")
+        await begin(js, "r2")
+        await stop(js, "r2")
+        await cases.until("open", run_id="r2")
+
+
+async def test_presence_that_names_no_runs_of_the_contract_stops_no_rescue(
+    js: JetStreamContext, settings: Settings, cases: Cases
+) -> None:
+    async with kill_switch(settings, HASTY):
+        await Pod(js, name="bad-1", agent="bad", lease=0.2).say(runs_in_flight=["x" * 70_000, ""])
+        await begin(js)
+        await Pod(js, lease=0.2).say(runs_in_flight=["r1"])
+        await cases.until("open")
+        assert [case["agent"] for case in await cases.all()] == ["desk"]
+        await eventually(lambda: all_read(js, subjects.key_stream(subjects.CASES), subjects.KILL_SWITCH_CASES))
+    assert (await js.stream_info(subjects.DEAD)).state.messages == 0

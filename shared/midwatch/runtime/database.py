@@ -5,6 +5,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -60,7 +61,9 @@ class Database:
 
     def _engine(self, url: sa.URL) -> Engine:
         if self.dialect == "postgresql":
-            return sa.create_engine(url, hide_parameters=True, pool_size=4, connect_args={"connect_timeout": 5})
+            engine = sa.create_engine(url, hide_parameters=True, pool_size=4, connect_args={"connect_timeout": 5})
+            sa.event.listen(engine, "connect", _prepare_postgres)
+            return engine
         engine = sa.create_engine(
             url,
             hide_parameters=True,
@@ -142,6 +145,26 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, (sa.exc.TimeoutError, sa.exc.ResourceClosedError))
 
 
+def _without_nul(value: Any) -> Any:
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+@cache
+def _dumper() -> Any:
+    from psycopg.types.string import StrDumperUnknown
+
+    class Dumper(StrDumperUnknown):
+        def dump(self, obj: str) -> Any:
+            return super().dump(_without_nul(obj))
+
+    return Dumper
+
+
+def _prepare_postgres(raw: Any, _: Any) -> None:
+    # PostgreSQL's text holds no NUL, which anybody may write: one such message must not undo what else is saved.
+    raw.adapters.register_dumper(str, _dumper())
+
+
 def insert_new(
     conn: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], key: Sequence[str]
 ) -> list[int]:
@@ -151,8 +174,9 @@ def insert_new(
     """
     where = [columns.index(name) for name in key]
     places: dict[tuple[Any, ...], int] = {}
+    text = _without_nul if conn.dialect.name == "postgresql" else lambda value: value
     for place, row in enumerate(rows):
-        places.setdefault(tuple(row[column] for column in where), place)
+        places.setdefault(tuple(text(row[column]) for column in where), place)
     firsts = rows if len(places) == len(rows) else [rows[place] for place in places.values()]
     raw = conn.connection.driver_connection
     if conn.dialect.name == "sqlite":

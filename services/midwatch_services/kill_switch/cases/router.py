@@ -39,7 +39,7 @@ from .flights import Flights
 from .routing import BY, HUMAN, LABEL, OWN, Case
 
 LOOK = 0.25  # seconds between two looks at offers and at those who fell silent
-_REASON = 2000  # characters of a reason that stand in a claim
+_REASON, _NAME = 2000, 256  # characters of a reason, and of a name or key, that stand in a claim
 
 log = structlog.get_logger("midwatch.kill_switch")
 
@@ -74,7 +74,8 @@ class Router:
             for stored in batch:
                 with contextlib.suppress(Refused, RecursionError):
                     event = codec.decode_run(stored.subject, stored.body)
-                    self._note(event, stored.seq, datetime.fromisoformat(stored.stored_at))
+                    if routing.waits(event.data.mode):
+                        self._note(event, stored.seq, datetime.fromisoformat(stored.stored_at))
 
     # Run events
 
@@ -101,19 +102,16 @@ class Router:
 
     def _note(self, event: RunEvent, seq: int, at: datetime) -> None:
         data = event.data
-        if routing.waits(data.mode):
-            ended = data.resolution if isinstance(data, Finished) else None
-            run, begins = (event.agent, data.run_id), data.seq == 0
-            self._flights.note(run, seq, at, _instance(event.source), ended, begins=begins)
+        ended = data.resolution if isinstance(data, Finished) else None
+        run, begins = (event.agent, data.run_id), data.seq == 0
+        self._flights.note(run, seq, at, _instance(event.source), ended, begins=begins)
 
     def _handed_off(self, received: Received, data: HandedOff) -> list[Want]:
         """The case of a run that was stopped. Without a key it was the agent's own wish, and is the agent's affair."""
         if not data.key:
             return []
         by, to = (_instance(received.event.source), OWN) if data.own else (BY, data.to)
-        claim = self._claim(
-            data.agent, data.run_id, by=by, to=to, key=data.key, epoch=data.epoch, reason=data.reason[:_REASON]
-        )
+        claim = self._claim(data.agent, data.run_id, by=by, to=to, key=data.key, epoch=data.epoch, reason=data.reason)
         at = received.stored_at if data.own else None
         return [Want(claim, received.stream_seq, data.seq, at=at)]
 
@@ -123,7 +121,7 @@ class Router:
             return []
         claim = self._claim(
             data.agent, data.run_id, by=BY, to=self._fallback(data.agent), key=self._key(data), epoch=data.epoch,
-            reason=(data.error or "the run was halted")[:_REASON],
+            reason=data.error or "the run was halted",
         )  # fmt: skip
         return [Want(claim, received.stream_seq, data.seq)]
 
@@ -133,8 +131,14 @@ class Router:
         halts = self._switch.halts.values()
         return next((halt.key for halt in halts if halt.epoch == data.epoch and halt.key in keys), "")
 
-    def _claim(self, agent: str, run_id: str, **more: Any) -> CaseClaim:
-        return CaseClaim(agent=agent, run_id=run_id, at=self._now(), **more)
+    def _claim(
+        self, agent: str, run_id: str, *, by: str, to: str, key: str = "", epoch: int | None = None, reason: str = ""
+    ) -> CaseClaim:
+        """Of words of any length, a claim that the bucket takes."""
+        return CaseClaim(
+            agent=agent, run_id=run_id, at=self._now(), by=by[:_NAME], to=to[:_NAME], key=key[:_NAME], epoch=epoch,
+            reason=reason[:_REASON],
+        )  # fmt: skip
 
     def _fallback(self, agent: str) -> str:
         """Who takes over: by the halt that stands, else by the card."""

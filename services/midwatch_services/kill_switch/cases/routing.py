@@ -18,6 +18,7 @@ OWN = "own"  # the fallback of the agent's own program
 BY = subjects.KILL_SWITCH
 LABEL = "midwatch.case"  # of the run in which an agent handles the case that it was offered
 _AGENT = "agent:"
+_RUN_ID = 128  # characters that the contract lets a run id have; presence may name anything
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _MODES = ("live", "drill")  # in which somebody waits for an answer
 State = Literal["claimed", "offered", "open", "taken", "closed"]
@@ -224,7 +225,8 @@ def spoken(case: Case, said: CaseAccepted | CaseReturned | CaseClosed, now: date
     `agent`: under whose name it was said. Under another than that of the case it is an agent's own word, which counts
     while it has the case: its key, not its word, decides who has the offer."""
     if agent != case.agent and not (case.with_agent and agent == case.taker):
-        what = {CaseAccepted: "accepted", CaseReturned: "returned", CaseClosed: "closed"}[type(said)]
+        verb = "returned" if isinstance(said, CaseReturned) else "closed"
+        what = "accepted" if isinstance(said, CaseAccepted) else verb
         return _ignored(case, said.by, what, now)
     if isinstance(said, CaseAccepted):
         return _accepted(case, said.by, said.reference, now)
@@ -286,7 +288,7 @@ def stranded(instance: Instance, begun: Iterable[str] = ()) -> list[str]:
     """The runs for whose answer somebody waits that an instance had when it was heard last, and those that had `begun`
     in the stream of runs and have not ended there."""
     runs = dict.fromkeys((*instance.running, *instance.draining, *begun))
-    return [run for run in runs if run not in instance.no_case]
+    return [run for run in runs if run not in instance.no_case and 0 < len(run) <= _RUN_ID]
 
 
 def replaced(instance: Instance, around: Surroundings) -> datetime:
