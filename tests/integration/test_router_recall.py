@@ -1,4 +1,4 @@
-"""The run of a case is read by where its events are; the stream is searched only where that is not known or not enough."""
+"""The run of a case is read by where its events are; else the stream is searched for it."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
