@@ -34,7 +34,7 @@ demo: $(STAMP) ## See it work in under a minute, without a key or an account
 
 .PHONY: test
 test: $(STAMP) ## The tests, against real servers; under five minutes on two cores
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: lint
 lint: $(STAMP) ## Style, types, and who may import whom

@@ -100,7 +100,15 @@ class Cases:
             return found
 
         found: dict[str, Any] = await eventually(look, within)
+        if state in ("open", "offered"):  # what people say of it comes after it was said to be there, and so is read
+            await eventually(lambda: self._is_said(subjects.case_id(agent, run_id)), within)
         return found
+
+    async def _is_said(self, case_id: str) -> bool:
+        spoken = await said(self.js, "case")
+        return any(
+            event in ("opened", "offered") and getattr(data, "case", data).case_id == case_id for event, data in spoken
+        )
 
     async def history(self, agent: str = "desk", run_id: str = "r1") -> list[str]:
         case_id = subjects.case_id(agent, run_id)

@@ -23,7 +23,7 @@ from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.settings import Settings
-from midwatch_services.kill_switch import view
+from midwatch_services.kill_switch import app, armed, view
 from midwatch_services.kill_switch.alarms import Alarms, open_alarms
 from midwatch_services.kill_switch.policy import Policy
 from midwatch_services.kill_switch.store import PREFIX
@@ -36,6 +36,16 @@ LATER = T0 + timedelta(minutes=1)
 def _no_crash_left() -> Iterator[None]:
     yield
     faults.set_hook(None)
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "TICK", 0.1)
+
+
+@pytest.fixture
+def a_second_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(armed, "FRESH", 1.0)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -213,17 +223,17 @@ async def test_an_instance_that_comes_and_goes_is_one_page(js: JetStreamContext,
             async with alive(pod, control_age=9.0):
                 await alerts(js, "raised")
             async with alive(pod):
-                await asyncio.sleep(1.2)  # two looks
+                await asyncio.sleep(0.5)  # some looks
         async with alive(ghost):
             await alerts(js, "raised", "raised")  # the judge is awake, and has paged the other agent alone
 
 
 async def test_a_killed_instance_need_not_be_armed_once_its_runs_are_seen_to_and_another_is(
-    js: JetStreamContext, settings: Settings
+    js: JetStreamContext, settings: Settings, a_second_is_long: None
 ) -> None:
     applied = await running_keys(js)
     heir, dead = Pod(js, "pod-2", applied=applied), Pod(js, applied=applied, lease=0.5)
-    policy = replace(PROMPT, silent_after=timedelta(seconds=3), gone_after=timedelta(seconds=4.5))
+    policy = replace(PROMPT, silent_after=timedelta(seconds=1), gone_after=timedelta(seconds=2))
     async with kill_switch(settings, policy):
         await dead.say(runs_in_flight=["r1"])
         await publish(js, "started", "r1")
@@ -233,7 +243,7 @@ async def test_a_killed_instance_need_not_be_armed_once_its_runs_are_seen_to_and
         async with alive(heir):
             await alerts(js, "raised", "resolved", within=8)
     async with alive(heir), kill_switch(settings, policy):  # nor does a restart page it anew
-        await asyncio.sleep(4.2)
+        await asyncio.sleep(1.8)  # longer than the fault has to last
         await alerts(js, "raised", "resolved")
 
 
@@ -242,7 +252,7 @@ async def said_cases(js: JetStreamContext) -> bool:
 
 
 async def test_an_instance_that_may_act_without_control_is_paged_however_long_it_is_silent(
-    js: JetStreamContext, settings: Settings
+    js: JetStreamContext, settings: Settings, a_second_is_long: None
 ) -> None:
     card = Card(agent="desk", owner="o", purpose="p", can=["c"], switch=SwitchRule(lost_control="carry_on"))
     await js.publish(subjects.key_subject(subjects.AGENTS, "desk"), control.encode(card))
@@ -252,7 +262,7 @@ async def test_an_instance_that_may_act_without_control_is_paged_however_long_it
     async with kill_switch(settings, policy), alive(Pod(js, "pod-2", applied=applied)):
         await dead.say()
         await alerts(js, "raised", within=8)
-        await asyncio.sleep(1.2)  # two looks
+        await asyncio.sleep(0.5)  # some looks
         await alerts(js, "raised")
 
 
@@ -310,16 +320,16 @@ async def test_a_crash_after_the_alert_was_saved_neither_forgets_nor_repeats_it(
 
 
 async def test_nobody_is_silent_while_the_server_is_away(
-    nats_server: NatsServer, js: JetStreamContext, settings: Settings
+    nats_server: NatsServer, js: JetStreamContext, settings: Settings, a_second_is_long: None
 ) -> None:
     pod = Pod(js, applied=await running_keys(js))
-    policy = replace(QUICK, not_armed_after=timedelta(seconds=3.2))
+    policy = replace(QUICK, not_armed_after=timedelta(seconds=1.2))
     async with kill_switch(settings, policy):
         async with alive(pod):
             await eventually(lambda: writes_read(js))
         os.kill(nats_server.pid, signal.SIGSTOP)
         try:
-            await asyncio.sleep(4)  # as long as the fault lasts
+            await asyncio.sleep(2)  # as long as the fault lasts
         finally:
             os.kill(nats_server.pid, signal.SIGCONT)
         async with alive(pod):

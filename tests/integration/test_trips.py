@@ -33,6 +33,11 @@ def _no_crash_left() -> Iterator[None]:
     faults.set_hook(None)
 
 
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tripping, "LOOK", 0.1)
+
+
 @pytest.fixture
 async def board(js: JetStreamContext) -> Switchboard:
     """The switch, with desk running."""
