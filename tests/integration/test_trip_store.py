@@ -11,6 +11,7 @@ from midwatch.contracts import subjects
 from midwatch.contracts.control import SwitchRecord
 from midwatch.runtime.database import Database, migrate
 from midwatch_services.kill_switch import store
+from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.kill_switch.decide import Halt, Write
 from midwatch_services.kill_switch.trips import trip_store
 from midwatch_services.kill_switch.trips.trip_store import Outcome
@@ -101,3 +102,16 @@ async def test_a_resume_is_the_end_of_a_halt_of_the_agent_or_the_fleet_and_of_no
     await database.write(work)
     assert await database.read(lambda conn: trip_store.resumes(conn, T0)) == {"agent.desk": at(10), "fleet": at(10)}
     assert await database.read(lambda conn: trip_store.resumes(conn, at(10))) == {}
+
+
+async def test_a_run_whose_name_no_text_column_holds_stops_nothing(database: Database) -> None:
+    some = [Outcome("desk", "a\0b", at(1), failed=True), Outcome("desk", "r2", at(2), failed=True)]
+    assert await database.write(lambda conn: trip_store.add_outcomes(conn, some)) == some
+    assert await database.write(lambda conn: trip_store.add_outcomes(conn, some)) == []
+
+
+async def test_runs_are_seen_to_that_have_ended(database: Database) -> None:
+    ended = [Outcome("desk", "a\0b", at(1), failed=True), Outcome("desk", "r2", at(2), failed=False)]
+    await database.write(lambda conn: trip_store.add_outcomes(conn, ended))
+    asked = {"a\0b", "r2", "r3"}
+    assert await database.read(lambda conn: case_store.not_seen_to(conn, "desk", asked)) == {"r3"}

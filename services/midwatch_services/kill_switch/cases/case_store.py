@@ -39,12 +39,12 @@ class AmbiguousCase(MidwatchError):
 
 def not_seen_to(conn: Connection, agent: str, run_ids: Collection[str]) -> set[str]:
     """Those of an agent's runs that have neither ended nor a case beyond its own program's."""
-    left, asked = set(run_ids), sorted(run_ids)
+    found, asked = set[str](), sorted(run_ids)
     for table, others in ((_outcomes, sa.true()), (_cases, _cases.c.state != "claimed")):
         for at in range(0, len(asked), _AT_ONCE):
             which = (table.c.agent == agent, table.c.run_id.in_(asked[at : at + _AT_ONCE]), others)
-            left -= set(conn.execute(sa.select(table.c.run_id).where(*which)).scalars())
-    return left
+            found |= set(conn.execute(sa.select(table.c.run_id).where(*which)).scalars())
+    return {one for one in asked if not {one, one.replace("\0", "\ufffd")} & found}  # as PostgreSQL holds it
 
 
 # For commands
