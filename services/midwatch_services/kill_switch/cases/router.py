@@ -68,9 +68,10 @@ class Router:
             seq, flights = 0, {}
         self._flights.load(seq, flights)
         heard = (await self._js.consumer_info(subjects.RUNS, subjects.KILL_SWITCH)).delivered
-        if heard is None or not 0 < seq < heard.stream_seq:
+        if heard is None or seq >= heard.stream_seq:
             return
-        async for batch in read_range(self._nc, subjects.RUNS, subjects.run("*", "*"), seq + 1, to=heard.stream_seq):
+        start = seq + 1 if seq else self._now() - self._policy.lookback  # it may have died before it first saved
+        async for batch in read_range(self._nc, subjects.RUNS, subjects.run("*", "*"), start, to=heard.stream_seq):
             for stored in batch:
                 with contextlib.suppress(Refused, RecursionError):
                     event = codec.decode_run(stored.subject, stored.body)
@@ -83,11 +84,12 @@ class Router:
         """Opens the cases of runs that were stopped, and follows those who see to a case in a run."""
         wants: list[Want] = []
         followed: list[Received] = []
+        now = self._now()  # not the server's time: what began is held against when instances were heard, by this clock
         for received in batch:
             data = received.event.data
             if not routing.waits(data.mode):
                 continue
-            self._note(received.event, received.stream_seq, received.stored_at)
+            self._note(received.event, received.stream_seq, now)
             if isinstance(data, HandedOff):
                 wants += self._handed_off(received, data)
             elif isinstance(data, Finished):
