@@ -24,8 +24,10 @@ ANSWERS = 9  # subscription on which answers come; the nudges come on those befo
 class BareClient(asyncio.Protocol):
     """One client. `seen` is called with each revision of the fleet's key that it reads."""
 
-    def __init__(self, agent: str, name: str, seen: Callable[[int], None]) -> None:
+    def __init__(self, agent: str, name: str, seen: Callable[[int], None], *, asks_once: bool = False) -> None:
+        """`asks_once`: of all that an instance does, only one question each second."""
         self._seen = seen
+        self._asks_once = asks_once
         self._buffer = b""
         self._keys = subjects.switch_keys(agent)
         inbox = f"_INBOX.{name}"
@@ -79,11 +81,11 @@ class BareClient(asyncio.Protocol):
         if not self._transport.is_closing():
             due = self._gets if self._turns % 5 == 0 else self._gets[: len(self._keys)]
             self._turns += 1
-            self._transport.write(b"".join(due) + self._report)
+            self._transport.write(self._gets[0] if self._asks_once else b"".join(due) + self._report)
             asyncio.get_running_loop().call_later(1.0, self._each_second)
 
 
-async def crowd(url: str, agent: str, count: int) -> None:
+async def crowd(url: str, agent: str, count: int, *, asks_once: bool = False) -> None:
     """`count` clients. Prints `ready`; for each revision on standard input, when each client saw it."""
     times: dict[int, list[float]] = {}
     moved = asyncio.Event()
@@ -97,7 +99,7 @@ async def crowd(url: str, agent: str, count: int) -> None:
                 times.setdefault(revision, []).append(time.monotonic())
                 moved.set()
 
-        return BareClient(agent, f"bare-{os.getpid()}-{number}", seen)
+        return BareClient(agent, f"bare-{os.getpid()}-{number}", seen, asks_once=asks_once)
 
     address = urlsplit(url)
     for number in range(count):
@@ -117,4 +119,4 @@ async def crowd(url: str, agent: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(crowd(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    asyncio.run(crowd(sys.argv[1], sys.argv[2], int(sys.argv[3]), asks_once="once" in sys.argv))

@@ -283,26 +283,34 @@ async def service(server: NatsServer, folder: str) -> AsyncIterator[int]:
 
 
 async def armed() -> list[dict[str, Any]]:
-    """Share of a core that the server takes while that many instances stay armed, and that kill-switch takes."""
+    """Share of a core that the server takes while that many instances stay armed, and that kill-switch takes; beside it
+    what as many clients cost that only ask one question each second."""
     with tempfile.TemporaryDirectory() as folder:
         async with await ready(Path(folder) / "nats") as server, service(server, folder) as pid:
-            crowd = await spawn(str(HERE / "bare_client.py"), server.url, AGENT, str(ARMED))
-            try:
-                await expect(crowd, b"ready\n")
-                await asyncio.sleep(2.0)
-                seconds = 3.0 if QUICK else 10.0
-                before = [cpu(server.pid or 0), cpu(pid)]
-                await asyncio.sleep(seconds)
-                server_share, watcher_share = (
-                    (cpu(one) - was) / seconds * 100 for one, was in zip((server.pid or 0, pid), before, strict=True)
-                )
-            finally:
-                crowd.kill()
-                await crowd.wait()
+            floor, _ = await shares(server, pid, "once")
+            server_share, watcher_share = await shares(server, pid)
     return [
-        row(f"{ARMED:,} instances armed: nats-server", server_share, "% of a core", 12.0),
+        row(f"{ARMED:,} instances armed: nats-server", server_share, "% of a core", 12.0,
+            peer=f"{ARMED:,} clients with one question a second", peer_value=round(floor, 1)),
         row(f"{ARMED:,} instances armed: kill-switch", watcher_share, "% of a core"),
-    ]
+    ]  # fmt: skip
+
+
+async def shares(server: NatsServer, pid: int, *how: str) -> tuple[float, float]:
+    """Percent of a core of the server and of the process `pid`, with a crowd of bare clients."""
+    crowd = await spawn(str(HERE / "bare_client.py"), server.url, AGENT, str(ARMED), *how)
+    try:
+        await expect(crowd, b"ready\n")
+        await asyncio.sleep(2.0)
+        seconds = 3.0 if QUICK else 10.0
+        before = [cpu(server.pid or 0), cpu(pid)]
+        await asyncio.sleep(seconds)
+        now = [cpu(server.pid or 0), cpu(pid)]
+    finally:
+        crowd.kill()
+        await crowd.wait()
+    first, second = ((at - was) / seconds * 100 for at, was in zip(now, before, strict=True))
+    return first, second
 
 
 def cpu(pid: int) -> float:
