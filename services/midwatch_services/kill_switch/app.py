@@ -47,19 +47,9 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     ctx.every(60, drills.look_for_overdue)
     ctx.every(policy.drill_look.total_seconds(), drills.run_due)
 
-    key = webhook.key_in(ctx.settings)
-    told = webhook.Webhook(webhook.target(ctx.settings, key), ctx.js, ctx.database, outbox, ctx.now, policy)
-    if told.is_on:
-        ctx.background(told.run)
-    ctx.answer(HelpDesk(key, ctx.js, ctx.database, ctx.now).answer)
-
-    router = Router(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.cards, ctx.now, policy, hooks=told.hear)
+    router = _route_cases(ctx, outbox, switch, policy)
     runs.append(router.on_runs)
     spoken.append(router.on_spoken)
-    ctx.on_start(router.load)
-    ctx.every(LOOK, router.look)
-    ctx.every(2, router.save)
-    ctx.every(3600, router.forget)
 
     trips = tripping.Tripping(ctx.database, outbox, switch, ctx.cards, ctx.now, policy, ctx.settings.fleet_trip)
     runs.append(trips.on_runs)
@@ -80,13 +70,29 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     said = subjects.KILL_SWITCH_GOVERNANCE
     ctx.read(subjects.GOVERNANCE, said, on_governance, decode=codec.decode, outbox=outbox)
     writes = subjects.key_stream(subjects.SWITCH)
-    cases = subjects.key_stream(subjects.CASES)
-    ctx.read(cases, subjects.KILL_SWITCH_CASES, router.on_claims, decode=claims.decode, outbox=outbox)
     ctx.read(writes, subjects.KILL_SWITCH_WRITES, switch.on_writes, decode=_unread, outbox=outbox)
     ctx.background(switch.watch)
     ctx.every(1, switch.expire)
     ctx.every(2, switch.save_known)
     ctx.every(60, switch.prune)
+
+
+def _route_cases(ctx: Context, outbox: Outbox, switch: KillSwitch, policy: Policy) -> Router:
+    """The router, the queue for people, and the help desk's two doors."""
+    key = webhook.key_in(ctx.settings)
+    told = webhook.Webhook(webhook.target(ctx.settings, key), ctx.js, ctx.database, outbox, ctx.now, policy)
+    if told.is_on:
+        ctx.background(told.run)
+    ctx.answer(HelpDesk(key, ctx.js, ctx.database, ctx.now).answer)
+
+    router = Router(ctx.nc, ctx.js, ctx.database, outbox, switch, ctx.cards, ctx.now, policy, hooks=told.hear)
+    ctx.on_start(router.load)
+    ctx.every(LOOK, router.look)
+    ctx.every(2, router.save)
+    ctx.every(3600, router.forget)
+    cases = subjects.key_stream(subjects.CASES)
+    ctx.read(cases, subjects.KILL_SWITCH_CASES, router.on_claims, decode=claims.decode, outbox=outbox)
+    return router
 
 
 SERVICE = Service(subjects.KILL_SWITCH, build)
