@@ -2,11 +2,12 @@
 
 import weakref
 
+from .contracts import subjects
 from .contracts.runs import Mode
 from .errors import Halted, NoCard
 from .fields import optional
 from .keys import CLOCK, CLOSED, OPEN, ROUTE, Halt, gettime
-from .order import CASE_LABEL, Order
+from .order import Order
 from .switch import LocalSwitch
 
 
@@ -79,7 +80,9 @@ class Judged:
 
     def _judge_beginning(self, switch: LocalSwitch) -> None:
         """Shadow, then switch, then canary, then scope. What is halted begins all the same, and falls back."""
-        taken = CASE_LABEL in (self._order.labels or {})  # since an instance took the case, somebody waits for it
+        taken = subjects.CASE_LABEL in (
+            self._order.labels or {}
+        )  # since an instance took the case, somebody waits for it
         if self._routed and switch.route.standing.stage == "shadow" and not taken:
             self._acts = self._routed = False
             self.mode = "shadow"

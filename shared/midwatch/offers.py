@@ -21,7 +21,7 @@ from .contracts.envelope import utc_now
 from .contracts.governance import CaseAccepted, CaseOffered, CaseOpened
 from .errors import Halted
 from .fields import to_text
-from .order import CASE_LABEL, Case
+from .order import Case
 from .record import BaseRun
 from .switch import clock
 from .trace import Tracer
@@ -116,7 +116,7 @@ class _Offer:
         case = self.opened
         return {
             "input": case.input, "ticket": case.ticket, "customer": case.customer, "channel": case.channel,
-            "session": case.session, "labels": {CASE_LABEL: case.case_id}, "obey": True,
+            "session": case.session, "labels": {subjects.CASE_LABEL: case.case_id}, "obey": True,
         }  # fmt: skip
 
     @property

@@ -7,8 +7,6 @@ from typing import Any
 
 from .contracts.runs import Mode
 
-CASE_LABEL = "midwatch.case"  # of a run in which a case that another agent left is handled
-
 
 @dataclass(frozen=True)
 class Handoff:

@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
 from midwatch.runtime import faults
-from midwatch.runtime.broker import round_trip
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.outbox import Outbox
@@ -23,10 +21,10 @@ from .armed import RULE, Judged
 from .cases import case_store
 from .decide import Instance, Who
 from .handlers import KillSwitch
+from .hearing import Hearing
 from .policy import Policy
 
 TICK = 0.5  # seconds between two looks
-_ANSWER = 1.0  # seconds for a round trip to the server
 
 
 class Arming:
@@ -44,7 +42,7 @@ class Arming:
         self._open: set[str] = set()
         self._well: dict[str, datetime] = {}  # agents whose page is open though all are armed: since when
         self._gone: dict[Who, datetime] = {}  # instances that need not be armed any more: when they were last heard
-        self._heard_at = self._listening_since = now()
+        self._hearing = Hearing(nc, switch, now, policy.silent_after)
 
     async def load(self) -> None:
         """Takes up the alerts that an earlier process left open."""
@@ -52,7 +50,7 @@ class Arming:
 
     async def judge(self) -> None:
         """Looks at every agent that has instances, and at those whose alert is open."""
-        if not await self._hears():
+        if not await self._hearing.hears():
             return
         await self._look_for_gone()
         now, since = self._now(), dict[Who, datetime]()
@@ -72,10 +70,11 @@ class Arming:
             await self._say(raised, well, now)
 
     def _judge(self, agent: str, revisions: Mapping[str, int], now: datetime) -> Judged:
-        since = max(self._listening_since, self._switch.watching_since)
         instances = self._switch.instances.of(agent)
         gone = {who for one in instances if self._gone.get(who := (one.agent, one.instance)) == one.seen_at}
-        return armed.judge(instances, revisions, now, since, self._since, self._policy.not_armed_after, gone)
+        return armed.judge(
+            instances, revisions, now, self._hearing.since, self._since, self._policy.not_armed_after, gone
+        )
 
     async def _look_for_gone(self) -> None:
         """A process that was killed cannot sign off. Once it has been silent for long and its runs are seen to, the
@@ -98,21 +97,6 @@ class Arming:
         keys = subjects.switch_keys(agent)
         entries = await asyncio.gather(*(self._board.read(key) for key in keys))
         return self._judge(agent, {entry.key: entry.revision for entry in entries}, now)
-
-    async def _hears(self) -> bool:
-        """Whether presence reaches this process. An answer of the server comes after what it sent before; where none
-        came for a while, or this process stood still, everyone has to be heard again."""
-        if not (self._nc.is_connected and self._switch.follows):
-            return False
-        try:
-            await round_trip(self._nc, _ANSWER)
-        except (NatsError, TimeoutError):
-            return False
-        now = self._now()
-        if now - self._heard_at > self._policy.silent_after:
-            self._listening_since = now
-        self._heard_at = now
-        return True
 
     async def _say(self, raised: list[tuple[str, Judged]], well: list[str], now: datetime) -> None:
         def save(conn: Connection) -> None:

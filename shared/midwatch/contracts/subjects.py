@@ -41,6 +41,8 @@ RUN_EVENTS = (
     "started", "said", "model_called", "tool_called", "handed_off", "finished", "proposed", "human_acted",
 )  # fmt: skip
 
+CASE_LABEL = "midwatch.case"  # of a run in which a case that another agent left is handled
+
 # Headers
 MSG_ID = "Nats-Msg-Id"
 CONTENT_TYPE = "Content-Type"

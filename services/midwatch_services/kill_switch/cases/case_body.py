@@ -19,7 +19,7 @@ from midwatch.runtime.stream_read import Stored, read_each, read_range
 from ..registry import RunKey
 from ..reports import SOURCE
 from .flights import Path
-from .routing import BY, LABEL, Case, Said
+from .routing import BY, Case, Said
 
 EVENTS_LIMIT = 512 * 1024  # bytes of JSON of all events in a case
 _EVENT_LIMIT = 128 * 1024  # bytes of one; of a larger one only the short fields are kept
@@ -62,7 +62,7 @@ class Told:
         self._ids.add(event.id)
         self._seqs.add(data.seq)
         self.mode, self.ticket, self.session = data.mode, data.ticket, data.session
-        self.label = data.labels.get(LABEL, self.label)
+        self.label = data.labels.get(subjects.CASE_LABEL, self.label)
         if isinstance(data, Started):
             self.started = data
         elif isinstance(data, Finished):

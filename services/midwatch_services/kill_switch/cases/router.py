@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
 from midwatch.contracts import codec, subjects
@@ -20,7 +19,6 @@ from midwatch.contracts.governance import CaseAccepted, CaseClosed, CaseReturned
 from midwatch.contracts.runs import Finished, HandedOff, Resolution
 from midwatch.errors import Permanent
 from midwatch.runtime import faults
-from midwatch.runtime.broker import round_trip
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
@@ -30,13 +28,14 @@ from midwatch.runtime.switchboard import Switchboard
 
 from ..decide import Instance, Surroundings
 from ..handlers import KillSwitch
+from ..hearing import Hearing
 from ..policy import Policy
 from ..reports import SOURCE
 from . import case_store, routing
 from .case_book import CaseBook, Change, Hooks, Want
 from .claims import Claimed
 from .flights import Flights
-from .routing import BY, HUMAN, LABEL, OWN, Case
+from .routing import BY, HUMAN, OWN, Case
 
 LOOK = 0.25  # seconds between two looks at offers and at those who fell silent
 _REASON, _NAME = 2000, 256  # characters of a reason, and of a name or key, that stand in a claim
@@ -57,7 +56,7 @@ class Router:
         self._flights = Flights()
         self._book = CaseBook(nc, js, database, outbox, switch, self._flights, now, policy, hooks)
         self._claims = self._book.claims
-        self._looked_at = self._listening_since = now()
+        self._hearing = Hearing(nc, switch, now, policy.silent_after)
         self._saved = 0  # sequence in the stream of runs
 
     async def load(self) -> None:
@@ -95,7 +94,7 @@ class Router:
             elif isinstance(data, Finished):
                 wants += self._stopped(received, data)
                 followed.append(received)
-            elif LABEL in data.labels and received.event.event == "started":
+            elif subjects.CASE_LABEL in data.labels and received.event.event == "started":
                 followed.append(received)
         if wants:
             await self._book.open(wants)
@@ -157,7 +156,7 @@ class Router:
         for received in events:
             agent, data, now = received.event.agent, received.event.data, self._now()
             over = data.resolution if isinstance(data, Finished) else None
-            taken = self._book.cases.get(data.labels.get(LABEL, ""))
+            taken = self._book.cases.get(data.labels.get(subjects.CASE_LABEL, ""))
             if taken is not None and taken.taker == agent:
                 if taken.state == "offered":
                     await self._settle_offer(taken)
@@ -230,10 +229,10 @@ class Router:
 
     async def look(self) -> None:
         """Takes back offers that nobody accepts, and sees to the cases of those who fell silent."""
-        if not await self._hears():
+        if not await self._hearing.hears():
             return
         now = self._now()
-        around = Surroundings(now, max(self._switch.watching_since, self._listening_since), 0)
+        around = Surroundings(now, self._hearing.since, 0)
         cases = list(self._book.cases.values())
         if due := [case for case in cases if case.state == "offered" and case.due_at and case.due_at <= now]:
             await self._withdraw(due)
@@ -244,21 +243,6 @@ class Router:
         await self._take_back([case for case in cases if case.state == "taken" and case.with_agent], around)
         await self._rescue(around)
         await self._outbox.drain()
-
-    async def _hears(self) -> bool:
-        """Whether presence reaches this process: an answer of the server comes after what it sent before. Where this
-        process stood still, everyone has to be heard again."""
-        if not (self._nc.is_connected and self._switch.follows):
-            return False
-        try:
-            await round_trip(self._nc, within=1)
-        except (NatsError, TimeoutError):
-            return False
-        now = self._now()
-        if now - self._looked_at > self._policy.silent_after:
-            self._listening_since = now
-        self._looked_at = now
-        return True
 
     def _is_gone(self, agent: str, name: str, case: Case, around: Surroundings) -> bool:
         found = next((one for one in self._switch.instances.of(agent) if one.instance == name), None)

@@ -16,7 +16,6 @@ from ..policy import Policy
 HUMAN = "human"
 OWN = "own"  # the fallback of the agent's own program
 BY = subjects.KILL_SWITCH
-LABEL = "midwatch.case"  # of the run in which an agent handles the case that it was offered
 _AGENT = "agent:"
 _RUN_ID = 128  # characters that the contract lets a run id have; presence may name anything
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
