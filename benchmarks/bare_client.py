@@ -1,6 +1,6 @@
 """A crowd of clients that do on the wire what an engine does, and nothing else: so that one machine can stand in for a
-thousand. Each has a connection of its own, hears nudges, reads by direct get, reads the keys of the switch each second,
-card and route each fifth, and reports.
+thousand. Each has a connection of its own, hears nudges, reads by direct get, reads the keys of the switch each second
+on a beat, card and route each fifth, and reports.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Presence
+from midwatch.link import to_beat
 
 HELLO = (
     b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"lang":"bench","version":"1"}\r\n'
@@ -24,10 +25,10 @@ ANSWERS = 9  # subscription on which answers come; the nudges come on those befo
 class BareClient(asyncio.Protocol):
     """One client. `seen` is called with each revision of the fleet's key that it reads."""
 
-    def __init__(self, agent: str, name: str, seen: Callable[[int], None], *, asks_once: bool = False) -> None:
-        """`asks_once`: of all that an instance does, only one question each second."""
+    def __init__(self, agent: str, name: str, seen: Callable[[int], None], *, out_of_step: bool = False) -> None:
+        """`out_of_step`: it keeps to no beat."""
         self._seen = seen
-        self._asks_once = asks_once
+        self._out_of_step = out_of_step
         self._buffer = b""
         self._keys = subjects.switch_keys(agent)
         inbox = f"_INBOX.{name}"
@@ -52,7 +53,7 @@ class BareClient(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(HELLO + self._subscriptions)
-        asyncio.get_running_loop().call_later(random.random(), self._each_second)
+        self._after(random.random())
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -81,11 +82,15 @@ class BareClient(asyncio.Protocol):
         if not self._transport.is_closing():
             due = self._gets if self._turns % 5 == 0 else self._gets[: len(self._keys)]
             self._turns += 1
-            self._transport.write(self._gets[0] if self._asks_once else b"".join(due) + self._report)
-            asyncio.get_running_loop().call_later(1.0, self._each_second)
+            self._transport.write(b"".join(due) + self._report)
+            self._after(1.0)
+
+    def _after(self, pause: float) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(pause if self._out_of_step else to_beat(pause, time.time()), self._each_second)
 
 
-async def crowd(url: str, agent: str, count: int, *, asks_once: bool = False) -> None:
+async def crowd(url: str, agent: str, count: int, *, out_of_step: bool = False) -> None:
     """`count` clients. Prints `ready`; for each revision on standard input, when each client saw it."""
     times: dict[int, list[float]] = {}
     moved = asyncio.Event()
@@ -99,7 +104,7 @@ async def crowd(url: str, agent: str, count: int, *, asks_once: bool = False) ->
                 times.setdefault(revision, []).append(time.monotonic())
                 moved.set()
 
-        return BareClient(agent, f"bare-{os.getpid()}-{number}", seen, asks_once=asks_once)
+        return BareClient(agent, f"bare-{os.getpid()}-{number}", seen, out_of_step=out_of_step)
 
     address = urlsplit(url)
     for number in range(count):
@@ -119,4 +124,4 @@ async def crowd(url: str, agent: str, count: int, *, asks_once: bool = False) ->
 
 
 if __name__ == "__main__":
-    asyncio.run(crowd(sys.argv[1], sys.argv[2], int(sys.argv[3]), asks_once="once" in sys.argv))
+    asyncio.run(crowd(sys.argv[1], sys.argv[2], int(sys.argv[3]), out_of_step="out-of-step" in sys.argv))

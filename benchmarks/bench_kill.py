@@ -284,14 +284,14 @@ async def service(server: NatsServer, folder: str) -> AsyncIterator[int]:
 
 async def armed() -> list[dict[str, Any]]:
     """Share of a core that the server takes while that many instances stay armed, and that kill-switch takes; beside it
-    what as many clients cost that only ask one question each second."""
+    what the same clients cost out of step."""
     with tempfile.TemporaryDirectory() as folder:
         async with await ready(Path(folder) / "nats") as server, service(server, folder) as pid:
-            floor, _ = await shares(server, pid, "once")
+            floor, _ = await shares(server, pid, "out-of-step")
             server_share, watcher_share = await shares(server, pid)
     return [
         row(f"{ARMED:,} instances armed: nats-server", server_share, "% of a core", 12.0,
-            peer=f"{ARMED:,} clients with one question a second", peer_value=round(floor, 1)),
+            peer="the same, each at a time of its own", peer_value=round(floor, 1)),
         row(f"{ARMED:,} instances armed: kill-switch", watcher_share, "% of a core"),
     ]  # fmt: skip
 

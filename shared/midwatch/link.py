@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ from .switch import NEVER, Answer, LocalSwitch, clock
 log = logging.getLogger("midwatch")
 
 EACH = 1.0  # seconds between two readings, and two presences
+BEAT = 0.1  # seconds of the wall clock to whose multiples these keep: many instances together wake the server less often
 OTHERS_EVERY = 5  # readings of the switch to one of route and card: they are nudged too, and no lease hangs on them
 PAUSE = 0.01  # seconds between two presences at least: many runs end at once where an agent is halted
 PATIENCE = 2.0  # seconds for which a nudge is followed by readings that are older than it
@@ -90,8 +92,8 @@ class Link:
 
     def start(self) -> None:
         """Begins to read and to report."""
-        self._spawn(self._for_ever(self._poll))
-        self._spawn(self._for_ever(self._report))
+        self._spawn(self._for_ever(self._keep_up))
+        self._spawn(self._for_ever(self._tell_changes))
         self._guard()
 
     async def subscribe(self, nc: Client) -> None:
@@ -135,7 +137,8 @@ class Link:
             self._wanted[key] = _Wanted(revision, clock() + PATIENCE)
             await self._ask(key)
 
-    async def _poll(self) -> None:
+    async def _keep_up(self) -> None:
+        """Each second reads the switch and reports, in one packet: what costs the server is to be woken."""
         readings = 0
         await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311  agents of one process need not ask in step
         while True:
@@ -151,8 +154,11 @@ class Link:
                 await self._ask(self._card)
             if readings % OTHERS_EVERY == 0 or not self.switch.route.read:
                 await self._ask(self._route)
+            await self._report()
+            # Those whom a server's restart brought back together must not stay in step.
+            pause = self._interval if readings else random.uniform(BEAT, self._interval)  # noqa: S311
             readings += 1
-            await _wait(self._woken, self._interval)
+            await _wait(self._woken, to_beat(pause, time.time()))
 
     async def _ask(self, key: str) -> None:
         """Asks the server for one key."""
@@ -202,13 +208,16 @@ class Link:
 
     # Reporting.
 
-    async def _report(self) -> None:
+    async def _tell_changes(self) -> None:
         while True:
-            self._said.clear()
-            subject, presence = self._presence()
-            await self._publish(subject, presence, _PRESENCE)
+            await self._said.wait()
+            await self._report()
             await asyncio.sleep(PAUSE)
-            await _wait(self._said, self._interval - PAUSE)
+
+    async def _report(self) -> None:
+        self._said.clear()
+        subject, presence = self._presence()
+        await self._publish(subject, presence, _PRESENCE)
 
     def _presence(self, *, leaving: bool = False) -> tuple[str, bytes]:
         """What this process says of itself, and where."""
@@ -256,6 +265,12 @@ class Link:
             except Exception:
                 log.exception("midwatch: following the switch of agent %s failed, going on", self.switch.agent)
                 await asyncio.sleep(EACH)
+
+
+def to_beat(pause: float, now: float) -> float:
+    """`pause` seconds from `now` (seconds since 1970), moved by half a beat at most to where all others' end too; one
+    that is short beside a beat, for a short lease, is left as it is."""
+    return pause if pause < 4 * BEAT else round((now + pause) / BEAT) * BEAT - now
 
 
 async def end(tasks: Iterable[asyncio.Task[None]], *, again: float = 0.05) -> None:
