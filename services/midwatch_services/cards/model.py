@@ -1,7 +1,7 @@
 """What a card may hold: the sections that this release obeys, and no other."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -147,7 +147,13 @@ Rule = Annotated[
     AfterValidator(_rule),
     _text_schema("The rule of an alert, such as budget_run", pattern=_RULE),
 ]
+Lasting = Annotated[
+    float,
+    BeforeValidator(values.seconds),
+    WithJsonSchema({"type": "string", "pattern": values.TIME, "description": "A time such as 30m; 0s is never"}),
+]
 Steps = Annotated[StrictInt, Field(ge=2)]
+Count = Annotated[StrictInt, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -162,21 +168,67 @@ class Tool(Section):
 
     later = frozenset({"when", "approve_when", "undo", "limits"})
     kind: Literal["read", "write", "other"]
+    cost: Money | None = Field(default=None, description="US dollars of one call that reports none itself")
+
+
+def _by_scope(value: Any) -> Any:
+    if isinstance(value, str) and value not in get_args(control.AtLimit):
+        raise ValueError("must be `alert`, `halt_run`, `fall_back` or `halt_agent`, or one of them for each scope")
+    return dict.fromkeys(AtLimit.model_fields, value) if isinstance(value, str) else value
+
+
+class AtLimit(Section):
+    """What happens when a budget is spent, by scope."""
+
+    run: control.AtLimit = control.LimitRule().run
+    ticket: control.AtLimit = control.LimitRule().ticket
+    hour: control.AtLimit = control.LimitRule().hour
+    day: control.AtLimit = control.LimitRule().day
 
 
 class Budget(Section):
-    """What one run, and all runs of one ticket, may cost before the run is halted."""
+    """What one run, all runs of one ticket, and the agent in a UTC hour and day may cost, and what happens then."""
 
-    later = frozenset({"hour", "day", "at_limit"})
     run: Money = control.BudgetRule().run
     ticket: Money = control.BudgetRule().ticket
+    hour: Money | None = None
+    day: Money | None = None
+    run_tokens: Count = Field(default=control.BudgetRule().run_tokens, description="Of a run without known prices")
+    run_steps: Count = Field(default=control.BudgetRule().run_steps, description="Model calls of such a run")
+    at_limit: Annotated[AtLimit, BeforeValidator(_by_scope)] = AtLimit()
+    reserve: bool = Field(default=False, description="Set each model call's ceiling aside before it is made")
+    unreachable: Literal["go_on", "fall_back"] = control.BudgetRule().unreachable
+
+
+class Repeats(Section):
+    """How many repeats halt a run (`act`), or are only said (`observe`)."""
+
+    halt_at: Steps
+    mode: control.TripMode = "observe"
+
+
+def _repeats(rule: control.RepeatRule) -> Repeats:
+    return Repeats(halt_at=rule.halt_at, mode=rule.mode)
+
+
+class Velocity(Section):
+    """How many times the agent's own usual cost or tokens a minute halt a run (`act`), or are only said (`observe`)."""
+
+    times: Annotated[float, Field(gt=1)] = control.VelocityRule().times
+    mode: control.TripMode = "observe"
 
 
 class Loops(Section):
-    """Length of a streak of tool calls without new state: alert there, halt there."""
+    """When a run goes in circles: a streak of tool calls without new state, and rules with thresholds of their own."""
 
     alert_at: Steps = control.LoopRule().alert_at
     halt_at: Steps = control.LoopRule().halt_at
+    writes: Repeats = _repeats(control.LoopRule().writes)
+    cycle: Repeats = _repeats(control.LoopRule().cycle)
+    text: Repeats = _repeats(control.LoopRule().text)
+    hand_offs: Repeats = _repeats(control.LoopRule().hand_offs)
+    velocity: Velocity = Velocity()
+    stalled: Lasting = control.LoopRule().stalled
 
     @model_validator(mode="after")
     def _alert_first(self) -> "Loops":
