@@ -23,6 +23,7 @@ from midwatch.runtime.switchboard import NoSwitch, Switchboard
 
 from . import fleet, policy, store
 from .alerts import Decision, HaltRun
+from .allowances.handlers import Allowances
 from .decide import Clock, Observed, Outcome, decide, tick, ticket_of
 from .messages import HALT_RUN, HaltOrder, outgoing
 from .observe import observe
@@ -48,6 +49,7 @@ class Watchdog:
         self._one = asyncio.Lock()  # a transaction and what memory learns of it are one step
         self._policies: dict[str, Policy | None] = {}  # under which the runs in flight were judged last
         self._fleet_budget = fleet_budget
+        self.allowances = Allowances(self._store, self._write, cards, now, fleet_budget)
         self._today: Subject | None = None  # the day that was judged last
         self._awake_since = now()
         self._loop = asyncio.get_running_loop()
@@ -77,6 +79,7 @@ class Watchdog:
                 await self._judge_agent(agent)
         if fleet.day_of(self._now()) != self._today:
             await self._turn_day()
+        await self.allowances.on_tick()
         await self.outbox.drain()
 
     async def prune(self) -> None:
@@ -130,7 +133,7 @@ class Watchdog:
             identity = (received.event.agent, received.event.id)
             if identity in fresh:
                 fresh.discard(identity)  # of two in one batch the first counts
-                event = observe(received.event)
+                event = self.allowances.settle(conn, observe(received.event), received.event.data)
                 events.append((event, (received.headers or {}).get("traceparent")))
                 if event.cost is not None and event.run.mode == "live":
                     day = fleet.day_of(received.stored_at)

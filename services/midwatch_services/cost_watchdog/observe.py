@@ -34,7 +34,7 @@ def observe(event: RunEvent) -> Observed:
         event_id=event.id,
         # The system where people work counts for itself: its events have no place among the agent's.
         seq=None if isinstance(data, HumanActed) else data.seq,
-        ticket=_shortened(data.ticket) if data.ticket else None,
+        ticket=shortened(data.ticket) if data.ticket else None,
         cost=cost,
         tool=tool,
         pair=pair,
@@ -59,7 +59,8 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _shortened(ticket: str) -> str:
+def shortened(ticket: str) -> str:
+    """A ticket's name as its sum is kept under."""
     if len(ticket) <= _TICKET_LIMIT:
         return ticket
     return f"{ticket[:_TICKET_LIMIT]}…{blake2b(ticket.encode(), digest_size=8).hexdigest()}"

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from . import policy, tables
+from .allowances import store as allowances
 from .state import RunState, Subject, TicketState
 
 PREFIX = "cost_watchdog"
@@ -92,6 +93,7 @@ class Store:
     def __init__(self) -> None:
         self.runs = _Kind(_runs, RunState)
         self.tickets = _Kind(_tickets, TicketState)
+        self.reservations = allowances.Reservations()
         self._name = secrets.token_hex(8)
         self._encoder = msgspec.msgpack.Encoder()
 
@@ -100,9 +102,9 @@ class Store:
         self.runs.begin()
         self.tickets.begin()
         if conn.exec_driver_sql(_WROTE_LAST).scalar() != self._name:
-            self.runs.forget()
-            self.tickets.forget()
+            self.forget()
             conn.execute(_writer.update().values(name=self._name))
+        self.reservations.begin(conn)
 
     def save(self, conn: Connection, now: datetime) -> None:
         """Writes the states that were put."""
@@ -121,16 +123,19 @@ class Store:
                 {"key": str(ticket), "touched_at": touched_at, "state": encode(state)}
                 for ticket, state in self.tickets.changed.items()
             ])  # fmt: skip
+        self.reservations.save(conn)
 
     def committed(self) -> None:
         """The transaction is saved: its states are now what is known."""
         self.runs.committed()
         self.tickets.committed()
+        self.reservations.committed()
 
     def forget(self) -> None:
         """The transaction may not be saved: only the tables know."""
         self.runs.forget()
         self.tickets.forget()
+        self.reservations.forget()
 
 
 def waiting(conn: Connection, before: float) -> list[Subject]:
@@ -161,6 +166,7 @@ def prune(conn: Connection, now: datetime) -> None:
     finished = sa.and_(runs.finished == 1, runs.touched_at < ago(policy.KEEP_FINISHED))
     conn.execute(_runs.delete().where(sa.or_(finished, runs.touched_at < ago(policy.KEEP_SILENT))))
     conn.execute(_tickets.delete().where(tickets.touched_at < ago(policy.KEEP_TICKET)))
+    allowances.prune(conn, now.timestamp())
 
 
 def _subjects(keys: Iterable[str]) -> list[Subject]:
