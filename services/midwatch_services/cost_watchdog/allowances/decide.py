@@ -29,6 +29,7 @@ OPEN_LIMIT = 10_000  # reservations of one agent that stand at once
 
 NEVER = float("inf")
 NOTHING = Decimal(0)
+_PLAIN = 12  # characters of an amount that needs no rounding
 
 
 class Key(NamedTuple):
@@ -210,4 +211,5 @@ class Ledger:
 
 def amount_of(money: str) -> Decimal:
     """Money on the wire as a number that can be summed."""
-    return Decimal(to_money(min(Decimal(money), CEILING)))
+    amount = min(Decimal(money), CEILING)
+    return amount if len(money) <= _PLAIN else Decimal(to_money(amount))

@@ -14,9 +14,7 @@ from .decide import Key, Ledger, Reservation
 _rows = tables.Reservation.__table__
 _COLUMNS = ("agent", "id", "open", "ends_at", "state")
 _OPEN = sa.select(_rows.c.agent, _rows.c.id, _rows.c.state).where(_rows.c.open == 1)
-_SOME = sa.select(_rows.c.agent, _rows.c.id, _rows.c.state).where(
-    sa.tuple_(_rows.c.agent, _rows.c.id).in_(sa.bindparam("keys", expanding=True))
-)
+_SOME = "SELECT id, state FROM cost_watchdog_reservations WHERE agent = {} AND id IN ({})"  # of one agent: by the key
 _CHUNK = 500  # keys in one query
 
 
@@ -41,11 +39,18 @@ class Reservations:
 
     def load(self, conn: Connection, keys: Sequence[Key]) -> None:
         """Reads the reservations that are not open, as far as there are any."""
-        wanted = [key for key in dict.fromkeys(keys) if key not in self.ledger.open and key not in self._closed]
-        self._closed |= dict.fromkeys(wanted)
-        for start in range(0, len(wanted), _CHUNK):
-            for agent, id, state in conn.execute(_SOME, {"keys": wanted[start : start + _CHUNK]}):
-                self._closed[Key(agent, id)] = self._decoder.decode(state)
+        wanted: dict[str, list[str]] = {}
+        for key in keys:
+            if key not in self.ledger.open and key not in self._closed:
+                self._closed[key] = None
+                wanted.setdefault(key.agent, []).append(key.id)
+        mark = "?" if conn.dialect.name == "sqlite" else "%s"
+        for agent, ids in wanted.items():
+            for start in range(0, len(ids), _CHUNK):
+                some = ids[start : start + _CHUNK]
+                query = _SOME.format(mark, ", ".join([mark] * len(some)))
+                for id, state in conn.exec_driver_sql(query, (agent, *some)):
+                    self._closed[Key(agent, id)] = self._decoder.decode(state)
 
     def get(self, key: Key) -> Reservation | None:
         """A reservation that was loaded."""
