@@ -18,6 +18,7 @@ def build(context: Context) -> None:
     watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep, budget)
     context.on_start(pricing.load)
     context.on_start(watchdog.load)
+    context.on_start(lambda: watchdog.allowances.subscribe(context.nc))
     context.background(lambda: watchdog.allowances.serve(context.nc), name="allowances")
     context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
     context.every(_TICK, watchdog.on_tick)

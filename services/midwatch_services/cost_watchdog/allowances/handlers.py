@@ -27,6 +27,7 @@ from midwatch.contracts.money import to_money
 from midwatch.contracts.runs import ModelCalled, RunData, ToolCalled, Usage
 from midwatch.errors import Temporary
 from midwatch.runtime import faults
+from midwatch.runtime.broker import round_trip
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.pricing import CEILING, Cost, price
 
@@ -37,6 +38,7 @@ from . import decide
 from .decide import Key
 
 BATCH = 256  # requests in one transaction
+HEARD_WITHIN = 5.0  # seconds until the server has the subscription
 WAITING = 20_000  # requests that wait for one; more are told to ask again
 FIRST_CALL = Usage(input_tokens=10_000, output_tokens=2_000)  # what a call is taken for of whose kind none was seen
 REMEMBERED = 4096  # models of agents whose dearest call is remembered
@@ -74,9 +76,8 @@ class Allowances:
         self._arrived = asyncio.Event()
         self._dearest: OrderedDict[tuple[str, str], Decimal] = OrderedDict()  # call of an agent's model, seen so far
 
-    async def serve(self, nc: Client) -> None:
-        """Answers requests until cancelled. Of several watchdogs one hears each."""
-        subject = subjects.budget("*", "*")  # one subscription: a commit is not to overtake its reservation
+    async def subscribe(self, nc: Client) -> None:
+        """From now on requests are heard. Of several watchdogs one hears each."""
 
         async def hear(message: Msg) -> None:
             request = read(message.subject, message.data, message.reply)
@@ -86,18 +87,19 @@ class Allowances:
             self._waiting.append(request)
             self._arrived.set()
 
-        subscription = await nc.subscribe(subject, queue=subjects.COST_WATCHDOG, cb=hear)
-        try:
-            while True:
-                await self._arrived.wait()
-                self._arrived.clear()
-                while self._waiting:
-                    batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                    for request, answer in zip(batch, await self.judge(batch), strict=True):
-                        await self._say(nc, request, answer)
-        finally:
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
+        subject = subjects.budget("*", "*")  # one subscription: a commit is not to overtake its reservation
+        await nc.subscribe(subject, queue=subjects.COST_WATCHDOG, cb=hear)
+        await round_trip(nc, HEARD_WITHIN)
+
+    async def serve(self, nc: Client) -> None:
+        """Answers what was heard until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                for request, answer in zip(batch, await self.judge(batch), strict=True):
+                    await self._say(nc, request, answer)
 
     async def judge(self, batch: list[Request]) -> list[Answer]:
         """The answers to some requests, saved."""
