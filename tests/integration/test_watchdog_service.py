@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -145,20 +146,21 @@ def stored(request: pytest.FixtureRequest, settings: Settings) -> Settings:
 
 async def test_a_run_over_its_budget_is_halted_on_the_switch_and_a_person_paged(js, stored):
     async with watchdog(stored):
-        await publish(js, spending(["0.30", "0.50", "0.25"], ticket="T-1"))
+        await publish(js, spending(["0.30", "0.52", "0.23"], ticket="T-1"))
         await eventually(lambda: all_read(js))
         (record,) = (await halts(js)).values()
         assert (record.state, record.by) == ("halted", "cost-watchdog/budget_run")
         assert record.reason == "Run run-1 of refund-desk has spent $1.05 of its $1.00 budget"
-        first, second = (await said(js)).raised
-        assert (first.severity, first.value, first.action_taken) == ("ticket", "0.8", "none")
+        first, second, of_ticket = (await said(js)).raised
+        assert (of_ticket.rule, of_ticket.severity, of_ticket.value) == ("budget_ticket", "info", "1.05")
+        assert (first.severity, first.value, first.action_taken) == ("ticket", "0.82", "none")
         assert (second.severity, second.value, second.action_taken) == ("page", "1.05", "halted_run")
         assert (second.event_id, second.seq, second.ticket) == ("live-run-1-3", 3, "T-1")
         assert second.evidence == "midwatch show run-1"
         await publish(js, [Finished(**common(4), resolution="halted")])
         await eventually(lambda: all_read(js))
         found = await said(js)
-        assert {one.alert_id for one in found.resolved} == {first.alert_id, second.alert_id}
+        assert {one.alert_id for one in found.resolved} == {first.alert_id, second.alert_id, of_ticket.alert_id}
         assert found.traces == {TRACE}
 
 
@@ -184,17 +186,13 @@ async def test_a_repeated_event_counts_once(js, settings):
 
 async def test_a_replay_writes_no_switch_and_counts_for_itself(js, settings):
     async with watchdog(settings):
-        await publish(js, spending(["0.60"]))
+        await publish(js, spending(["0.40"]))
         await publish(js, [*spending(["0.60", "0.60"], mode="replay"), *looping(6, mode="replay")])
         await eventually(lambda: all_read(js))
     assert await halts(js) == {}
     found = (await said(js)).raised
     assert {one.mode for one in found} == {"replay"}
     assert {one.rule for one in found if one.action_taken == "would_halt_run"} == {"budget_run", "loop_no_new_state"}
-
-
-async def raised_by_now(js):
-    return (await said(js)).raised  # a halt goes out ahead of its alert
 
 
 async def test_a_changed_card_takes_effect_on_a_run_in_flight(js, settings):
@@ -204,7 +202,11 @@ async def test_a_changed_card_takes_effect_on_a_run_in_flight(js, settings):
         card = Card(agent=AGENT, owner="o", purpose="p", can=["c"], budget=BudgetRule(run="0.5", ticket="9"))
         await js.publish(subjects.key_subject(subjects.AGENTS, AGENT), control.encode(card))
         await eventually(lambda: halts(js))
-        raised = await eventually(lambda: raised_by_now(js))
+
+        async def paged():
+            return [one for one in (await said(js)).raised if one.severity == "page"]  # after its halt
+
+        raised = await eventually(paged)
         assert raised[-1].title.startswith("Run run-1 of refund-desk has spent $0.70 of its $0.50")
 
 
@@ -289,3 +291,39 @@ async def test_a_crash_loses_and_doubles_nothing_on_postgresql(js, settings, pos
     async with watchdog(on_postgres):
         await eventually(lambda: all_read(js))
         await eventually(lambda: assert_settled(js, on_postgres))
+
+
+async def a_day_of(js, budget):
+    card = Card(agent=AGENT, owner="o", purpose="p", can=["c"], budget=BudgetRule(run="9", ticket="9", day=budget))
+    await js.publish(subjects.key_subject(subjects.AGENTS, AGENT), control.encode(card))
+
+
+async def agent_record(js):
+    return (await Switchboard(js).read(subjects.agent_key(AGENT))).record()
+
+
+async def test_an_agent_over_its_day_falls_back_until_midnight(js, stored):
+    await a_day_of(js, "2")
+    async with watchdog(stored):
+        await publish(js, spending(["0.70"], "run-1"))
+        await publish(js, spending(["0.70"], "run-2"))
+        await eventually(lambda: all_read(js))
+    async with watchdog(stored):  # the sum outlives the process
+        await publish(js, spending(["0.70"], "run-3"))
+        record = await eventually(lambda: agent_record(js))
+        await eventually(lambda: all_read(js))
+    assert (record.state, record.by) == ("halted", "cost-watchdog/budget_day")
+    day = f"{record.at:%Y-%m-%d}"
+    assert record.reason == f"Agent refund-desk has spent $2.10 of its $2.00 budget for {day}"
+    assert f"{record.expires_at - timedelta(seconds=1):%Y-%m-%d %H:%M:%S}" == f"{day} 23:59:59"
+    (page,) = [one for one in (await said(js)).raised if one.severity == "page"]
+    assert (page.rule, page.agent, page.action_taken, page.run_id) == ("budget_day", AGENT, "halted_agent", None)
+
+
+async def test_a_lowered_budget_for_the_day_counts_what_was_spent_before(js, stored):
+    async with watchdog(stored):
+        await publish(js, spending(["0.70"]))
+        await eventually(lambda: all_read(js))
+        await a_day_of(js, "0.5")
+        record = await eventually(lambda: agent_record(js))
+    assert record.reason.startswith("Agent refund-desk has spent $0.70 of its $0.50 budget for ")
