@@ -123,7 +123,37 @@ class Watchdog:
                 await self._write_switch(order)
                 self._obeyed.add(order.msg_id)
 
+    # A rebuild.
+
+    async def is_new(self) -> bool:
+        """Whether the database was never written."""
+        return await self._database.read(store.is_new)
+
+    async def rebuilding(self) -> int | None:
+        """The sequence at which a rebuild under way goes on."""
+        return await self._database.read(store.rebuilding)
+
+    async def judge_again(self, batch: list[Received]) -> None:
+        """Judges events that an earlier life had acknowledged, by the server's time of each batch; nothing is said."""
+        now = batch[-1].stored_at
+
+        def work(conn: Connection) -> None:
+            self._judge(conn, batch, Clock(now, now - policy.GAP))
+            self._store.save(conn, now)
+            store.note_rebuild(conn, batch[-1].stream_seq + 1)
+
+        await self._write(work)
+        faults.reach("cost_watchdog.judged_again")
+
+    async def rebuilt(self) -> None:
+        """The rebuild has ended."""
+        await self._database.write(lambda conn: store.note_rebuild(conn, None))
+
     def _judge_batch(self, conn: Connection, batch: list[Received]) -> None:
+        clock = self._clock()
+        self._save(conn, self._judge(conn, batch, clock), clock.now)
+
+    def _judge(self, conn: Connection, batch: list[Received], clock: Clock) -> Said:
         self._store.begin(conn)
         fresh = self.outbox.fresh(conn, [(received.event.agent, received.event.id) for received in batch])
         events: list[tuple[Observed, str | None]] = []
@@ -140,14 +170,14 @@ class Watchdog:
                         spent[period] = (so_far.plus(event.cost), [*spenders, event.run.name])
         self._load(conn, {event.run for event, _ in events}, (event for event, _ in events))
         policies = {agent: self._policy(agent) for agent in {event.run.agent for event, _ in events}}
-        clock, said = self._clock(), Said()
+        said = Said()
         for event, traceparent in events:
             outcome = self._decide(event, policies[event.run.agent], clock)
             said += [(decision, traceparent) for decision in outcome.decisions]
         said += self._spend(conn, spent, policies, clock.now)
         for agent, judged_by in policies.items():
             self._policies.setdefault(agent, judged_by)
-        self._save(conn, said, clock.now)
+        return said
 
     def _spend(
         self, conn: Connection, spent: Mapping[Period, tuple[Spent, list[str]]], policies: Mapping[str, Policy],

@@ -136,6 +136,22 @@ class Store:
         self.tickets.forget()
 
 
+def is_new(conn: Connection) -> bool:
+    """Whether nothing was ever written here."""
+    return conn.exec_driver_sql(_WROTE_LAST).scalar() == ""
+
+
+def rebuilding(conn: Connection) -> int | None:
+    """The sequence at which the rebuild under way goes on."""
+    goes_on: int | None = conn.execute(sa.select(_writer.c.rebuild_next)).scalar_one()
+    return goes_on
+
+
+def note_rebuild(conn: Connection, goes_on: int | None) -> None:
+    """At which sequence the rebuild goes on; None once it has ended."""
+    conn.execute(_writer.update().values(rebuild_next=goes_on))
+
+
 def waiting(conn: Connection, before: float) -> list[Subject]:
     """Runs in which an event has waited since `before` (Unix seconds)."""
     return _subjects(
