@@ -5,6 +5,7 @@ The sum of a period is kept as a ticket's is, under a name that no agent can hav
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -58,8 +59,13 @@ class Period(NamedTuple):
 
 def at(agent: str, now: datetime) -> list[Period]:
     """The periods on which a cost of the agent counts."""
-    day, hour = f"{now:%Y-%m-%d}", f"{now:%Y-%m-%dT%H}"
-    return [Period(subjects.FLEET, "day", day), Period(agent, "day", day), Period(agent, "hour", hour)]
+    return _at(agent, now.year, now.month, now.day, now.hour)
+
+
+@lru_cache(maxsize=1024)
+def _at(agent: str, year: int, month: int, day: int, hour: int) -> list[Period]:
+    name = f"{year:04}-{month:02}-{day:02}"
+    return [Period(subjects.FLEET, "day", name), Period(agent, "day", name), Period(agent, "hour", f"{name}T{hour:02}")]
 
 
 def of(subject: Subject) -> Period:

@@ -5,6 +5,8 @@ delivered past the first gap may have been acknowledged or not: it is judged as 
 has the same id.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import datetime
 from time import monotonic
 
@@ -38,7 +40,7 @@ async def rebuild(watchdog: Watchdog, nc: Client, js: JetStreamContext) -> None:
     goes_on = max(goes_on or 0, first)
     log.warning("rebuild_begins", next=goes_on, last=last, why="the database does not know what was acknowledged")
     began = said = monotonic()
-    async for stored in read_range(nc, subjects.RUNS, "midwatch.run.>", goes_on, to=last):
+    async for stored in _ahead(read_range(nc, subjects.RUNS, "midwatch.run.>", goes_on, to=last)):
         batch = [received for one in stored if (received := _received(one)) is not None]
         if quiet := [received for received in batch if received.stream_seq <= acknowledged]:
             await watchdog.judge_again(quiet)
@@ -49,6 +51,17 @@ async def rebuild(watchdog: Watchdog, nc: Client, js: JetStreamContext) -> None:
             log.info("rebuild_goes_on", next=stored[-1].seq + 1, last=last)
     await watchdog.rebuilt()
     log.warning("rebuild_ended", last=last, seconds=round(monotonic() - began, 1))
+
+
+async def _ahead(batches: AsyncIterator[list[Stored]]) -> AsyncIterator[list[Stored]]:
+    """The same batches, the next one on its way while one is judged."""
+    coming = asyncio.ensure_future(anext(batches, None))
+    try:
+        while (batch := await coming) is not None:
+            coming = asyncio.ensure_future(anext(batches, None))
+            yield batch
+    finally:
+        coming.cancel()
 
 
 def _received(stored: Stored) -> Received | None:
