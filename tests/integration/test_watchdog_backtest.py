@@ -1,4 +1,4 @@
-"""`midwatch watchdog backtest` as it is typed: $1.00 a run, five calls that bring nothing new, on a log of four runs."""
+"""`midwatch watchdog backtest` as it is typed: $1.00 a run, five calls that bring nothing new, a log of four runs."""
 
 import json
 from datetime import timedelta
