@@ -25,7 +25,7 @@ def ask(id: str, ceiling: str = "0.18") -> Reserve:
 
 def budget(spent: str = "0", reserved: str = "0", scope: str = "ticket") -> Budget:
     subject = Subject("live", "desk", "T-1")
-    return Budget(scope, subject, TICKET, LIMIT, Decimal(spent), Decimal(reserved))  # type: ignore[arg-type]
+    return Budget(scope, subject, TICKET, LIMIT, "", Decimal(spent), Decimal(reserved))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

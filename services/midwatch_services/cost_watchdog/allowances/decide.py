@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from midwatch.contracts import subjects
 from midwatch.contracts.budget import LEASE, Reserve, Reserved, Scope
-from midwatch.contracts.control import BudgetRule
+from midwatch.contracts.control import AtLimit, BudgetRule
 from midwatch.contracts.money import to_money
 from midwatch.runtime.pricing import CEILING
 
-from .. import fleet, say
+from .. import periods, say
+from ..periods import Period
 from ..state import Subject
 
 HOLD = 600.0  # seconds past its lease for which an orphan is charged: its event may wait on the agent's disk
@@ -74,6 +74,7 @@ class Budget:
     subject: Subject  # under which the run log's costs are summed
     account: Account
     limit: Decimal
+    when: str = ""  # the hour or day, in words
     spent: Decimal = NOTHING
     reserved: Decimal = NOTHING
 
@@ -82,18 +83,18 @@ def budgets(agent: str, ticket: str | None, rule: BudgetRule, fleet_day: Decimal
     """The limits that hold for a live call, nothing of them gone. One that only alerts is none. What is set aside
     counts in whatever hour and day it is: there its event will be summed."""
     found: list[Budget] = []
-    mine = Account(agent)
     if ticket is not None and rule.at_limit.ticket != "alert":
         subject = Subject("live", agent, ticket)
         found.append(Budget("ticket", subject, Account(agent, ticket), amount_of(rule.ticket)))
-    if rule.hour is not None and rule.at_limit.hour != "alert":
-        hour = Subject("live", subjects.FLEET, f"{agent}/hour/{now:%Y-%m-%dT%H}")
-        found.append(Budget("hour", hour, mine, amount_of(rule.hour)))
-    if rule.day is not None and rule.at_limit.day != "alert":
-        day = Subject("live", subjects.FLEET, f"{agent}/day/{now:%Y-%m-%d}")
-        found.append(Budget("day", day, mine, amount_of(rule.day)))
+    fleet, day, hour = periods.at(agent, now)
+    mine: list[tuple[Scope, Period, str | None, AtLimit]] = [
+        ("hour", hour, rule.hour, rule.at_limit.hour), ("day", day, rule.day, rule.at_limit.day),
+    ]  # fmt: skip
+    for scope, period, limit, action in mine:
+        if limit is not None and action != "alert":
+            found.append(Budget(scope, period.subject, Account(agent), amount_of(limit), period.when))
     if fleet_day is not None:
-        found.append(Budget("fleet", fleet.day_of(now), FLEET, fleet_day))
+        found.append(Budget("fleet", fleet.subject, FLEET, fleet_day, fleet.when))
     return found
 
 
@@ -157,7 +158,7 @@ def sentence(budget: Budget, ceiling: Decimal) -> str:
     who = {
         "ticket": f"Ticket {name} of {agent}", "hour": f"Agent {agent}", "day": f"Agent {agent}", "fleet": "The fleet",
     }[budget.scope]  # fmt: skip
-    span = "" if budget.scope == "ticket" else f" for {budget.subject.name.rpartition('/')[2]}"
+    span = f" for {budget.when}" if budget.when else ""
     text = f"{who} has spent {say.dollars(budget.spent)} of its {say.dollars(budget.limit)} budget{span}"
     if budget.reserved:
         text += f", {say.dollars(budget.reserved)} is set aside for other calls"
