@@ -78,10 +78,10 @@ class Customer:
         steps += [lambda: self.event(ask, cost, id)] * self.draw.choice((1, 1, 2))
         self.draw.shuffle(steps)
         id = new_id()
+        self.true[ticket] += cost - ceiling  # from its first word on the rest may be granted to others
         for step in steps:
             await step()
         self.published[ticket] += cost
-        self.true[ticket] += cost - ceiling
 
     async def asked(self, ask: Reserve) -> Reserved:
         """The answer, however often it takes to get one."""

@@ -8,7 +8,7 @@ import msgspec
 
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.runs import Finished, HumanActed, ModelCalled, ToolCalled
-from midwatch.runtime.pricing import CEILING, Cost, price
+from midwatch.runtime.pricing import CEILING, Cost, or_estimate, price
 
 from .decide import Observed
 from .state import Subject
@@ -26,6 +26,7 @@ def observe(event: RunEvent) -> Observed:
     if isinstance(data, ModelCalled):
         tokens = min(data.usage.input_tokens + data.usage.output_tokens, _TOKENS_LIMIT) if data.usage else 0
         cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
+        cost = or_estimate(cost, data.estimate_usd)
     elif isinstance(data, ToolCalled):
         tool, pair = data.tool[:_TOOL_LIMIT], pair_of(data)
         if data.cost_usd is not None:

@@ -80,6 +80,13 @@ def price(provider: str | None, model: str, usage: Usage | None, reported: str |
     return _UNPRICED if tariff is None else tariff.cost(usage, at)
 
 
+def or_estimate(cost: Cost, estimate: str | None) -> Cost:
+    """The cost, or what the agent counted the call as (US dollars) where nobody knows it."""
+    if cost.amount is not None or estimate is None:
+        return cost
+    return Cost(min(Decimal(estimate), CEILING), "estimated")
+
+
 async def load() -> None:
     """Reads the price list, which takes a moment, before the first event needs it."""
     get_snapshot()

@@ -29,7 +29,7 @@ from midwatch.errors import Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.broker import round_trip
 from midwatch.runtime.card_book import CardBook
-from midwatch.runtime.pricing import CEILING, Cost, price
+from midwatch.runtime.pricing import CEILING, price
 
 from ..decide import Observed
 from ..observe import shortened
@@ -138,21 +138,18 @@ class Allowances:
         await self._write(work)
 
     def settle(self, conn: Connection, event: Observed, data: RunData) -> Observed:
-        """Within the transaction that sums the event's cost: its reservation is over. The event with what the agent
-        counted a call as of which nobody knows a price."""
-        if not isinstance(data, ModelCalled | ToolCalled):
-            return event
-        estimate, model = (data.estimate_usd, data.model) if isinstance(data, ModelCalled) else (None, None)
-        if estimate is not None and event.cost is not None and event.cost.amount is None:
-            event, model = replace(event, cost=Cost(decide.amount_of(estimate), "estimated")), None
+        """Within the transaction that sums the event's cost: its reservation is over. The event again."""
         # A replay carries the ids of the live calls that it repeats.
-        if data.reservation and event.run.mode == "live" and _ID.fullmatch(data.reservation):
+        if event.run.mode != "live" or not isinstance(data, ModelCalled | ToolCalled):
+            return event
+        model = data.model if isinstance(data, ModelCalled) else None
+        if data.reservation and _ID.fullmatch(data.reservation):
             reservations, key = self._states.reservations, Key(event.run.agent, data.reservation)
             reservations.load(conn, [key])
             known = reservations.get(key)
             reservations.put(key, decide.settle(known, self._now().timestamp()))
-            model = known.model if known and known.model and model else model
-        if model and event.run.mode == "live" and event.cost is not None and event.cost.amount:
+            model = (known and known.model) or model
+        if model and event.cost is not None and event.cost.amount:
             self._learn(event.run.agent, model, event.cost.amount)
         return event
 
