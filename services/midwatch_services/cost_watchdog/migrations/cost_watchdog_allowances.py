@@ -15,13 +15,13 @@ def upgrade() -> None:
         sa.Column("open", sa.SmallInteger, nullable=False),
         sa.Column("ends_at", sa.Float, nullable=False),
         sa.Column("state", sa.LargeBinary, nullable=False),
+        sqlite_with_rowid=False,  # each page that a request touches is synced before it is answered
     )
     is_open = sa.text("open = 1")
     op.create_index(
         "cost_watchdog_open", "cost_watchdog_reservations", ["agent", "id"], sqlite_where=is_open,
         postgresql_where=is_open,
     )  # fmt: skip
-    op.create_index("cost_watchdog_ends", "cost_watchdog_reservations", ["ends_at"])
 
 
 def downgrade() -> None:
