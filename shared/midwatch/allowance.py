@@ -67,7 +67,7 @@ class Allowances:
     async def reserve(self, agent: str, request: Reserve, *, go_on: bool) -> Reserved | None:
         """The answer; None where nobody answers in time. What is granted may stand under another id than was asked."""
         if go_on:
-            self._rest(agent, request).runs.add(request.run_id)
+            self._rests.setdefault((agent, request.ticket or ""), _Rest()).runs.add(request.run_id)
         answer = await self._ask(agent, request)
         if answer is not None and answer.granted:
             if go_on:
@@ -141,12 +141,9 @@ class Allowances:
             self._held[held] = (request, stands)
         return said
 
-    def _rest(self, agent: str, request: Reserve) -> _Rest:
-        return self._rests.setdefault((agent, request.ticket or ""), _Rest())
-
     def _fill(self, agent: str, request: Reserve, answer: Reserved) -> None:
-        rest = self._rest(agent, request)
-        if not rest.filling and len(rest.spares) < SPARES:
+        rest = self._rests.get((agent, request.ticket or ""))  # none where its last run ended meanwhile
+        if rest is not None and not rest.filling and len(rest.spares) < SPARES:
             rest.filling = True
             self._spawn(self._hold_spares(agent, msgspec.structs.replace(request, ceiling=answer.ceiling), rest))
 

@@ -85,7 +85,7 @@ class Spending(Judged):
         if self._switch is None or self.mode != "live" or not self._rule().reserve:
             return None
         request = Reserve(
-            id=new_id(), run_id=self.run_id, ticket=(optional(self._order.ticket) or "")[:_TICKET_LIMIT] or None,
+            id=new_id(), run_id=self.run_id, ticket=self._ticket(),
             ceiling=None if ceiling is None else to_cost(ceiling),
         )  # fmt: skip
         return Asked(request, lambda id, cost: self._treasury.commit(self._order.agent, id, cost))
@@ -138,7 +138,10 @@ class Spending(Judged):
         """The run is over."""
         if self._holds:
             self._holds = False
-            self._treasury.release(self._order.agent, optional(self._order.ticket), self.run_id)
+            self._treasury.release(self._order.agent, self._ticket(), self.run_id)
+
+    def _ticket(self) -> str | None:
+        return (optional(self._order.ticket) or "")[:_TICKET_LIMIT] or None
 
     def _broke(self, why: str) -> Halt:
         return Halt(BUDGET, why, "budget_run")

@@ -57,6 +57,19 @@ async def test_a_stuck_run_is_stopped_before_the_call_that_could_pass_its_budget
         assert (handed.key, handed.own) == ("budget", True)
 
 
+async def test_without_a_fallback_the_halt_goes_on_and_the_case_is_left_to_the_router() -> None:
+    async with world(run="1") as mw:
+        desk = mw.agent("desk", version="1")
+        with pytest.raises(Halted) as halted:
+            async with desk.run(input="?") as run:
+                while True:
+                    await run.model(billed(), model="m")
+        assert (halted.value.key, halted.value.by) == ("budget", "budget_run")
+        (handed,) = events(mw, "handed_off")
+        assert (handed.key, handed.own, handed.to) == ("budget", False, "human")
+        assert events(mw, "finished")[0].resolution == "halted"
+
+
 async def test_it_holds_though_nobody_answers_for_the_shared_budgets() -> None:
     async with world(run="1", reserve=False) as mw:
         mw.leave_budgets()
