@@ -1,6 +1,7 @@
 """Budgets that hold at once: the SDK, a real server, and cost-watchdog with its database."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,17 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 import midwatch
+import midwatch.blocking
 from budget_helpers import Model, apply, caught_up, commit, event, reserve, spend, watchdog
 from helpers import eventually
 from midwatch.allowance import Allowances
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.budget import Committed, Reserved
-from midwatch.contracts.envelope import new_id, utc_now
+from midwatch.contracts.envelope import new_id
 from midwatch.runtime.database import Database
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
-from midwatch_services.cost_watchdog.state import Spent, Subject, TicketState
+from midwatch_services.cost_watchdog.state import Subject
 from midwatch_services.cost_watchdog.store import Store
 
 
@@ -302,26 +304,47 @@ async def test_hour_day_and_fleet_are_limits_as_the_ticket_is(
         assert (await reserve(nc, "b", "0.5", agent="chat")).granted  # to the cent
 
 
-async def test_what_an_agent_spent_in_its_hour_is_read_from_the_sums_of_the_event_path(
-    js: JetStreamContext, nc: Client, settings: Settings
+@pytest.mark.parametrize("scope", ["hour", "day"])
+async def test_what_an_agent_spent_in_its_hour_and_day_counts_beside_what_is_set_aside(
+    js: JetStreamContext, nc: Client, settings: Settings, scope: str
 ) -> None:
-    await apply(js, "desk", ticket="100", day="2")
+    await apply(js, "desk", run="100", ticket="100", **{scope: "2"})
     async with watchdog(settings):
-        pass  # the tables are there
-    database, store = Database(settings.database_for(subjects.COST_WATCHDOG)), Store()
+        await event(js, None, "1.5")
+        await eventually(lambda: caught_up(js))
+        assert (await reserve(nc, "a", "0.4", ticket="T-2")).granted
+        answer = await reserve(nc, "b", "0.2", ticket="T-3")
+    assert (answer.budget, answer.limit, answer.spent, answer.reserved) == (scope, "2", "1.5", "0.4")
+    assert answer.reason.startswith("Agent desk has spent $1.50 of its $2.00 budget for 20")
 
-    def put(conn: Any) -> None:
-        store.begin(conn)
-        day = Subject("live", "_fleet", f"desk/day/{utc_now():%Y-%m-%d}")
-        store.tickets.load(conn, [day])
-        store.tickets.put(day, TicketState(spent=Spent(Decimal("1.9"), "reported")))
-        store.save(conn, utc_now())
 
-    await database.write(put)
-    database.close()
+async def test_threads_reserve_as_tasks_do(
+    js: JetStreamContext, settings: Settings, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    await apply(js, "desk", run="1", ticket="1", reserve=True)
+    made: list[str] = []
+
+    def answer(model: str) -> dict[str, Any]:
+        made.append(model)
+        return {"model": model, "usage": {"prompt_tokens": 9, "completion_tokens": 1, "cost": 0.18}}
+
+    def work() -> str:
+        with midwatch.blocking.connect(nats_server.url, home=tmp_path / "agent") as mw:
+            desk = mw.agent("desk", version="1", fallback=to_human)
+
+            def one(_: int) -> str:
+                with desk.run(input="Where is it?", ticket="T-1") as run:
+                    while True:
+                        run.model(answer, model="m", ceiling="0.18")
+                return str(run.result)
+
+            with ThreadPoolExecutor(8) as pool:
+                return " ".join(pool.map(one, range(8)))
+
     async with watchdog(settings):
-        answer = await reserve(nc, "a", "0.2")
-    assert (answer.budget, answer.spent) == ("day", "1.9")
+        said = await asyncio.to_thread(work)
+    assert len(made) == 5
+    assert said.count("a person: Ticket T-1 of desk has spent") == 8
 
 
 async def test_a_request_without_a_ceiling_is_taken_for_the_agents_dearest_call_or_by_the_price_list(
