@@ -127,10 +127,7 @@ class Model:
 async def stuck(server: NatsServer, folder: Path, js: Any, *, reserve: bool, runs: int) -> Decimal:
     """Dollars that as many runs at once spend on one ticket of one dollar, each calling the model again and again."""
     agent = f"stuck-{'held' if reserve else 'loose'}-{runs}"
-    rule = BudgetRule(run="1", ticket="1", reserve=reserve)
-    card = Card(agent=agent, owner="Bench", purpose="Loops.", can=["Loop"], budget=rule)
-    await js.publish(subjects.key_subject(subjects.AGENTS, agent), control.encode(card))
-    await Switchboard(js).resume_agent(agent, reason="bench", by="bench")
+    await applied(js, agent, BudgetRule(run="1", ticket="1", reserve=reserve))
     model = Model()
     async with midwatch.connect(server.url, home=folder / "agent") as mw:
         desk = mw.agent(agent, version="1", fallback=lambda handoff: "a person")
@@ -142,6 +139,29 @@ async def stuck(server: NatsServer, folder: Path, js: Any, *, reserve: bool, run
 
         await asyncio.gather(*(one(number) for number in range(runs)))
     return model.billed
+
+
+async def waits(server: NatsServer, folder: Path, js: Any, samples: int) -> dict[bool, list[float]]:
+    """Milliseconds of a model call that takes no time, with and without money set aside for it first."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    async with midwatch.connect(server.url, home=folder / "waits") as mw:
+        for reserve in found:
+            agent = f"waits-{reserve}".lower()
+            await applied(js, agent, BudgetRule(run="1000", ticket="1000", reserve=reserve))
+            async with mw.agent(agent, version="1").run(input="?", ticket="T-1") as run:
+                for _ in range(samples + 20):
+                    begin = time.perf_counter()
+                    await run.model(lambda model: {"model": model}, model="m", ceiling="0.0001")
+                    found[reserve].append((time.perf_counter() - begin) * 1e3)
+                run.finish()
+    return {reserve: times[20:] for reserve, times in found.items()}  # the first ones warm it up
+
+
+async def applied(js: Any, agent: str, rule: BudgetRule) -> None:
+    """An agent with a card, and running."""
+    card = Card(agent=agent, owner="Bench", purpose="Loops.", can=["Loop"], budget=rule)
+    await js.publish(subjects.key_subject(subjects.AGENTS, agent), control.encode(card))
+    await Switchboard(js).resume_agent(agent, reason="bench", by="bench")
 
 
 async def measure(samples: int) -> list[dict[str, Any]]:
@@ -157,6 +177,8 @@ async def measure(samples: int) -> list[dict[str, Any]]:
                 for concurrent, work in ((1, 0.0), (RUNS, WORK), (RUNS, 0.0)):
                     found = await latencies(client, concurrent, samples * (1 if concurrent == 1 else 8), work)
                     rows += [_latency(concurrent, work, place, found, bare) for place in (50, 99)]
+                times = await waits(server, folder, js, samples)
+                rows += [_waits(place, times) for place in (50, 99)]
                 for reserve in (True, False):
                     for runs in (1, RUNS):
                         rows.append(_stuck(reserve, runs, await stuck(server, folder, js, reserve=reserve, runs=runs)))
@@ -175,14 +197,20 @@ def _latency(concurrent: int, work: float, place: int, found: list[float], bare:
     }  # fmt: skip
 
 
-def _stuck(reserve: bool, runs: int, spent: Decimal) -> dict[str, Any]:
-    how = "with reserve" if reserve else "without reserve"
-    theirs = "measured before, one call each: LiteLLM $1.08, agent-governance-toolkit by check and record $11.52"
+def _waits(place: int, times: dict[bool, list[float]]) -> dict[str, Any]:
+    value, peer = (statistics.quantiles(times[reserve], n=100)[place - 1] for reserve in (True, False))
     return {
-        "name": f"$1 ticket, {runs} run{'s' if runs > 1 else ''} at ${CALL} a call, {how}: spent",
-        "value": float(spent), "unit": f"$, over by ${max(Decimal(0), spent - LIMIT)}",
-        "target": "≤ 1" if reserve or runs == 1 else "", "peer": theirs if runs > 1 else "", "peer_value": None,
-        "ratio": None,
+        "name": f"run.model of a call that takes no time, with reserve, p{place}", "value": value, "unit": "ms",
+        "target": "", "peer": "without reserve, ms", "peer_value": peer, "ratio": value / peer,
+    }  # fmt: skip
+
+
+def _stuck(reserve: bool, runs: int, spent: Decimal) -> dict[str, Any]:
+    how = f"{runs} run{'s' if runs > 1 else ''} at once, {'with' if reserve else 'without'} reserve"
+    theirs = " (measured before, of one call each: LiteLLM $1.08, agent-governance-toolkit $11.52)" if runs > 1 else ""
+    return {
+        "name": f"$1 ticket at ${CALL} a call, {how}: spent{theirs}", "value": float(spent),
+        "unit": f"$, over by ${max(Decimal(0), spent - LIMIT)}", "target": "≤ 1" if reserve or runs == 1 else "",
     }  # fmt: skip
 
 
