@@ -90,6 +90,7 @@ async def pairs(client: Client, agent: str, count: int, found: list[float], work
     """One after another sets money aside, calls a model for `work` seconds and says what it cost; milliseconds of each
     pair, without the call, into `found`."""
     ticket = new_id()
+    await asyncio.sleep(work * random.random())  # they did not all begin at once
     for _ in range(count):
         id, begin = new_id(), time.perf_counter()
         ask = Reserve(id=id, run_id="bench", ticket=ticket, provider="openai", model="gpt-4.1", ceiling="0.0002")
