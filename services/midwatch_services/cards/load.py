@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from midwatch.contracts.control import Card
 from midwatch.contracts.governance import PAGES
 from midwatch.errors import MidwatchError
+from midwatch.runtime.document import Document, Problem, parse
 
-from .document import Document, Problem, parse
 from .meaning import to_card
 from .model import WORD_LIMIT, CardFile, Section, Tool
 
