@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from midwatch.contracts import subjects
-from midwatch.runtime import pricing
+from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from .handlers import Watchdog
@@ -16,7 +16,7 @@ def build(context: Context) -> None:
     keep = timedelta(days=context.settings.runs_max_age_days)
     budget = context.settings.fleet_budget_day
     watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep, budget)
-    context.on_start(pricing.load)
+    price_book.follow(context)
     context.on_start(watchdog.load)
     context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
     context.every(_TICK, watchdog.on_tick)

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -13,17 +14,20 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
+from midwatch.contracts import subjects
+from midwatch.contracts.runs import ToolCalled
 from midwatch.errors import Permanent, Temporary
-from midwatch.runtime import faults
+from midwatch.runtime import faults, telemetry
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.switchboard import NoSwitch, Switchboard
 
-from . import fleet, policy, store
+from . import differs, fleet, policy, store
 from .alerts import Decision, HaltRun
 from .decide import Clock, Observed, Outcome, decide, tick, ticket_of
+from .differs import Compared
 from .messages import HALT_RUN, HaltOrder, outgoing
 from .observe import observe
 from .policy import Policy
@@ -53,6 +57,7 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._halting: list[asyncio.Task[None]] = []  # halts of the transaction under way
         self._obeyed: set[str] = set()  # those of them that the switch holds already, by msg_id
+        self._differing = Counter[str]()  # calls of the transaction under way whose cost differs, by agent
 
     async def load(self) -> None:
         """Says what a former process decided, and takes note of whose runs are in flight."""
@@ -65,6 +70,8 @@ class Watchdog:
         come again and find them there. The outbox holds them all the same, and writes the switch where that failed
         here."""
         await self._write(lambda conn: self._judge_batch(conn, batch))
+        for agent, count in self._differing.items():
+            telemetry.COST_DIFFERS.labels(subjects.COST_WATCHDOG, agent).inc(count)
         faults.reach("cost_watchdog.saved")
 
     async def on_tick(self) -> None:
@@ -86,6 +93,7 @@ class Watchdog:
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
+            self._lapse(conn, now)
             store.prune(conn, now)
             self.outbox.forget(conn, applied_before)
             self._store.forget()
@@ -125,13 +133,17 @@ class Watchdog:
         self._store.begin(conn)
         fresh = self.outbox.fresh(conn, [(received.event.agent, received.event.id) for received in batch])
         events: list[tuple[Observed, str | None]] = []
+        calls: list[tuple[Compared, str | None]] = []
         days: dict[Subject, Spent] = {}
         for received in batch:
             identity = (received.event.agent, received.event.id)
             if identity in fresh:
                 fresh.discard(identity)  # of two in one batch the first counts
-                event = observe(received.event)
+                is_tool = isinstance(received.event.data, ToolCalled)
+                event = observe(received.event, self._cards.get(received.event.agent).tools if is_tool else {})
                 events.append((event, (received.headers or {}).get("traceparent")))
+                if (call := differs.compared(received.event, event)) is not None:
+                    calls.append((call, events[-1][1]))
                 if event.cost is not None and event.run.mode == "live":
                     day = fleet.day_of(received.stored_at)
                     days[day] = days.get(day, NOTHING).plus(event.cost)
@@ -141,10 +153,31 @@ class Watchdog:
         for event, traceparent in events:
             outcome = self._decide(event, policies[event.run.agent], clock)
             said += [(decision, traceparent) for decision in outcome.decisions]
+        said += self._compare(conn, calls)
         said += self._spend(conn, days, clock.now)
         for agent, judged_by in policies.items():
             self._policies.setdefault(agent, judged_by)
         self._save(conn, said, clock.now)
+
+    def _compare(self, conn: Connection, calls: Sequence[tuple[Compared, str | None]]) -> Said:
+        """Holds what was reported against what the prices say."""
+        self._differing, said = Counter(call.model.agent for call, _ in calls if call.differs), Said()
+        self._store.models.load(conn, {call.model for call, _ in calls})
+        for call, traceparent in calls:
+            state, decisions = differs.judge(self._store.models.get(call.model), call)
+            self._store.models.put(call.model, state)
+            said += [(decision, traceparent) for decision in decisions]
+        return said
+
+    def _lapse(self, conn: Connection, now: datetime) -> None:
+        """Drops models that nobody calls any more."""
+        silent = store.silent_models(conn, now)
+        self._store.models.load(conn, silent)
+        said: Said = [
+            (decision, None) for model in silent for decision in differs.lapse(self._store.models.get(model), model)
+        ]
+        store.drop_models(conn, silent)
+        self._save(conn, said, now)
 
     def _spend(self, conn: Connection, days: Mapping[Subject, Spent], now: datetime) -> Said:
         """Adds to the sums of the days. One that is over is only summed: nobody can act on it any more."""

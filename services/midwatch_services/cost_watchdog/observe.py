@@ -1,14 +1,15 @@
 """What of a run event is judged: its cost, its tool call's digest, its place in the run."""
 
-from decimal import Decimal
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from midwatch.contracts.codec import RunEvent
+from midwatch.contracts.control import ToolRule
 from midwatch.contracts.runs import Finished, HumanActed, ModelCalled, ToolCalled
-from midwatch.runtime.pricing import CEILING, Cost, price
+from midwatch.runtime.pricing import price, tool_cost
 
 from .decide import Observed
 from .state import Subject
@@ -18,15 +19,18 @@ _TOOL_LIMIT = 60  # characters
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
-def observe(event: RunEvent) -> Observed:
-    """The event as `decide` takes it."""
+_NO_TOOLS: Mapping[str, ToolRule] = {}
+
+
+def observe(event: RunEvent, tools: Mapping[str, ToolRule] = _NO_TOOLS) -> Observed:
+    """The event as `decide` takes it. `tools`: those of the agent's card, which may say what a call costs."""
     data, cost, tool, pair, finished = event.data, None, "", None, None
     if isinstance(data, ModelCalled):
         cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
     elif isinstance(data, ToolCalled):
         tool, pair = data.tool[:_TOOL_LIMIT], pair_of(data)
-        if data.cost_usd is not None:
-            cost = Cost(min(Decimal(data.cost_usd), CEILING), "reported")
+        rule = tools.get(data.tool)
+        cost = tool_cost(data.cost_usd, rule.cost if rule else None)
     elif isinstance(data, Finished):
         finished = data.resolution
     return Observed(

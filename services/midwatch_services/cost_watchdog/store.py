@@ -1,4 +1,5 @@
-"""cost-watchdog's tables: the states of runs and tickets, each a blob under its key. Memory follows their commits."""
+"""cost-watchdog's tables: states of runs, tickets and models, each a blob under its key. Memory follows their
+commits."""
 
 import secrets
 from collections import OrderedDict
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from . import policy, tables
+from .differs import ModelState
 from .state import RunState, Subject, TicketState
 
 PREFIX = "cost_watchdog"
@@ -19,6 +21,7 @@ _CHUNK = 500  # states read or judged at once
 
 _runs = tables.Run.__table__
 _tickets = tables.Ticket.__table__
+_models = tables.Model.__table__
 _writer = tables.Writer.__table__
 
 _WROTE_LAST = "SELECT name FROM cost_watchdog_writer"
@@ -32,8 +35,12 @@ _SAVE_TICKET = sa.text(
     "INSERT INTO cost_watchdog_tickets (key, touched_at, state) VALUES (:key, :touched_at, :state) "
     "ON CONFLICT (key) DO UPDATE SET touched_at = excluded.touched_at, state = excluded.state"
 )
+_SAVE_MODEL = sa.text(
+    "INSERT INTO cost_watchdog_models (key, touched_at, state) VALUES (:key, :touched_at, :state) "
+    "ON CONFLICT (key) DO UPDATE SET touched_at = excluded.touched_at, state = excluded.state"
+)
 
-S = TypeVar("S", RunState, TicketState)
+S = TypeVar("S", RunState, TicketState, ModelState)
 
 
 class _Kind(Generic[S]):
@@ -92,6 +99,7 @@ class Store:
     def __init__(self) -> None:
         self.runs = _Kind(_runs, RunState)
         self.tickets = _Kind(_tickets, TicketState)
+        self.models = _Kind(_models, ModelState)
         self._name = secrets.token_hex(8)
         self._encoder = msgspec.msgpack.Encoder()
 
@@ -99,9 +107,11 @@ class Store:
         """Begins a transaction's work. Where another process wrote since our last one, what is hot is stale."""
         self.runs.begin()
         self.tickets.begin()
+        self.models.begin()
         if conn.exec_driver_sql(_WROTE_LAST).scalar() != self._name:
             self.runs.forget()
             self.tickets.forget()
+            self.models.forget()
             conn.execute(_writer.update().values(name=self._name))
 
     def save(self, conn: Connection, now: datetime) -> None:
@@ -121,16 +131,23 @@ class Store:
                 {"key": str(ticket), "touched_at": touched_at, "state": encode(state)}
                 for ticket, state in self.tickets.changed.items()
             ])  # fmt: skip
+        if self.models.changed:
+            conn.execute(_SAVE_MODEL, [
+                {"key": str(model), "touched_at": touched_at, "state": encode(state)}
+                for model, state in self.models.changed.items()
+            ])  # fmt: skip
 
     def committed(self) -> None:
         """The transaction is saved: its states are now what is known."""
         self.runs.committed()
         self.tickets.committed()
+        self.models.committed()
 
     def forget(self) -> None:
         """The transaction may not be saved: only the tables know."""
         self.runs.forget()
         self.tickets.forget()
+        self.models.forget()
 
 
 def waiting(conn: Connection, before: float) -> list[Subject]:
@@ -161,6 +178,18 @@ def prune(conn: Connection, now: datetime) -> None:
     finished = sa.and_(runs.finished == 1, runs.touched_at < ago(policy.KEEP_FINISHED))
     conn.execute(_runs.delete().where(sa.or_(finished, runs.touched_at < ago(policy.KEEP_SILENT))))
     conn.execute(_tickets.delete().where(tickets.touched_at < ago(policy.KEEP_TICKET)))
+
+
+def silent_models(conn: Connection, now: datetime) -> list[Subject]:
+    """Models whose state nothing has changed for long."""
+    before = int((now - policy.KEEP_TICKET).timestamp())
+    query = sa.select(_models.c.key).where(_models.c.touched_at < before).limit(_CHUNK)
+    return _subjects(conn.execute(query).scalars())
+
+
+def drop_models(conn: Connection, models: Iterable[Subject]) -> None:
+    """Drops the states of these models."""
+    conn.execute(_models.delete().where(_models.c.key.in_([str(model) for model in models])))
 
 
 def _subjects(keys: Iterable[str]) -> list[Subject]:

@@ -40,6 +40,16 @@ class Ticket(Table, table=True):
     state: Bytes
 
 
+class Model(Table, table=True):
+    """The state of a model of an agent, of which a call was reported at another cost than its price's."""
+
+    __tablename__ = "cost_watchdog_models"
+
+    key: KeyText
+    touched_at: Seconds
+    state: Bytes
+
+
 class Writer(Table, table=True):
     """One row: the process that wrote last."""
 

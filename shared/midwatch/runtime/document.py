@@ -1,7 +1,9 @@
 """YAML as plain data with the place of every key and value; nothing of it is ever executed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -81,6 +83,23 @@ def parse(content: bytes, words: Words = CARD) -> Document:
     except (YAMLError, RecursionError) as error:
         document.problems.append(_not_yaml(error, text, words))
     return document
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A path as people write it: `tools.pay[2].cost`."""
+    text = ""
+    for part in path:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def no_key(path: Path, of: str, known: Iterable[str], more: Iterable[str] = ()) -> str:
+    """What is said of a key that `of` does not have, with the nearest of those it has. `more`: further names that may
+    have been meant."""
+    known = list(known)
+    near = get_close_matches(str(path[-1]).lower(), [*known, *more], n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+    return f"`{dotted(path)}` is no key of {of}: {hint}"
 
 
 def _after(text: str) -> Place:

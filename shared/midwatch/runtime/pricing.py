@@ -224,7 +224,7 @@ class Tariff:
     """The price lists of one model, the one that takes precedence first, as genai-prices orders them. `before`: what
     held before the first date of lists that all have one; without it, the first list."""
 
-    __slots__ = ("_before", "_first", "_lists", "basis", "origin")
+    __slots__ = ("_always", "_before", "_first", "_lists", "basis", "origin")
 
     def __init__(
         self, listed: ModelPrice | list[ConditionalPrice], basis: CostBasis, origin: str, before: "Tariff | None" = None
@@ -238,6 +238,7 @@ class Tariff:
             self._lists = [(each.constraint, Rates(each.prices)) for each in reversed(listed)]
         self._first = self._lists[-1][1]
         self._before = before
+        self._always = len(self._lists) == 1 and self._lists[0][0] is None
 
     def at(self, at: datetime) -> tuple["Tariff", Rates]:
         """The rates that hold at a time, and the tariff that they are of."""
@@ -247,7 +248,7 @@ class Tariff:
         return (self, self._first) if self._before is None else self._before.at(at)
 
     def cost(self, usage: Usage, at: datetime) -> Cost:
-        tariff, rates = self.at(at)
+        tariff, rates = (self, self._first) if self._always else self.at(at)
         amount, regular = rates.amount(usage)
         if amount is None:
             return _UNPRICED
