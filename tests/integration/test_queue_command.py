@@ -162,7 +162,7 @@ def test_what_a_case_cost_is_the_run_logs_word_where_it_has_one() -> None:
     ]
     database.write_now(lambda conn: log_store.save(conn, batch))
     database.close()
-    assert "cost $1.5\n" in midwatch("show", "case-aa1").stdout
+    assert "cost $1.50\n" in midwatch("show", "case-aa1").stdout
 
 
 @pytest.mark.usefixtures("cases")

@@ -11,7 +11,7 @@ from .policy import POLICY
 def build(context: Context) -> None:
     """Reads run events and governance into the log."""
     price_book.follow(context)
-    context.read_runs(subjects.LOGGER, handlers.on_events(context.database), batch=POLICY.batch)
+    context.read_runs(subjects.LOGGER, handlers.on_events(context.database, context.cards), batch=POLICY.batch)
     context.read(
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
         decode=handlers.decode_alert,
