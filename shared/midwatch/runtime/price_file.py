@@ -119,9 +119,7 @@ class _Reader:
 
     def read(self) -> None:
         if not isinstance(self._document.data, dict):
-            self._wrong(
-                (), f"a list of prices holds providers, such as `openai:`, and below it models such as {_EXAMPLE}"
-            )
+            self._wrong((), f"it must hold providers, such as `openai:`, and below each models such as {_EXAMPLE}")
             return
         for provider, models in self._document.data.items():
             if not isinstance(models, dict):
