@@ -44,17 +44,17 @@ class PriceBook:
             await self._read()
 
     async def _read(self) -> None:
-        self._read_at = self._seen_at
+        self._read_at, kept = self._seen_at, len(self._last.overrides)
         try:
             self._last = await asyncio.to_thread(find, self._path, needed=self._needed)
             self.wrong = []
         except PriceErrors as error:
             self.wrong = error.lines
-            log.error(
-                "prices_not_read", first=error.lines[0], mistakes=len(error.lines), kept=len(self._last.overrides)
-            )
+            log.error("prices_not_read", first=error.lines[0], mistakes=len(error.lines), kept=kept)
         else:
-            log.info("prices_read", file=str(self._path), prices=len(self._last.overrides), notes=self._last.notes)
+            now = len(self._last.overrides)
+            if now or kept:
+                log.info("prices_read", file=str(self._path), prices=now, notes=self._last.notes)
         pricing.use(self._last.overrides)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from midwatch.contracts.codec import RunEvent
+from midwatch.contracts.control import ToolRule
 from midwatch.contracts.runs import Finished, HumanActed, ModelCalled, RunData, Said, ToolCalled, Usage
 from midwatch.runtime.pricing import Cost
 from midwatch_services.cost_watchdog.observe import observe, pair_of
@@ -33,6 +34,16 @@ def test_a_model_call_is_priced():
 def test_a_tools_own_cost_counts():
     assert observe(event(ToolCalled(**COMMON, tool="pay", cost_usd="0.02"))).cost == Cost(Decimal("0.02"), "reported")
     assert observe(event(ToolCalled(**COMMON, tool="pay"))).cost is None
+
+
+def test_a_tool_call_that_reports_no_cost_is_charged_what_the_card_says():
+    tools = {"search": ToolRule(kind="read", cost="0.01"), "look": ToolRule(kind="read")}
+    assert observe(event(ToolCalled(**COMMON, tool="search")), tools).cost == Cost(Decimal("0.01"), "estimated")
+    assert observe(event(ToolCalled(**COMMON, tool="search", error="no answer")), tools).cost.basis == "estimated"
+    assert observe(event(ToolCalled(**COMMON, tool="search", cost_usd="0.02")), tools).cost == Cost(
+        Decimal("0.02"), "reported"
+    )
+    assert observe(event(ToolCalled(**COMMON, tool="look")), tools).cost is None
 
 
 def test_what_costs_nothing_has_no_cost():
