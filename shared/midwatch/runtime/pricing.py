@@ -134,7 +134,8 @@ def cached_would_explain(provider: str | None, model: str, usage: Usage | None, 
     report what such a call cost, and not how many of its tokens were cached."""
     if usage is None or usage.cache_read_tokens or cost.amount is None or cost.computed is None:
         return False
-    least = _computed(provider, model, replace(usage, cache_read_tokens=usage.input_tokens), at).amount
+    all_cached = replace(usage, cache_read_tokens=max(0, usage.input_tokens - usage.cache_write_tokens))
+    least = _computed(provider, model, all_cached, at).amount
     return least is not None and least <= cost.amount < cost.computed
 
 

@@ -269,3 +269,9 @@ def test_no_content_whatever_does_more_than_name_mistakes(
     else:
         pricing.use(found.overrides)
         price("openai", "mine", MILLION, None, AT)
+
+
+def test_the_example_in_the_documentation_is_accepted_as_it_is(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "prices.md").read_text(encoding="utf-8")
+    found = read(tmp_path, page.split("```yaml\n")[1].split("```")[0])
+    assert (len(found.overrides), found.notes) == (6, ())
