@@ -21,7 +21,7 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
-from midwatch_services.commands import alerts, runs
+from midwatch_services.commands import alerts, runs, story
 from midwatch_services.logger import store
 
 FIELDS = {
@@ -238,6 +238,11 @@ def test_what_is_not_known_of_a_cost_is_said_and_never_zero(calls: list[dict[str
     database.close()
     assert f"  cost {said};" in midwatch("show", "r-9").stdout
     assert f" {said} " in midwatch("runs").stdout
+
+
+def test_a_run_of_before_such_calls_were_counted_still_says_that_a_part_is_missing() -> None:
+    run = {"cost_usd": "0.12", "cost_basis": "unpriced", "unpriced_calls": 0}
+    assert story.cost(run) == "at least $0.12 (part is unpriced)"
 
 
 @pytest.mark.usefixtures("log")

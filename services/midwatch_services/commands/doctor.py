@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Annotated[bool, JsonOption] = False) -> None:
-    """Look at NATS, streams, consumers, dead letters, services and the switch, and say what is wrong.
+    """Look at NATS, streams, consumers, dead letters, the switch, your prices and services, and say what is wrong.
 
     Exit code 0 only if all is well. Services are found by run.json of `midwatch up`, or at the addresses in
     MIDWATCH_HTTP. Dead letters of the last day count as wrong, older ones are only shown.
