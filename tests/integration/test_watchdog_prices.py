@@ -84,6 +84,15 @@ async def alerts(js: JetStreamContext, count: int) -> list[tuple[str, Any]]:
     return list(found)
 
 
+async def told(js: JetStreamContext, severity: str) -> Any:
+    """The first alert of that severity."""
+
+    async def found() -> Any:
+        return next((data for event, data in await said(js) if event == "raised" and data.severity == severity), None)
+
+    return await eventually(found)
+
+
 async def row(settings: Settings, events: int, run_id: str = "r-1") -> dict[str, Any]:
     """The run in the log, once so many of its events are."""
     database = Database(settings.database_for("logger"), name="test")
@@ -148,7 +157,7 @@ async def test_a_tool_that_reports_no_cost_spends_what_the_card_says(js, stored)
     async with running(stored):
         for seq, (tool, cost) in enumerate([("search", None), ("look", None), ("search", "0.05"), ("search", None)]):
             await publish(js, "tool_called", seq=seq, tool=tool, result=seq, cost_usd=cost)
-        ((_, alert),) = await alerts(js, 1)
+        alert = await told(js, "ticket")
         run = await row(stored, events=4)
     assert (alert.rule, alert.value, alert.cost_basis) == ("budget_run", "0.95", "estimated")
     assert alert.title == "Run r-1 of desk has spent about $0.95 of its $1.00 budget"
@@ -166,7 +175,7 @@ async def test_a_file_of_prices_takes_effect_without_a_restart_and_a_mistake_in_
         )  # fmt: skip
 
     async with running(settings):
-        await publish(js, "model_called", seq=0, run_id="unpriced", **local)
+        await publish(js, "model_called", seq=0, run_id="unpriced", **{**local, "usage": {"input_tokens": 9}})
         assert (await row(settings, 1, "unpriced"))["cost_basis"] == "unpriced"
         prices.write_text(FREE, encoding="utf-8")
         await eventually(lambda: in_force("0"))
@@ -181,7 +190,7 @@ async def test_a_file_of_prices_takes_effect_without_a_restart_and_a_mistake_in_
         prices.write_text(DEAR, encoding="utf-8")
         await eventually(lambda: in_force("1.5"))
         await publish(js, "model_called", seq=0, run_id="dear", **local)
-        ((_, alert),) = await alerts(js, 1)
+        alert = await told(js, "page")
     assert [(run["cost_usd"], run["cost_basis"]) for run in (free, still)] == [("0", "priced"), ("0", "priced")]
     assert (alert.rule, alert.run_id, alert.value, alert.cost_basis) == ("budget_run", "dear", "1.5", "priced")
 

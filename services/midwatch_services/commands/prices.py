@@ -11,7 +11,6 @@ from .output import FAILED, USAGE, JsonOption, clean, console, emit_json, fail
 
 if TYPE_CHECKING:
     from midwatch.contracts.runs import Usage
-    from midwatch.runtime.price_file import PriceFile
     from midwatch.runtime.pricing import Cost, Rate, Rates, Tariff
 
 _EXAMPLE = "input=1000,output=500"
@@ -44,14 +43,14 @@ def show(
 
     Example: midwatch prices show openai gpt-4o-mini --tokens input=2040,output=135,cache_read=1152
     """
-    from midwatch.runtime import pricing
+    from midwatch.runtime import price_book, pricing
     from midwatch.runtime.price_file import PriceErrors
     from midwatch.runtime.settings import Settings
 
     usage, at = _usage(tokens), _day(on)
     settings = Settings()
     try:
-        pricing.use(_own(settings.prices_path, needed=settings.prices_file is not None).overrides)
+        price_book.use(settings)
     except PriceErrors as error:
         for line in error.lines:
             typer.echo(clean(line), err=True)
@@ -81,13 +80,14 @@ def check(
 
     Example: midwatch prices check prices.yaml
     """
+    from midwatch.runtime import price_book
     from midwatch.runtime.price_file import PriceErrors
     from midwatch.runtime.settings import Settings
 
     settings = Settings()
     path = file or settings.prices_path
     try:
-        found = _own(path, needed=bool(file or settings.prices_file))
+        found = price_book.find(path, needed=bool(file or settings.prices_file))
     except PriceErrors as error:
         if as_json:
             emit_json({"error": line} for line in error.lines)
@@ -103,12 +103,6 @@ def check(
     count = len(found.overrides)
     there = "there is no such file" if not path.exists() else "1 price" if count == 1 else f"{count} prices"
     typer.echo(f"{path}: ok, {there}; genai-prices has the rest")
-
-
-def _own(path: Path, *, needed: bool) -> "PriceFile":
-    from midwatch.runtime import price_book
-
-    return price_book.find(path, needed=needed)
 
 
 def _usage(tokens: str) -> "Usage":

@@ -92,7 +92,7 @@ def _condition(call: Compared) -> Condition:
     reported, computed = call.cost.amount, call.cost.computed
     assert reported is not None and computed is not None
     value, limit, title = to_money(reported), to_money(computed), _title(call, reported, computed)
-    return Condition(COST_DIFFERS, "warn", title, value, limit, False, "reported")
+    return Condition(COST_DIFFERS, "warn", title, value, limit, None, "reported")
 
 
 def _title(call: Compared, reported: Decimal, computed: Decimal) -> str:

@@ -16,6 +16,7 @@ from .state import Subject
 
 _TICKET_LIMIT = 200  # characters
 _TOOL_LIMIT = 60  # characters
+_TOKENS_LIMIT = 10**12  # a nonsensical count stays a number that can be summed and saved
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
@@ -25,7 +26,9 @@ _NO_TOOLS: Mapping[str, ToolRule] = {}
 def observe(event: RunEvent, tools: Mapping[str, ToolRule] = _NO_TOOLS) -> Observed:
     """The event as `decide` takes it. `tools`: those of the agent's card, which may say what a call costs."""
     data, cost, tool, pair, finished = event.data, None, "", None, None
+    tokens: int | None = None
     if isinstance(data, ModelCalled):
+        tokens = min(data.usage.input_tokens + data.usage.output_tokens, _TOKENS_LIMIT) if data.usage else 0
         cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
     elif isinstance(data, ToolCalled):
         tool, pair = data.tool[:_TOOL_LIMIT], pair_of(data)
@@ -40,6 +43,7 @@ def observe(event: RunEvent, tools: Mapping[str, ToolRule] = _NO_TOOLS) -> Obser
         seq=None if isinstance(data, HumanActed) else data.seq,
         ticket=_shortened(data.ticket) if data.ticket else None,
         cost=cost,
+        tokens=tokens,
         tool=tool,
         pair=pair,
         finished=finished,

@@ -72,6 +72,11 @@ def find(path: Path, *, needed: bool) -> PriceFile:
     return PriceFile() if not needed and _stamp(path) is None else read_file(path)
 
 
+def use(settings: Settings) -> None:
+    """Puts the prices in force for a command, which reads them once. Raises PriceErrors."""
+    pricing.use(find(settings.prices_path, needed=settings.prices_file is not None).overrides)
+
+
 def follow(context: "Context") -> None:
     """Has a service read the prices before its first event, and again when they change."""
     book = of(context.settings)
