@@ -11,7 +11,7 @@ from midwatch.contracts.runs import CostBasis, Mode
 from . import say
 from .state import Open, Spent, Subject
 
-BUDGET_RUN, BUDGET_TICKET, LOOP = "budget_run", "budget_ticket", "loop_no_new_state"
+BUDGET_RUN, BUDGET_TICKET = "budget_run", "budget_ticket"
 Severity = Literal["page", "ticket", "info"]
 Action = Literal["none", "halted_run", "would_halt_run"]
 
@@ -36,6 +36,8 @@ class RaiseAlert:
     action: Action
     event_id: str | None
     seq: int | None
+    tool: str = ""
+    first_seq: int | None = None  # of the event with which it began
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,20 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that is met: `level` tells the two of a rule apart, `halts` whether it ends in a halt."""
+    """A condition that is met: `level` tells those of a rule apart, `halts` whether it ends in a halt, which `observe`
+    only says. `tool` and `first_seq`: what did it, and since which event."""
 
     rule: str
-    level: Literal["warn", "halt"]
+    level: Literal["warn", "halt", "observe"]
     title: str
     value: str | int
     limit: str | int
     halts: bool
     basis: CostBasis | None = None
     severity: Severity = "ticket"  # of one that halts nothing, of live runs
+    observe: bool = False
+    tool: str = ""
+    first_seq: int | None = None
 
     @property
     def name(self) -> str:
@@ -120,21 +126,25 @@ class Book:
         action: Action = "none"
         severity = condition.severity
         title = condition.title
-        if condition.halts:
-            action = "would_halt_run" if mode == "replay" else "halted_run"
+        if condition.halts and (mode == "replay" or condition.observe):
+            action = "would_halt_run"
+            title += " and would be halted"
+        elif condition.halts:
+            action = "halted_run"
             severity = "page" if mode in ("live", "drill") else "ticket"
-            title += " and would be halted" if mode == "replay" else " and is halted"
+            title += " and is halted"
         if mode == "replay":
             severity = "info"
         return RaiseAlert(
             alert_id=alert_id, dedupe_key=dedupe_key, rule=condition.rule, severity=severity, title=title, mode=mode,
             agent=self.owner.agent, run_id=cause.run.name, ticket=cause.ticket, value=condition.value,
             limit=condition.limit, basis=condition.basis, action=action, event_id=cause.event_id, seq=cause.seq,
+            tool=say.name(condition.tool), first_seq=condition.first_seq,
         )  # fmt: skip
 
     def halt(self, run_id: str, condition: Condition) -> None:
-        """Halts a run for a condition whose alert was raised. A replay halts nothing."""
-        if self.owner.mode != "replay" and run_id not in self.halts:
+        """Halts a run for a condition whose alert was raised. A replay halts nothing, nor does what only observes."""
+        if self.owner.mode != "replay" and not condition.observe and run_id not in self.halts:
             alert_id = self.alerts[condition.name].alert_id
             self.halts[run_id] = HaltRun(alert_id, self.owner.agent, run_id, condition.rule, condition.title)
 

@@ -18,7 +18,8 @@ def build(context: Context) -> None:
     watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep, budget)
     context.on_start(pricing.load)
     context.on_start(watchdog.load)
-    context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
+    reader = context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
+    watchdog.caught_up = reader.caught_up
     context.every(_TICK, watchdog.on_tick)
     context.every(_PRUNE, watchdog.prune)
 

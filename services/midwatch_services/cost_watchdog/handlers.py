@@ -50,6 +50,8 @@ class Watchdog:
         self._fleet_budget = fleet_budget
         self._today: Subject | None = None  # the day that was judged last
         self._awake_since = now()
+        self.caught_up: Callable[[], bool] = lambda: True  # whether all that was stored has been read
+        self._caught_up_since: datetime | None = None
         self._loop = asyncio.get_running_loop()
         self._halting: list[asyncio.Task[None]] = []  # halts of the transaction under way
         self._obeyed: set[str] = set()  # those of them that the switch holds already, by msg_id
@@ -68,10 +70,14 @@ class Watchdog:
         faults.reach("cost_watchdog.saved")
 
     async def on_tick(self) -> None:
-        """Closes the gaps that have been open for too long, and judges runs anew whose agent's card has changed."""
+        """Closes the gaps that have been open for too long, reports runs that have stalled, and judges runs anew whose
+        agent's card has changed."""
         if (closes := self._clock().closes) is not None:
             while due := await self._database.read(partial(store.waiting, before=closes.timestamp())):
                 await self._tick(due)
+        if self._hears():
+            while due := await self._database.read(partial(store.stalled, now=self._now().timestamp())):
+                await self._tick(due, silence=True)
         for agent, last in list(self._policies.items()):
             if last != self._policy(agent):
                 await self._judge_agent(agent)
@@ -92,10 +98,20 @@ class Watchdog:
 
         await self._write(work)
 
-    def _clock(self) -> Clock:
+    def _clock(self, *, silence: bool = False) -> Clock:
         """The time. After a start no gap closes at once: the event that it waits for may have been stored meanwhile."""
         now = self._now()
-        return Clock(now, now - policy.GAP if now - self._awake_since >= policy.GAP else None)
+        return Clock(now, now - policy.GAP if now - self._awake_since >= policy.GAP else None, silence)
+
+    def _hears(self) -> bool:
+        """Whether the silence of a run means anything: not after a start, nor where events wait to be read."""
+        now = self._now()
+        if not self.caught_up():
+            self._caught_up_since = None
+        elif self._caught_up_since is None:
+            self._caught_up_since = now
+        since = self._caught_up_since
+        return since is not None and now - max(since, self._awake_since) >= policy.GAP
 
     def _policy(self, agent: str) -> Policy:
         return policy.of(self._cards.get(agent))
@@ -182,6 +198,7 @@ class Watchdog:
     def _load(self, conn: Connection, runs: Collection[Subject], events: Iterable[Observed] = ()) -> None:
         """Reads the states that a transaction needs, all runs and then all tickets at once."""
         self._store.runs.load(conn, runs)
+        self._store.usual.load(conn, {_agent(run) for run in runs})
         named = {_ticket(run, self._store.runs.get(run).ticket) for run in runs}
         named |= {_ticket(event.run, event.ticket) for event in events}
         self._store.tickets.load(conn, {ticket for ticket in named if ticket is not None})
@@ -189,12 +206,14 @@ class Watchdog:
     def _decide(self, event: Observed, limits: Policy, clock: Clock) -> Outcome:
         run = self._store.runs.get(event.run)
         ticket = _ticket(event.run, ticket_of(run, event))
-        outcome = decide(run, self._store.tickets.get(ticket) if ticket else None, event, limits, clock)
+        known, usual = self._store.tickets.get(ticket) if ticket else None, self._store.usual.get(_agent(event.run))
+        outcome = decide(run, known, event, limits, clock, usual)
         self._put(event.run, ticket, outcome)
         return outcome
 
     def _put(self, run: Subject, ticket: Subject | None, outcome: Outcome) -> None:
         self._store.runs.put(run, outcome.run)
+        self._store.usual.put(_agent(run), outcome.usual)
         if ticket is not None and outcome.ticket is not None:
             self._store.tickets.put(ticket, outcome.ticket)
 
@@ -215,9 +234,9 @@ class Watchdog:
             after = str(runs[-1])
         self._policies[agent] = limits
 
-    async def _tick(self, runs: list[Subject]) -> None:
-        """Judges runs without an event."""
-        clock = self._clock()
+    async def _tick(self, runs: list[Subject], *, silence: bool = False) -> None:
+        """Judges runs without an event. `silence`: what was not heard of them means something."""
+        clock = self._clock(silence=silence)
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
@@ -227,7 +246,8 @@ class Watchdog:
                 state = self._store.runs.get(run)
                 ticket = _ticket(run, state.ticket)
                 known = self._store.tickets.get(ticket) if ticket else None
-                outcome = tick(state, known, run, self._policy(run.agent), clock)
+                usual = self._store.usual.get(_agent(run))
+                outcome = tick(state, known, run, self._policy(run.agent), clock, usual)
                 self._put(run, ticket, outcome)
                 said += [(decision, None) for decision in outcome.decisions]
             self._save(conn, said, clock.now)
@@ -260,3 +280,8 @@ class Watchdog:
 
 def _ticket(run: Subject, ticket: str | None) -> Subject | None:
     return None if ticket is None else Subject(run.mode, run.agent, ticket)
+
+
+def _agent(run: Subject) -> Subject:
+    """Under what the usual of a run's agent is kept."""
+    return Subject(run.mode, run.agent, "")

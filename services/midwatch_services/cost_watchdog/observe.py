@@ -1,8 +1,7 @@
-"""What of a run event is judged: its cost, its tool call's digest, its place in the run."""
+"""What of a run event is judged: its cost, its tool call's digest, its place in the run, and what the rules know."""
 
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any
 
 import msgspec
 
@@ -11,10 +10,11 @@ from midwatch.contracts.runs import Finished, HumanActed, ModelCalled, ToolCalle
 from midwatch.runtime.pricing import CEILING, Cost, price
 
 from .decide import Observed
+from .policy import TOOL_LIMIT
+from .rules.facts import facts_of, normalised
 from .state import Subject
 
 _TICKET_LIMIT = 200  # characters
-_TOOL_LIMIT = 60  # characters
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
@@ -24,7 +24,7 @@ def observe(event: RunEvent) -> Observed:
     if isinstance(data, ModelCalled):
         cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
     elif isinstance(data, ToolCalled):
-        tool, pair = data.tool[:_TOOL_LIMIT], pair_of(data)
+        tool, pair = data.tool[:TOOL_LIMIT], pair_of(data)
         if data.cost_usd is not None:
             cost = Cost(min(Decimal(data.cost_usd), CEILING), "reported")
     elif isinstance(data, Finished):
@@ -39,24 +39,15 @@ def observe(event: RunEvent) -> Observed:
         tool=tool,
         pair=pair,
         finished=finished,
+        facts=facts_of(event, cost),
     )
 
 
 def pair_of(call: ToolCalled) -> int:
     """Digest of what was called and what came back. The order of keys makes no difference, nor whether the arguments
     came as an object or as its JSON text. What was cut still differs by its full length."""
-    arguments = call.arguments
-    if isinstance(arguments, str):
-        arguments = _parsed(arguments)
-    body = _sorted.encode((call.tool, arguments, call.result, call.error, call.full_lengths))
+    body = _sorted.encode((call.tool, normalised(call.arguments), call.result, call.error, call.full_lengths))
     return int.from_bytes(blake2b(body, digest_size=8).digest(), "big")
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.MsgspecError:
-        return text
 
 
 def _shortened(ticket: str) -> str:

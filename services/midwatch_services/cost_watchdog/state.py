@@ -8,6 +8,8 @@ from msgspec import Struct
 from midwatch.contracts.runs import CostBasis, Mode
 from midwatch.runtime.pricing import CEILING, Cost, worst
 
+from .rules.memory import Facts, LoopState
+
 
 class Subject(NamedTuple):
     """What is counted by itself: a run, or a ticket, of one agent in one mode."""
@@ -36,6 +38,7 @@ class Waiting(Struct, frozen=True, array_like=True, order=True):
     arrived: float  # Unix seconds
     tool: str = ""
     pair: int | None = None
+    facts: Facts | None = None
 
 
 class Spent(Struct, frozen=True, omit_defaults=True):
@@ -76,12 +79,14 @@ class RunState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     finished: bool = False
     raised: int = 0
     alerts: dict[str, Open] = {}
+    loops: LoopState = LoopState()
 
 
 class TicketState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`live`: runs that have not finished, and whether this ticket's budget has halted each."""
+    """`live`: runs that have not finished, and whether this ticket's budget has halted each. `hand_offs`: by any."""
 
     spent: Spent = Spent()
     live: dict[str, bool] = {}
     raised: int = 0
     alerts: dict[str, Open] = {}
+    hand_offs: int = 0

@@ -18,7 +18,8 @@ class Table(SQLModel, registry=registry()):
 
 
 class Run(Table, table=True):
-    """A run's state. `waiting_since`: when the oldest event that waits for an earlier one arrived."""
+    """A run's state. `waiting_since`: when the oldest event that waits for an earlier one arrived. `stalls_at`: when
+    its silence is to be reported."""
 
     __tablename__ = "cost_watchdog_runs"
 
@@ -28,12 +29,23 @@ class Run(Table, table=True):
     waiting_since: Annotated[float | None, Field(sa_type=sa.Float)]
     touched_at: Seconds
     state: Bytes
+    stalls_at: Annotated[float | None, Field(sa_type=sa.Float)]
 
 
 class Ticket(Table, table=True):
     """A ticket's state."""
 
     __tablename__ = "cost_watchdog_tickets"
+
+    key: KeyText
+    touched_at: Seconds
+    state: Bytes
+
+
+class Usual(Table, table=True):
+    """What is usual for an agent."""
+
+    __tablename__ = "cost_watchdog_usual"
 
     key: KeyText
     touched_at: Seconds
