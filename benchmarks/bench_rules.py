@@ -54,6 +54,7 @@ class Verdict:
         self.halted: list[RaiseAlert] = []  # alerts of rules that halted it, or would have
         self.acted = False
         self.paced = False  # whether its velocity could be judged
+        self.silence = 0.0  # seconds, the longest between two of its events
         self.tokens_only = any(isinstance(step, ModelStep) and step.usage for step in played.steps) and not any(
             isinstance(step, ModelStep) and step.cost_usd for step in played.steps
         )
@@ -105,8 +106,9 @@ def verdict(run: SourceRun, limits: Policy, usual: Usual) -> tuple[Verdict, Usua
     events = list(said(played))
     result = Verdict(run, played, [event.data for event in events if isinstance(event.data, runs.ToolCalled)])
     result.paced = usual.token_runs >= RUNS and any(isinstance(step, ModelStep) and step.usage for step in played.steps)
-    state = RunState()
+    state, last = RunState(), events[0].time
     for event in events:
+        result.silence, last = max(result.silence, (event.time - last).total_seconds()), event.time
         outcome = decide(state, None, observe(event), limits, Clock(event.time, None), usual)
         state, usual = outcome.run, outcome.usual
         for decision in outcome.decisions:
@@ -148,10 +150,12 @@ def most_writes(calls: Sequence[runs.ToolCalled], tools: dict[str, ToolRule]) ->
 
 
 def share(name: str, part: int, of: int, what: str, target: str = "") -> dict[str, Any]:
+    """A row: `part` of `of`, in per cent."""
     ratio = part / of if of else None
+    value, unit = ("none", "") if ratio is None else (100 * ratio, "%")
     return {
-        "name": name, "value": 100 * ratio if ratio is not None else "none", "unit": "%" if of else "", "target": target,
-        "peer": f"{what}, {part} of", "peer_value": of, "ratio": ratio,
+        "name": name, "value": value, "unit": unit, "target": target, "peer": f"{what}, {part} of", "peer_value": of,
+        "ratio": ratio,
     }  # fmt: skip
 
 
@@ -173,9 +177,14 @@ def targets(found: list[Verdict], tools: dict[str, ToolRule]) -> list[dict[str, 
             "target": f"{len(long)}", "peer": "such runs", "peer_value": len(long), "ratio": len(at_fifth) / len(long),
         },
         {
-            "name": "the run that made one write most often, halted at its", "value": stopped.value if stopped else None,
+            "name": "the run that made one write most often, halted at its", "value": stopped and stopped.value,
             "unit": "th", "target": "4", "peer": "times that it made it", "peer_value": most_writes(much.calls, tools),
             "ratio": None,
+        },
+        {
+            "name": "the longest silence within a run", "value": max(one.silence for one in found) / 60,
+            "unit": "minutes", "target": "", "peer": "reported as `stalled` after, minutes",
+            "peer_value": LOOP_RULES.stalled / 60, "ratio": max(one.silence for one in found) / LOOP_RULES.stalled,
         },
         share("runs without costs, with tokens, whose velocity is judged", sum(one.paced for one in bare), len(bare),
               f"such runs (the first {RUNS} of an agent are learnt from)"),
