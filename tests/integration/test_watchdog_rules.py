@@ -327,6 +327,18 @@ async def test_what_is_reported_is_looked_up_in_an_index_and_no_more_once_it_was
         assert "USING INDEX cost_watchdog_stalls" in step.detail
 
 
+async def test_what_is_open_of_a_run_that_is_forgotten_ends(world):
+    made = await world.watchdog()
+    await world.tick(made, 0)
+    await world.say(made, "started", 0, input="Where is it?")
+    await world.tick(made, 1800)
+    (alert,) = await alerts(world.js)
+    world.now += policy.KEEP_SILENT + timedelta(seconds=1)
+    await made.prune()
+    (end,) = await alerts(world.js, "resolved")
+    assert (end.alert_id, end.reason) == (alert.alert_id, "nothing was heard of the run any more")
+
+
 async def test_a_card_that_raises_the_limit_resolves_the_alert(world):
     made = await world.watchdog()
     for seq in range(4):

@@ -89,6 +89,13 @@ def tick(
     return _judge(run, ticket, steps, policy, Cause(subject, run.ticket), clock, usual, costed=False)
 
 
+def forget(run: RunState, subject: Subject) -> list[Decision]:
+    """Ends what is open of a run of which nothing more is expected."""
+    book = Book(subject, run.alerts, run.raised)
+    book.close("nothing was heard of the run any more")
+    return book.said
+
+
 def ticket_of(run: RunState, event: Observed) -> str | None:
     """The ticket that a run belongs to: the first that it named."""
     return run.ticket or event.ticket

@@ -23,7 +23,7 @@ from midwatch.runtime.switchboard import NoSwitch, Switchboard
 
 from . import fleet, policy, store
 from .alerts import Decision, HaltRun
-from .decide import Clock, Observed, Outcome, decide, tick, ticket_of
+from .decide import Clock, Observed, Outcome, decide, forget, tick, ticket_of
 from .messages import HALT_RUN, HaltOrder, outgoing
 from .observe import observe
 from .policy import Policy
@@ -92,11 +92,17 @@ class Watchdog:
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
+            said = Said()
+            for run in store.silent(conn, now):
+                self._store.runs.load(conn, [run])
+                said += [(decision, None) for decision in forget(self._store.runs.get(run), run)]
+            self._save(conn, said, now)
             store.prune(conn, now)
             self.outbox.forget(conn, applied_before)
             self._store.forget()
 
         await self._write(work)
+        await self.outbox.drain()
 
     def _clock(self, *, silence: bool = False) -> Clock:
         """The time. After a start no gap closes at once: the event that it waits for may have been stored meanwhile."""

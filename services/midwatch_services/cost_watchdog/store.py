@@ -167,6 +167,13 @@ def agents_in_flight(conn: Connection) -> list[str]:
     return list(conn.execute(sa.select(_runs.c.agent).where(_runs.c.finished == 0).distinct()).scalars())
 
 
+def silent(conn: Connection, now: datetime) -> list[Subject]:
+    """Runs that never finished, of which no more is expected."""
+    before = int((now - policy.KEEP_SILENT).timestamp())
+    query = sa.select(_runs.c.key).where(_runs.c.finished == 0, _runs.c.touched_at < before)
+    return _subjects(conn.execute(query).scalars())
+
+
 def prune(conn: Connection, now: datetime) -> None:
     """Drops the states of which no more is expected."""
 

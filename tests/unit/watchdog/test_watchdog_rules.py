@@ -10,6 +10,7 @@ import pytest
 from midwatch.contracts.control import Card, LoopRule, RepeatRule, ToolRule
 from midwatch_services.cost_watchdog import policy
 from midwatch_services.cost_watchdog.alerts import HaltRun
+from midwatch_services.cost_watchdog.rules.memory import Facts
 from midwatch_services.cost_watchdog.rules.repeats import REMEMBERED
 from midwatch_services.cost_watchdog.state import RunState, TicketState
 
@@ -285,6 +286,12 @@ def test_the_rules_of_a_card_are_obeyed(play):
     made = policy.of(Card(agent="a", owner="o", purpose="p", can=["c"], loops=loops, tools=tools))
     assert made.loops is loops
     assert made.writes == {"pay", "w" * 60}
+
+
+def test_what_is_remembered_of_a_run_is_bounded_whatever_it_does(play):
+    for number in range(5000):
+        play.event(tool="t" * 60, pair=number, facts=Facts(call=number, ok=True, write=True, text=number, tokens=1e12))
+    assert len(msgspec.msgpack.encode(play.runs["run-1"])) < 64 * 1024
 
 
 def test_a_state_of_the_former_release_is_read_and_goes_on(play):

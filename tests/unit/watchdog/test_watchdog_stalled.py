@@ -47,6 +47,24 @@ def test_an_event_that_still_waits_for_an_earlier_one_is_a_sign_of_life(play):
     assert play.tick(2, silence=True) == []
 
 
+def test_it_is_reckoned_from_the_last_event(play):
+    play.event()
+    play.tick(1000)
+    play.event()
+    assert play.tick(HALF_HOUR - 1, silence=True) == []
+    assert len(play.tick(1, silence=True)) == 1
+
+
+def test_a_card_that_waits_less_is_obeyed_once_silence_means_something(play):
+    play.event()
+    play.limits = replace(play.limits, loops=LoopRule(stalled=60))
+    assert play.tick(100) == []
+    assert play.runs["run-1"].loops.stalls_at == play.runs["run-1"].loops.heard + 60
+    assert len(play.tick(silence=True)) == 1
+    assert play.tick(100) == []
+    assert play.runs["run-1"].loops.stalls_at is None
+
+
 def test_silence_that_means_nothing_is_not_said(play):
     play.event()
     assert play.tick(10 * HALF_HOUR) == []

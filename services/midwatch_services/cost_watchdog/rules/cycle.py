@@ -23,15 +23,17 @@ _NEVER = ((0, 0),) * len(_LENGTHS)
 
 def follow(loops: LoopState, call: int, step: Waiting) -> LoopState:
     """The run after one more tool call; `most` of the cycle is that which it is in now."""
-    calls = loops.calls
-    same = tuple(_longer(before, calls, length, call) for before, length in zip(_pairs(loops), _LENGTHS, strict=True))
-    calls = (*calls, (call, step.seq))[-LONGEST:]
-    most = dict(loops.most)
-    most.pop(CYCLE, None)
+    before, most = loops.calls, loops.most
+    calls = (*before[1 - LONGEST :], (call, step.seq))
+    if CYCLE in most:
+        most = {rule: of for rule, of in most.items() if rule != CYCLE}
+    if call not in [digest for digest, _ in before]:
+        return replace(loops, calls=calls, same=(), most=most)
+    same = tuple(_longer(pair, before, length, call) for pair, length in zip(_pairs(loops), _LENGTHS, strict=True))
     for (repeated, first), length in zip(same, _LENGTHS, strict=True):
         rounds = repeated // length + 1
         if rounds > max(1, most.get(CYCLE, Most()).count) and len({digest for digest, _ in calls[-length:]}) > 1:
-            most[CYCLE] = Most(rounds, first, step.seq, step.tool, length)
+            most = {**most, CYCLE: Most(rounds, first, step.seq, step.tool, length)}
     return replace(loops, calls=calls, same=same, most=most)
 
 
