@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from nats.js import JetStreamContext
@@ -347,6 +348,38 @@ async def test_a_card_that_raises_the_limit_resolves_the_alert(world):
     world.cards.card = card(writes=RepeatRule(halt_at=9, mode="act"))
     await world.tick(made, 1)
     assert [end.reason for end in await alerts(world.js, "resolved")] == ["the limit is now 9"]
+
+
+async def test_a_database_of_the_former_release_is_taken_over_with_its_runs_in_flight(settings, js):
+    world = World(js, settings.database_for(subjects.COST_WATCHDOG))
+    migrate(world.url, subjects.COST_WATCHDOG)
+    await world.watchdog()
+    old = {"next_seq": 4, "streak": 3, "seen": [1], "alerts": {"loop_no_new_state.warn": ["a-1"]}}
+
+    def back(conn: sa.Connection) -> None:
+        for step in (
+            "DROP TABLE cost_watchdog_usual", "DROP INDEX cost_watchdog_stalls",
+            "ALTER TABLE cost_watchdog_runs DROP COLUMN stalls_at",
+            "DELETE FROM alembic_version_cost_watchdog WHERE version_num = 'cost_watchdog_rules'",
+            "INSERT INTO alembic_version_cost_watchdog VALUES ('cost_watchdog_1')",
+        ):  # fmt: skip
+            conn.execute(sa.text(step))
+        conn.execute(
+            sa.text("INSERT INTO cost_watchdog_runs VALUES ('live/desk/r-1', 'desk', 0, NULL, 1, :state)"),
+            {"state": msgspec.msgpack.encode(old)},
+        )
+
+    await world.databases[0].write(back)
+    migrate(world.url, subjects.COST_WATCHDOG)
+    made = await world.watchdog()
+    await world.tick(made, 0)
+    for seq in range(4, 8):
+        await world.say(made, "tool_called", seq, **{**WRITE, "result": seq})
+    assert await halted(world.js) == {"r-1": "cost-watchdog/loop_writes"}
+    await world.tick(made, 1800)
+    assert "stalled" in await world.rules()
+    world.databases[0].close()
+    world.databases[1].close()
 
 
 async def test_the_tools_that_a_card_calls_writes_are_watched(world):
