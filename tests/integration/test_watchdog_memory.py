@@ -185,7 +185,7 @@ async def test_a_halt_does_not_wait_for_the_outbox(world):
 async def test_a_halt_that_could_not_be_written_at_once_leaves_with_the_outbox(world, monkeypatch):
     watchdog = await world.watchdog()
     with monkeypatch.context() as patch:
-        patch.setattr(Switchboard, "halt_run", no_answer)
+        patch.setattr(Switchboard, "halt", no_answer)
         await watchdog.on_events([spend("1.0", 0)])
         with pytest.raises(Temporary):
             await watchdog.outbox.drain()
@@ -210,8 +210,9 @@ async def test_an_operators_resume_is_not_undone_by_a_halt_that_was_decided_befo
 async def test_finished_runs_are_forgotten_after_a_day_silent_ones_after_a_week(world):
     watchdog = await world.watchdog()
     await say(watchdog, spend("0.1", 0, "done", ticket="T-1"), finish(1, "done"), spend("0.1", 0, "silent"))
-    for age, runs, tickets, applied in (  # the fleet's day is kept among the tickets
-        (policy.KEEP_FINISHED, 1, 2, 3), (policy.KEEP_SILENT, 0, 2, 3), (policy.KEEP_TICKET, 0, 0, 0),
+    for age, runs, tickets, applied in (  # the days and the hour are kept among the tickets
+        (policy.KEEP_FINISHED, 1, 4, 3), (policy.KEEP_HOUR, 1, 3, 3),
+        (policy.KEEP_SILENT, 0, 3, 3), (policy.KEEP_TICKET, 0, 0, 0),
     ):  # fmt: skip
         world.now = world.began + age - timedelta(minutes=1)
         await watchdog.prune()

@@ -360,8 +360,8 @@ async def test_a_database_of_the_former_release_is_taken_over_with_its_runs_in_f
         for step in (
             "DROP TABLE cost_watchdog_usual", "DROP INDEX cost_watchdog_stalls",
             "ALTER TABLE cost_watchdog_runs DROP COLUMN stalls_at",
-            "DELETE FROM alembic_version_cost_watchdog WHERE version_num = 'cost_watchdog_rules'",
-            "INSERT INTO alembic_version_cost_watchdog VALUES ('cost_watchdog_1')",
+            "UPDATE alembic_version_cost_watchdog SET version_num = 'cost_watchdog_2' "
+            "WHERE version_num = 'cost_watchdog_rules'",
         ):  # fmt: skip
             conn.execute(sa.text(step))
         conn.execute(

@@ -27,6 +27,12 @@ _NEEDED = {
 }
 
 
+_AT_LEAST_ONE = "must be a whole number of 1 or more"
+_WHOLE = {
+    "halted_runs": "must be a whole number, 0 for never", "run_tokens": _AT_LEAST_ONE, "run_steps": _AT_LEAST_ONE,
+}  # fmt: skip
+
+
 class CardErrors(MidwatchError):
     """The card cannot be used. `lines` names every mistake as `path:line:column: what to do`."""
 
@@ -183,10 +189,12 @@ def _wrong(details: ErrorDetails, path: tuple[Any, ...]) -> str:
         return "must be a list: begin each of its lines with `- `"
     if kind == "too_short":
         return "is empty: name at least one thing that the agent may do"
-    if kind in ("int_type", "greater_than_equal") and path[-1] == "halted_runs":
-        return "must be a whole number, 0 for never"
     if kind in ("int_type", "greater_than_equal"):
-        return "must be a whole number of 2 or more"
+        return _WHOLE.get(str(path[-1]), "must be a whole number of 2 or more")
+    if kind in ("float_type", "float_parsing", "greater_than"):
+        return "must be a number above 1, such as 10"
+    if kind.startswith("bool"):
+        return "must be `true` or `false`"
     if path[0] == "tools" and len(path) == 2:
         return "must be `read`, `write` or `other`"
     return "must hold keys and values, or be left out"

@@ -39,8 +39,8 @@ tools: {{}}
 #   run: $1
 #   ticket: $2                                   # all runs of one ticket; also `hour` and `day`, of the agent, in UTC
 #   at_limit: {{run: halt_run, ticket: halt_run, hour: fall_back, day: fall_back}}   # or alert, halt_agent
-#   run_tokens: 2000000                          # of a run of which a call has no known price
-#   run_steps: 200                               # its model calls
+#   run_tokens: 500000                           # of a run of which a call has no known price
+#   run_steps: 100                               # its model calls
 #   reserve: false                               # set each call's ceiling aside before it is made
 #   unreachable: fall_back                       # or go_on: when nobody answers an agent that reserves
 # loops:

@@ -1,19 +1,19 @@
 """What the watchdog can decide, and the alerts of one run or ticket while an event is judged. Pure."""
 
 from dataclasses import dataclass
-from decimal import Decimal
+from datetime import datetime
 from hashlib import blake2b
 from typing import Literal
 
-from midwatch.contracts.money import to_money
 from midwatch.contracts.runs import CostBasis, Mode
 
 from . import say
-from .state import Open, Spent, Subject
+from .state import Open, Subject
 
-BUDGET_RUN, BUDGET_TICKET = "budget_run", "budget_ticket"
 Severity = Literal["page", "ticket", "info"]
-Action = Literal["none", "halted_run", "would_halt_run"]
+Level = Literal["half", "warn", "halt", "observe"]
+Halts = Literal["run", "agent"]
+Action = Literal["none", "halted_run", "would_halt_run", "halted_agent", "would_halt_agent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,18 @@ class HaltRun:
     reason: str
 
 
-Decision = RaiseAlert | ResolveAlert | HaltRun
+@dataclass(frozen=True, slots=True)
+class HaltAgent:
+    """The agent is to stop: until `expires_at`, or until a person resumes it."""
+
+    alert_id: str
+    agent: str
+    rule: str
+    reason: str
+    expires_at: datetime | None
+
+
+Decision = RaiseAlert | ResolveAlert | HaltRun | HaltAgent
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +87,15 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that is met: `level` tells those of a rule apart, `halts` whether it ends in a halt, which `observe`
-    only says. `tool` and `first_seq`: what did it, and since which event."""
+    """A condition that is met: `level` tells those of a rule apart, `halts` what it halts, which `observe` only says.
+    `tool` and `first_seq`: what did it, and since which event."""
 
     rule: str
-    level: Literal["warn", "halt", "observe"]
+    level: Level
     title: str
     value: str | int
     limit: str | int
-    halts: bool
+    halts: Halts | None
     basis: CostBasis | None = None
     severity: Severity = "ticket"  # of one that halts nothing, of live runs
     observe: bool = False
@@ -96,13 +107,19 @@ class Condition:
         return f"{self.rule}.{self.level}"
 
 
+_DONE: dict[tuple[Halts, bool], Action] = {
+    ("run", False): "halted_run", ("run", True): "would_halt_run",
+    ("agent", False): "halted_agent", ("agent", True): "would_halt_agent",
+}  # fmt: skip
+
+
 class Book:
     """The alerts of `owner`: one is open for a condition, repeats are counted, and it is resolved when that ends."""
 
     def __init__(self, owner: Subject, alerts: dict[str, Open], raised: int) -> None:
         self.owner = owner
         self.alerts, self.raised = alerts, raised
-        self.halts: dict[str, HaltRun] = {}
+        self.halts: dict[str, HaltRun | HaltAgent] = {}  # by run; of the agent under no name
         self.said: list[Decision] = []
 
     def met(self, condition: Condition, cause: Cause, *, again: bool, reopens: bool = False) -> bool:
@@ -126,13 +143,12 @@ class Book:
         action: Action = "none"
         severity = condition.severity
         title = condition.title
-        if condition.halts and (mode == "replay" or condition.observe):
-            action = "would_halt_run"
-            title += " and would be halted"
-        elif condition.halts:
-            action = "halted_run"
-            severity = "page" if mode in ("live", "drill") else "ticket"
-            title += " and is halted"
+        would = mode == "replay" or condition.observe
+        if condition.halts:
+            action = _DONE[condition.halts, would]
+            title += " and would be halted" if would else " and is halted"
+            if not condition.observe:
+                severity = "page" if mode in ("live", "drill") else "ticket"
         if mode == "replay":
             severity = "info"
         return RaiseAlert(
@@ -147,6 +163,12 @@ class Book:
         if self.owner.mode != "replay" and not condition.observe and run_id not in self.halts:
             alert_id = self.alerts[condition.name].alert_id
             self.halts[run_id] = HaltRun(alert_id, self.owner.agent, run_id, condition.rule, condition.title)
+
+    def halt_agent(self, condition: Condition, until: datetime | None = None) -> None:
+        """Halts the agent likewise."""
+        if self.owner.mode != "replay":
+            alert_id = self.alerts[condition.name].alert_id
+            self.halts[""] = HaltAgent(alert_id, self.owner.agent, condition.rule, condition.title, until)
 
     def end(self, name: str, reason: str) -> None:
         """The condition has ended: its next time is a new one."""
@@ -168,10 +190,3 @@ class Book:
 
     def _put(self, name: str, alert: Open) -> None:
         self.alerts = {**self.alerts, name: alert}
-
-
-def of_budget(rule: str, owner: Subject, spent: Spent, limit: Decimal, *, over: bool, halts: bool) -> Condition:
-    """A budget that is spent (`over`), or nearly so."""
-    title = say.spent(owner, spent, limit, ticket=rule == BUDGET_TICKET)
-    value, most = to_money(spent.amount), to_money(limit)
-    return Condition(rule, "halt" if over else "warn", title, value, most, over and halts, spent.basis)

@@ -6,19 +6,18 @@ that comes after its place was passed is judged as it comes.
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 
 from msgspec.structs import replace
 
 from midwatch.contracts.runs import Resolution
 from midwatch.runtime.pricing import Cost
 
-from . import say
-from .alerts import BUDGET_RUN, BUDGET_TICKET, Book, Cause, Condition, Decision, of_budget
-from .policy import LIVE_LIMIT, WAITING_LIMIT, Policy
+from . import budgets
+from .alerts import Book, Cause, Decision
+from .policy import HALF, LIVE_LIMIT, WAITING_LIMIT, Policy
 from .rules import judge, stalled
 from .rules.memory import NOTHING_USUAL, Facts, Usual
-from .state import RunState, Spent, Subject, TicketState, Waiting
+from .state import RunState, Subject, TicketState, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,7 @@ class Observed:
     seq: int | None = None
     ticket: str | None = None
     cost: Cost | None = None
+    tokens: int | None = None  # of a call of a model; None where it is none
     tool: str = ""
     pair: int | None = None  # digest of (call, result) of a tool call
     finished: Resolution | None = None
@@ -67,6 +67,8 @@ def decide(
         if ticket is not None:
             joined, hand_offs = ticket.spent.joined(run.spent), ticket.hand_offs + run.loops.hand_offs
             ticket = replace(ticket, spent=joined, hand_offs=hand_offs)
+    if event.tokens is not None:
+        run = replace(run, steps=run.steps + 1, tokens=run.tokens + event.tokens)
     if event.cost is not None:
         run = replace(run, spent=run.spent.plus(event.cost))
         if ticket is not None:
@@ -112,10 +114,12 @@ def _judge(
         ticket = replace(ticket, hand_offs=ticket.hand_offs + handed)
     run = _without_steps(run, cause, policy, book, clock, usual)
     run, usual = judge.learn(run, usual)
-    if book.alerts or run.spent.amount >= policy.run_near:
-        over = _over(book, BUDGET_RUN, run.spent, policy.run, policy.run_near)
-        if over is not None and book.met(over, cause, again=costed) and over.halts:
-            book.halt(cause.run.name, over)
+    if book.alerts or budgets.near(run, policy):
+        for condition in budgets.of_run(book, run, policy):
+            if book.met(condition, cause, again=costed) and condition.halts:
+                book.halt(cause.run.name, condition)
+                if policy.run.action == "halt_agent":
+                    book.halt_agent(condition)
     if run.finished:
         book.close("the run has finished")
     if book.alerts is not run.alerts:
@@ -150,38 +154,26 @@ def _ticket(
         live = {name: halted for name, halted in live.items() if name != run_id}
     elif not run.finished and run_id not in live and len(live) < LIVE_LIMIT:
         live = {**live, run_id: False}
-    if not ticket.alerts and ticket.spent.amount < policy.ticket_near:
+    if not ticket.alerts and ticket.spent.amount < policy.ticket.amount * HALF:
         return (ticket if live is ticket.live else replace(ticket, live=live)), None
     book = Book(Subject(cause.run.mode, cause.run.agent, cause.ticket), ticket.alerts, ticket.raised)
     moving = [name for name, halted in live.items() if not halted]
     if not run.finished and run_id not in live:
         moving.append(run_id)
-    condition = _over(book, BUDGET_TICKET, ticket.spent, policy.ticket, policy.ticket_near, halts=bool(moving))
+    condition = budgets.of_ticket(book, ticket.spent, policy.ticket, moving=bool(moving))
     if condition is not None:
-        book.met(condition, cause, again=costed, reopens=not run.finished)
+        raised = book.met(condition, cause, again=costed, reopens=not run.finished)
+        if raised and condition.halts == "agent":
+            book.halt_agent(condition)
     if condition is not None and condition.halts:
         for name in moving:
             book.halt(name, condition)
         live = dict.fromkeys(live, True)
-    elif any(live.values()) and (condition is None or condition.level == "warn"):
+    elif any(live.values()) and (condition is None or condition.level != "halt"):
         live = dict.fromkeys(live, False)  # the budget was raised: once that is spent they are halted again
     if not live:
         book.close("every run of the ticket has finished")
     return replace(ticket, live=live, alerts=book.alerts, raised=book.raised), book
-
-
-def _over(
-    book: Book, rule: str, spent: Spent, limit: Decimal, nearly: Decimal, *, halts: bool = True
-) -> Condition | None:
-    """What a sum means for its budget; alerts of conditions that have ended, because it was raised, are resolved."""
-    over = spent.amount >= limit and bool(spent.amount)
-    near = over or (spent.amount >= nearly and bool(spent.amount))
-    if book.alerts and not over:
-        reason = f"the budget is now {say.dollars(limit)}"
-        book.end(f"{rule}.halt", reason)
-        if not near:
-            book.end(f"{rule}.warn", reason)
-    return of_budget(rule, book.owner, spent, limit, over=over, halts=halts) if near else None
 
 
 def _in_order(run: RunState, event: Observed | None, clock: Clock) -> tuple[RunState, list[Waiting]]:

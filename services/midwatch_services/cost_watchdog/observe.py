@@ -15,13 +15,16 @@ from .rules.facts import facts_of, normalised
 from .state import Subject
 
 _TICKET_LIMIT = 200  # characters
+_TOKENS_LIMIT = 10**12  # a nonsensical count stays a number that can be summed and saved
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
 def observe(event: RunEvent) -> Observed:
     """The event as `decide` takes it."""
     data, cost, tool, pair, finished = event.data, None, "", None, None
+    tokens: int | None = None
     if isinstance(data, ModelCalled):
+        tokens = min(data.usage.input_tokens + data.usage.output_tokens, _TOKENS_LIMIT) if data.usage else 0
         cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
     elif isinstance(data, ToolCalled):
         tool, pair = data.tool[:TOOL_LIMIT], pair_of(data)
@@ -36,6 +39,7 @@ def observe(event: RunEvent) -> Observed:
         seq=None if isinstance(data, HumanActed) else data.seq,
         ticket=_shortened(data.ticket) if data.ticket else None,
         cost=cost,
+        tokens=tokens,
         tool=tool,
         pair=pair,
         finished=finished,

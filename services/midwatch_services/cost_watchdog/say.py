@@ -2,6 +2,8 @@
 
 from decimal import ROUND_DOWN, Context, Decimal
 
+from midwatch.contracts import subjects
+
 from .state import Spent, Subject
 
 _NAME_LIMIT = 60  # characters
@@ -14,17 +16,28 @@ def spent(owner: Subject, spent: Spent, limit: Decimal, *, ticket: bool) -> str:
     return _spent(f"{who} of {owner.agent}", spent, f"its {dollars(limit)} budget")
 
 
-def fleet(day: str, spent: Spent, limit: Decimal) -> str:
-    """How much of a day's budget all agents have spent."""
-    return _spent("The fleet", spent, f"its {dollars(limit)} budget for {day}")
+def used(owner: Subject, count: int, most: int, unit: str, spent: Spent) -> str:
+    """How many tokens or steps a run has used that has no known price."""
+    run = f"Run {name(owner.name)} of {owner.agent} has used {count:,} of its {most:,} {unit}"
+    return f"{run} ({_unpriced(spent.unpriced)})"
+
+
+def period(agent: str, when: str, spent: Spent, limit: Decimal) -> str:
+    """How much of its budget for an hour or day an agent, or the fleet, has spent."""
+    who = "The fleet" if agent == subjects.FLEET else f"Agent {agent}"
+    return _spent(who, spent, f"its {dollars(limit)} budget for {when}")
 
 
 def _spent(who: str, spent: Spent, budget: str) -> str:
     about = {"unpriced": "at least ", "estimated": "about "}.get(spent.basis or "", "")
     text = f"{who} has spent {about}{dollars(spent.amount)} of {budget}"
     if spent.unpriced:
-        text += f" ({spent.unpriced} {'call has' if spent.unpriced == 1 else 'calls have'} no known price)"
+        text += f" ({_unpriced(spent.unpriced)})"
     return text
+
+
+def _unpriced(calls: int) -> str:
+    return f"{calls} {'call has' if calls == 1 else 'calls have'} no known price"
 
 
 def looping(owner: Subject, tool: str, streak: int) -> str:

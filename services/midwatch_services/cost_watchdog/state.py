@@ -67,10 +67,13 @@ NOTHING = Spent()
 
 
 class RunState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`seen` and `older` hold the digests of (call, result); `next_seq` is where the contiguous prefix ends."""
+    """`steps`: calls of a model, `tokens`: what they took in and gave out. `seen` and `older` hold the digests of
+    (call, result); `next_seq` is where the contiguous prefix ends."""
 
     ticket: str | None = None
     spent: Spent = Spent()
+    tokens: int = 0
+    steps: int = 0
     next_seq: int = 0
     waiting: tuple[Waiting, ...] = ()
     seen: frozenset[int] = frozenset()
@@ -83,7 +86,8 @@ class RunState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TicketState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`live`: runs that have not finished, and whether this ticket's budget has halted each. `hand_offs`: by any."""
+    """Of a ticket, or of an hour or day. `live`: runs that have not finished, and whether this budget has halted each;
+    of an hour or day only those that it halted. `hand_offs`: of a ticket, by any of its runs."""
 
     spent: Spent = Spent()
     live: dict[str, bool] = {}

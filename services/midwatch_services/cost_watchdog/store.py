@@ -11,6 +11,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from midwatch.contracts.subjects import FLEET
+
 from . import policy, tables
 from .rules.memory import Usual
 from .state import RunState, Subject, TicketState
@@ -24,6 +26,7 @@ _tickets = tables.Ticket.__table__
 _usual = tables.Usual.__table__
 _writer = tables.Writer.__table__
 
+_PERIODS = str(Subject("live", FLEET, "%")).replace("_", "\\_")  # pattern of the keys of hours and days
 _WROTE_LAST = "SELECT name FROM cost_watchdog_writer"
 _SAVE_RUN = sa.text(
     "INSERT INTO cost_watchdog_runs (key, agent, finished, waiting_since, stalls_at, touched_at, state) VALUES "
@@ -144,6 +147,22 @@ class Store:
             kind.forget()
 
 
+def is_new(conn: Connection) -> bool:
+    """Whether nothing was ever written here."""
+    return conn.exec_driver_sql(_WROTE_LAST).scalar() == ""
+
+
+def rebuilding(conn: Connection) -> int | None:
+    """The sequence at which the rebuild under way goes on."""
+    goes_on: int | None = conn.execute(sa.select(_writer.c.rebuild_next)).scalar_one()
+    return goes_on
+
+
+def note_rebuild(conn: Connection, goes_on: int | None) -> None:
+    """At which sequence the rebuild goes on; None once it has ended."""
+    conn.execute(_writer.update().values(rebuild_next=goes_on))
+
+
 def waiting(conn: Connection, before: float) -> list[Subject]:
     """Runs in which an event has waited since `before` (Unix seconds)."""
     return _subjects(
@@ -174,6 +193,13 @@ def silent(conn: Connection, now: datetime) -> list[Subject]:
     return _subjects(conn.execute(query).scalars())
 
 
+def periods(conn: Connection) -> list[tuple[Subject, TicketState]]:
+    """The sums of all hours and days that are kept."""
+    query = sa.select(_tickets.c.key, _tickets.c.state).where(_tickets.c.key.like(_PERIODS, escape="\\"))
+    decode = msgspec.msgpack.Decoder(TicketState).decode
+    return [(Subject(*key.split("/", 2)), decode(state)) for key, state in conn.execute(query)]
+
+
 def prune(conn: Connection, now: datetime) -> None:
     """Drops the states of which no more is expected."""
 
@@ -185,6 +211,9 @@ def prune(conn: Connection, now: datetime) -> None:
     conn.execute(_runs.delete().where(sa.or_(finished, runs.touched_at < ago(policy.KEEP_SILENT))))
     conn.execute(_tickets.delete().where(tickets.touched_at < ago(policy.KEEP_TICKET)))
     conn.execute(_usual.delete().where(_usual.c.touched_at < ago(policy.KEEP_USUAL)))
+    an_hour = _tickets.c.key.like(f"{_PERIODS}/hour/%", escape="\\")
+    hours = sa.and_(an_hour, tickets.touched_at < ago(policy.KEEP_HOUR))
+    conn.execute(_tickets.delete().where(hours))
 
 
 def _subjects(keys: Iterable[str]) -> list[Subject]:

@@ -53,9 +53,11 @@ class Usual(Table, table=True):
 
 
 class Writer(Table, table=True):
-    """One row: the process that wrote last."""
+    """One row: the process that wrote last. `rebuild_next`: the sequence of the stream at which a rebuild
+    goes on; NULL where none is under way."""
 
     __tablename__ = "cost_watchdog_writer"
 
     id: Annotated[int, Field(sa_type=sa.Integer, primary_key=True)]
     name: Annotated[str | None, Field(sa_type=sa.Text)]
+    rebuild_next: Annotated[int | None, Field(sa_type=sa.BigInteger)]

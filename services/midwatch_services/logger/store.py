@@ -152,6 +152,23 @@ def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any
     return [{**event, "data": _data(event.pop("body"))} for event in found]
 
 
+def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
+    """How many events `read_stored` gives."""
+    query = sa.text("SELECT count(*) FROM logger_events WHERE agent = :agent AND mode = :mode AND stored_at >= :since")
+    return int(conn.execute(query, {"agent": agent, "mode": mode, "since": since}).scalar_one())
+
+
+def read_stored(conn: Connection, agent: str, mode: str, since: str) -> Iterator[tuple[str, str, str]]:
+    """The events of an agent's runs in the order in which the server stored them: (event, stored at, body)."""
+    query = sa.text(
+        "SELECT event, stored_at, body FROM logger_events "
+        "WHERE agent = :agent AND mode = :mode AND stored_at >= :since ORDER BY stored_at, seq, id"
+    )
+    given = {"agent": agent, "mode": mode, "since": since}
+    for row in conn.execution_options(yield_per=1000).execute(query, given):
+        yield row[0], row[1], row[2]
+
+
 def read_firsts(conn: Connection) -> Iterator[tuple[str, str, str, str]]:
     """When the server stored the first event of each run, a replay of it apart: (agent, run id, mode, RFC 3339)."""
     query = sa.text(

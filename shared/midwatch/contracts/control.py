@@ -63,8 +63,8 @@ class BudgetRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ticket: Money = "2"
     hour: Money | None = None
     day: Money | None = None
-    run_tokens: Annotated[int, Meta(ge=1)] = 2_000_000
-    run_steps: Annotated[int, Meta(ge=1)] = 200
+    run_tokens: Annotated[int, Meta(ge=1)] = 500_000
+    run_steps: Annotated[int, Meta(ge=1)] = 100
     at_limit: LimitRule = LimitRule()
     reserve: bool = False
     unreachable: Literal["go_on", "fall_back"] = "fall_back"

@@ -12,8 +12,9 @@ Severity = Literal["page", "ticket", "info"]
 BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents together cost in a day
 # Rules whose alerts may page, of this release; other systems may have rules of their own.
 PAGES = (
-    "activity_after_containment", "budget_run", "budget_ticket", "loop_cycle", "loop_hand_offs", "loop_no_new_state",
-    "loop_text", "loop_writes", "not_armed", "velocity",
+    "activity_after_containment", "budget_day", "budget_hour", "budget_run", "budget_run_steps", "budget_run_tokens",
+    "budget_ticket", "loop_cycle", "loop_hand_offs", "loop_no_new_state", "loop_text", "loop_writes", "not_armed",
+    "velocity",
 )  # fmt: skip
 InstanceState = Literal["applied", "unconfirmed", "lapsed", "left"]
 

@@ -40,7 +40,7 @@ def test_every_default_named_in_a_new_card_is_the_default() -> None:
     first = next(place for place, line in enumerate(lines) if line.startswith("# fallback: human"))
     lines[first:] = [line.removeprefix("# ").removeprefix("#") for line in lines[first:]]
     path.write_text("\n".join(lines) + "\n")
-    assert "\n  run_steps: 200" in path.read_text()
+    assert "\n  run_steps: 100" in path.read_text()
     assert "\n    failed_runs: 50%" in path.read_text()
     assert load(path) == before
 
@@ -117,8 +117,8 @@ fallback: human    # default
 budget:
   run: $0.5
   ticket: $2    # default
-  run_tokens: 2000000    # default
-  run_steps: 200    # default
+  run_tokens: 500000    # default
+  run_steps: 100    # default
   at_limit:
     run: halt_run    # default
     ticket: halt_run    # default

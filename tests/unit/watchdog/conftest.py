@@ -11,12 +11,14 @@ from midwatch.contracts.runs import Mode
 from midwatch.runtime.pricing import Cost
 from midwatch_services.cost_watchdog.alerts import Decision, HaltRun, RaiseAlert, ResolveAlert
 from midwatch_services.cost_watchdog.decide import Clock, Observed, decide, tick, ticket_of
-from midwatch_services.cost_watchdog.policy import GAP, Policy
+from midwatch_services.cost_watchdog.policy import GAP, Limit, Policy
 from midwatch_services.cost_watchdog.rules.memory import NOTHING_USUAL, Facts
 from midwatch_services.cost_watchdog.state import RunState, Subject, TicketState
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
-LIMITS = Policy(run=Decimal("1.00"), ticket=Decimal("2.00"), alert_at=3, halt_at=5)
+LIMITS = Policy(run=Limit(Decimal("1.00")), ticket=Limit(Decimal("2.00")), alert_at=3, halt_at=5)
+
+TOLD = ("ticket", "page")
 
 
 class Play:
@@ -108,8 +110,9 @@ class Play:
         """Every halt decided so far, as (run, rule)."""
         return [(one.run_id, one.rule) for one in self.decisions if isinstance(one, HaltRun)]
 
-    def raised(self) -> list[RaiseAlert]:
-        return [one for one in self.decisions if isinstance(one, RaiseAlert)]
+    def raised(self, *levels: str) -> list[RaiseAlert]:
+        """The alerts that tell people, or those of the severities named."""
+        return [one for one in self.decisions if isinstance(one, RaiseAlert) and one.severity in (levels or TOLD)]
 
     def resolved(self) -> list[ResolveAlert]:
         return [one for one in self.decisions if isinstance(one, ResolveAlert)]
@@ -117,7 +120,7 @@ class Play:
     def open(self) -> set[str]:
         """Dedupe keys of the alerts that are open."""
         gone = {one.alert_id for one in self.resolved()}
-        return {one.dedupe_key for one in self.raised() if one.alert_id not in gone}
+        return {one.dedupe_key for one in self.raised("info", *TOLD) if one.alert_id not in gone}
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def condition(rule: str, limits: Limits, sentence: str, value: str | int, limit:
     """A condition that halts its run, or only says that it would."""
     acts = limits.mode == "act"
     return Condition(
-        rule, "halt" if acts else "observe", sentence, value, limit, True, observe=not acts, tool=most.tool,
+        rule, "halt" if acts else "observe", sentence, value, limit, "run", observe=not acts, tool=most.tool,
         first_seq=most.first,
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ def judge_anew(
         book.end(_NAME, f"the limit is now {after:g} seconds" if after else "silence is not reported any more")
     elif counts:
         silence = now - loops.heard
-        met = Condition(words.STALLED, "warn", words.stalled(book.owner, silence), int(silence), int(after), False)
+        met = Condition(words.STALLED, "warn", words.stalled(book.owner, silence), int(silence), int(after), None)
         book.met(met, Cause(book.owner, ticket), again=False)
         due = None
     elif _NAME in book.alerts:

@@ -53,8 +53,8 @@ def _judge(book: Book, most: Most, policy: Policy, cause: Cause, *, again: bool)
         sentence = title(NO_NEW_STATE, book.owner, most, cause.ticket)
         limit = policy.halt_at if halts else policy.alert_at
         met = Condition(
-            NO_NEW_STATE, "halt" if halts else "warn", sentence, most.count, limit, halts, tool=most.tool,
-            first_seq=most.first,
+            NO_NEW_STATE, "halt" if halts else "warn", sentence, most.count, limit, "run" if halts else None,
+            tool=most.tool, first_seq=most.first,
         )  # fmt: skip
         meet(book, met, cause, again=again)
 
