@@ -49,8 +49,8 @@ tools: {{}}
 #   writes: {{halt_at: 4, mode: act}}              # the same write, successful each time
 #   cycle: {{halt_at: 3, mode: observe}}           # rounds of the same few calls
 #   text: {{halt_at: 3, mode: observe}}            # the agent says the same again
-#   hand_offs: {{halt_at: 3, mode: observe}}       # of one ticket
-#   velocity: {{times: 10, mode: observe}}         # the agent's own usual cost or tokens a minute
+#   hand_offs: {{halt_at: 6, mode: observe}}       # of one ticket
+#   velocity: {{times: 5, mode: observe}}          # the agent's own usual cost or tokens a minute
 #   stalled: 30m                                 # without an event: reported
 # review: {{rate: 20%}}                            # share of runs drawn for people to read
 # switch:

@@ -21,7 +21,8 @@ def build(context: Context) -> None:
     price_book.follow(context)
     context.on_start(partial(rebuild, watchdog, context.nc, context.js))
     context.on_start(watchdog.load)
-    context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
+    reader = context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
+    watchdog.caught_up = reader.caught_up
     context.every(_TICK, watchdog.on_tick)
     context.every(_PRUNE, watchdog.prune)
 

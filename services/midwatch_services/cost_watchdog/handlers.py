@@ -26,7 +26,7 @@ from midwatch.runtime.switchboard import NoSwitch, Scope, Switchboard
 
 from . import differs, periods, policy, store
 from .alerts import Decision, HaltAgent, HaltRun
-from .decide import Clock, Observed, Outcome, decide, tick, ticket_of
+from .decide import Clock, Observed, Outcome, decide, forget, tick, ticket_of
 from .differs import Compared
 from .messages import HALT, HaltOrder, outgoing
 from .observe import observe
@@ -55,6 +55,8 @@ class Watchdog:
         self._fleet = None if fleet_budget is None else Limit(fleet_budget, "alert")
         self._hour: str | None = None  # the hour in which periods were judged last
         self._awake_since = now()
+        self.caught_up: Callable[[], bool] = lambda: True  # whether all that was stored has been read
+        self._caught_up_since: datetime | None = None
         self._loop = asyncio.get_running_loop()
         self._halting: list[asyncio.Task[None]] = []  # halts of the transaction under way
         self._obeyed: set[str] = set()  # those of them that the switch holds already, by msg_id
@@ -76,10 +78,14 @@ class Watchdog:
         faults.reach("cost_watchdog.saved")
 
     async def on_tick(self) -> None:
-        """Closes the gaps that have been open for too long, and judges runs anew whose agent's card has changed."""
+        """Closes the gaps that have been open for too long, reports runs that have stalled, and judges runs anew whose
+        agent's card has changed."""
         if (closes := self._clock().closes) is not None:
             while due := await self._database.read(partial(store.waiting, before=closes.timestamp())):
                 await self._tick(due)
+        if self._hears():
+            while due := await self._database.read(partial(store.stalled, now=self._now().timestamp())):
+                await self._tick(due, silence=True)
         changed = [agent for agent, last in self._policies.items() if last != self._policy(agent)]
         for agent in changed:
             await self._judge_agent(agent)
@@ -95,16 +101,32 @@ class Watchdog:
         def work(conn: Connection) -> None:
             self._store.begin(conn)
             self._lapse(conn, now)
+            said = Said()
+            for run in store.silent(conn, now):
+                self._store.runs.load(conn, [run])
+                said += [(decision, None) for decision in forget(self._store.runs.get(run), run)]
+            self._save(conn, said, now)
             store.prune(conn, now)
             self.outbox.forget(conn, applied_before)
             self._store.forget()
 
         await self._write(work)
+        await self.outbox.drain()
 
-    def _clock(self) -> Clock:
+    def _clock(self, *, silence: bool = False) -> Clock:
         """The time. After a start no gap closes at once: the event that it waits for may have been stored meanwhile."""
         now = self._now()
-        return Clock(now, now - policy.GAP if now - self._awake_since >= policy.GAP else None)
+        return Clock(now, now - policy.GAP if now - self._awake_since >= policy.GAP else None, silence)
+
+    def _hears(self) -> bool:
+        """Whether the silence of a run means anything: not after a start, nor where events wait to be read."""
+        now = self._now()
+        if not self.caught_up():
+            self._caught_up_since = None
+        elif self._caught_up_since is None:
+            self._caught_up_since = now
+        since = self._caught_up_since
+        return since is not None and now - max(since, self._awake_since) >= policy.GAP
 
     def _policy(self, agent: str) -> Policy:
         return policy.of(self._cards.get(agent))
@@ -252,6 +274,7 @@ class Watchdog:
     def _load(self, conn: Connection, runs: Collection[Subject], events: Iterable[Observed] = ()) -> None:
         """Reads the states that a transaction needs, all runs and then all tickets at once."""
         self._store.runs.load(conn, runs)
+        self._store.usual.load(conn, {_agent(run) for run in runs})
         named = {_ticket(run, self._store.runs.get(run).ticket) for run in runs}
         named |= {_ticket(event.run, event.ticket) for event in events}
         self._store.tickets.load(conn, {ticket for ticket in named if ticket is not None})
@@ -259,12 +282,14 @@ class Watchdog:
     def _decide(self, event: Observed, limits: Policy, clock: Clock) -> Outcome:
         run = self._store.runs.get(event.run)
         ticket = _ticket(event.run, ticket_of(run, event))
-        outcome = decide(run, self._store.tickets.get(ticket) if ticket else None, event, limits, clock)
+        known, usual = self._store.tickets.get(ticket) if ticket else None, self._store.usual.get(_agent(event.run))
+        outcome = decide(run, known, event, limits, clock, usual)
         self._put(event.run, ticket, outcome)
         return outcome
 
     def _put(self, run: Subject, ticket: Subject | None, outcome: Outcome) -> None:
         self._store.runs.put(run, outcome.run)
+        self._store.usual.put(_agent(run), outcome.usual)
         if ticket is not None and outcome.ticket is not None:
             self._store.tickets.put(ticket, outcome.ticket)
 
@@ -285,9 +310,9 @@ class Watchdog:
             after = str(runs[-1])
         self._policies[agent] = limits
 
-    async def _tick(self, runs: list[Subject]) -> None:
-        """Judges runs without an event."""
-        clock = self._clock()
+    async def _tick(self, runs: list[Subject], *, silence: bool = False) -> None:
+        """Judges runs without an event. `silence`: what was not heard of them means something."""
+        clock = self._clock(silence=silence)
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
@@ -297,7 +322,8 @@ class Watchdog:
                 state = self._store.runs.get(run)
                 ticket = _ticket(run, state.ticket)
                 known = self._store.tickets.get(ticket) if ticket else None
-                outcome = tick(state, known, run, self._policy(run.agent), clock)
+                usual = self._store.usual.get(_agent(run))
+                outcome = tick(state, known, run, self._policy(run.agent), clock, usual)
                 self._put(run, ticket, outcome)
                 said += [(decision, None) for decision in outcome.decisions]
             self._save(conn, said, clock.now)
@@ -331,3 +357,8 @@ class Watchdog:
 
 def _ticket(run: Subject, ticket: str | None) -> Subject | None:
     return None if ticket is None else Subject(run.mode, run.agent, ticket)
+
+
+def _agent(run: Subject) -> Subject:
+    """Under what the usual of a run's agent is kept."""
+    return Subject(run.mode, run.agent, "")

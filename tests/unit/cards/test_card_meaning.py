@@ -55,6 +55,15 @@ def test_drills_and_trips_reach_the_card_as_they_are_written(tmp_path: Path) -> 
     }  # fmt: skip
 
 
+def test_what_a_card_leaves_out_of_a_loop_rule_is_that_rules_own_default(tmp_path: Path) -> None:
+    said = "loops: {writes: {halt_at: 3}, cycle: {mode: act}, hand_offs: {mode: act}, velocity: {mode: act}}\n"
+    loops = card_of(tmp_path, SMALLEST + said).loops
+    assert (loops.writes.halt_at, loops.writes.mode) == (3, "act")
+    assert (loops.cycle.halt_at, loops.cycle.mode) == (3, "act")
+    assert (loops.hand_offs.halt_at, loops.hand_offs.mode) == (6, "act")
+    assert (loops.velocity.times, loops.velocity.mode) == (5, "act")
+
+
 def test_the_hash_ignores_how_the_card_is_written(tmp_path: Path) -> None:
     plain = card_of(tmp_path, SMALLEST + "tools: {a: read, b: write}\nbudget: {run: $1}\nreview: {rate: 20%}\n")
     other = card_of(
