@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from midwatch.contracts import control
+from midwatch.contracts.money import WRITTEN, read_money
 from midwatch.contracts.subjects import AGENT_PATTERN, is_agent_name
 
 from . import values
@@ -114,9 +115,9 @@ Fallback = Annotated[
 ]
 Money = Annotated[
     str,
-    BeforeValidator(values.money),
+    BeforeValidator(read_money),
     WithJsonSchema(
-        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": values.MONEY}],
+        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": WRITTEN}],
          "description": "US dollars, such as $1 or 0.50"}
     ),
 ]  # fmt: skip
@@ -200,15 +201,32 @@ class Budget(Section):
     unreachable: Literal["go_on", "fall_back"] = control.BudgetRule().unreachable
 
 
-class Repeats(Section):
-    """How many repeats halt a run (`act`), or are only said (`observe`)."""
+class Writes(Section):
+    """How often the same write has to succeed to halt its run (`act`), or to be only said (`observe`)."""
 
-    halt_at: Steps
-    mode: control.TripMode = "observe"
+    halt_at: Steps = control.LoopRule().writes.halt_at
+    mode: control.TripMode = control.LoopRule().writes.mode
 
 
-def _repeats(rule: control.RepeatRule) -> Repeats:
-    return Repeats(halt_at=rule.halt_at, mode=rule.mode)
+class Cycle(Section):
+    """How many rounds of the same few calls halt a run (`act`), or are only said (`observe`)."""
+
+    halt_at: Steps = control.LoopRule().cycle.halt_at
+    mode: control.TripMode = control.LoopRule().cycle.mode
+
+
+class SameText(Section):
+    """How often an agent has to say the same to halt its run (`act`), or for it to be only said (`observe`)."""
+
+    halt_at: Steps = control.LoopRule().text.halt_at
+    mode: control.TripMode = control.LoopRule().text.mode
+
+
+class HandOffs(Section):
+    """How many hand-offs of one ticket halt the run (`act`), or are only said (`observe`)."""
+
+    halt_at: Steps = control.LoopRule().hand_offs.halt_at
+    mode: control.TripMode = control.LoopRule().hand_offs.mode
 
 
 class Velocity(Section):
@@ -223,10 +241,10 @@ class Loops(Section):
 
     alert_at: Steps = control.LoopRule().alert_at
     halt_at: Steps = control.LoopRule().halt_at
-    writes: Repeats = _repeats(control.LoopRule().writes)
-    cycle: Repeats = _repeats(control.LoopRule().cycle)
-    text: Repeats = _repeats(control.LoopRule().text)
-    hand_offs: Repeats = _repeats(control.LoopRule().hand_offs)
+    writes: Writes = Writes()
+    cycle: Cycle = Cycle()
+    text: SameText = SameText()
+    hand_offs: HandOffs = HandOffs()
     velocity: Velocity = Velocity()
     stalled: Lasting = control.LoopRule().stalled
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from midwatch.contracts.control import Card
+from midwatch.runtime.document import parse
 
-from .document import parse
 from .meaning import as_words
 
 _INDENT, _COLUMN = 2, 44
@@ -49,8 +49,8 @@ tools: {{}}
 #   writes: {{halt_at: 4, mode: act}}              # the same write, successful each time
 #   cycle: {{halt_at: 3, mode: observe}}           # rounds of the same few calls
 #   text: {{halt_at: 3, mode: observe}}            # the agent says the same again
-#   hand_offs: {{halt_at: 3, mode: observe}}       # of one ticket
-#   velocity: {{times: 10, mode: observe}}         # the agent's own usual cost or tokens a minute
+#   hand_offs: {{halt_at: 6, mode: observe}}       # of one ticket
+#   velocity: {{times: 5, mode: observe}}          # the agent's own usual cost or tokens a minute
 #   stalled: 30m                                 # without an event: reported
 # review: {{rate: 20%}}                            # share of runs drawn for people to read
 # switch:

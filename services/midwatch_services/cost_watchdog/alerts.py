@@ -7,11 +7,11 @@ from typing import Literal
 
 from midwatch.contracts.runs import CostBasis, Mode
 
+from . import say
 from .state import Open, Subject
 
-LOOP = "loop_no_new_state"
 Severity = Literal["page", "ticket", "info"]
-Level = Literal["half", "warn", "halt"]
+Level = Literal["half", "warn", "halt", "observe"]
 Halts = Literal["run", "agent"]
 Action = Literal["none", "halted_run", "would_halt_run", "halted_agent", "would_halt_agent"]
 
@@ -36,6 +36,8 @@ class RaiseAlert:
     action: Action
     event_id: str | None
     seq: int | None
+    tool: str = ""
+    first_seq: int | None = None  # of the event with which it began
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that is met: `level` tells those of a rule apart, `halts` what it halts."""
+    """A condition that is met: `level` tells those of a rule apart, `halts` what it halts, which `observe` only says.
+    `tool` and `first_seq`: what did it, and since which event."""
 
     rule: str
     level: Level
@@ -95,6 +98,9 @@ class Condition:
     halts: Halts | None
     basis: CostBasis | None = None
     severity: Severity = "ticket"  # of one that halts nothing, of live runs
+    observe: bool = False
+    tool: str = ""
+    first_seq: int | None = None
 
     @property
     def name(self) -> str:
@@ -137,21 +143,24 @@ class Book:
         action: Action = "none"
         severity = condition.severity
         title = condition.title
+        would = mode == "replay" or condition.observe
         if condition.halts:
-            action = _DONE[condition.halts, mode == "replay"]
-            severity = "page" if mode in ("live", "drill") else "ticket"
-            title += " and would be halted" if mode == "replay" else " and is halted"
+            action = _DONE[condition.halts, would]
+            title += " and would be halted" if would else " and is halted"
+            if not condition.observe:
+                severity = "page" if mode in ("live", "drill") else "ticket"
         if mode == "replay":
             severity = "info"
         return RaiseAlert(
             alert_id=alert_id, dedupe_key=dedupe_key, rule=condition.rule, severity=severity, title=title, mode=mode,
             agent=self.owner.agent, run_id=cause.run.name, ticket=cause.ticket, value=condition.value,
             limit=condition.limit, basis=condition.basis, action=action, event_id=cause.event_id, seq=cause.seq,
+            tool=say.name(condition.tool), first_seq=condition.first_seq,
         )  # fmt: skip
 
     def halt(self, run_id: str, condition: Condition) -> None:
-        """Halts a run for a condition whose alert was raised. A replay halts nothing."""
-        if self.owner.mode != "replay" and run_id not in self.halts:
+        """Halts a run for a condition whose alert was raised. A replay halts nothing, nor does what only observes."""
+        if self.owner.mode != "replay" and not condition.observe and run_id not in self.halts:
             alert_id = self.alerts[condition.name].alert_id
             self.halts[run_id] = HaltRun(alert_id, self.owner.agent, run_id, condition.rule, condition.title)
 

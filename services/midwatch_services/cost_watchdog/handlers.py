@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -14,18 +15,20 @@ from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
+from midwatch.contracts.runs import ToolCalled
 from midwatch.errors import Permanent, Temporary
-from midwatch.runtime import faults
+from midwatch.runtime import faults, telemetry
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.switchboard import NoSwitch, Scope, Switchboard
 
-from . import periods, policy, store
+from . import differs, periods, policy, store
 from .alerts import Decision, HaltAgent, HaltRun
 from .allowances.handlers import Allowances
-from .decide import Clock, Observed, Outcome, decide, tick, ticket_of
+from .decide import Clock, Observed, Outcome, decide, forget, tick, ticket_of
+from .differs import Compared
 from .messages import HALT, HaltOrder, outgoing
 from .observe import observe
 from .periods import Period
@@ -54,9 +57,12 @@ class Watchdog:
         self._hour: str | None = None  # the hour in which periods were judged last
         self.allowances = Allowances(self._store, self._write, cards, now, fleet_budget)
         self._awake_since = now()
+        self.caught_up: Callable[[], bool] = lambda: True  # whether all that was stored has been read
+        self._caught_up_since: datetime | None = None
         self._loop = asyncio.get_running_loop()
         self._halting: list[asyncio.Task[None]] = []  # halts of the transaction under way
         self._obeyed: set[str] = set()  # those of them that the switch holds already, by msg_id
+        self._differing = Counter[str]()  # calls of the transaction under way whose cost differs, by agent
 
     async def load(self) -> None:
         """Says what a former process decided, and takes note of whose runs are in flight."""
@@ -69,13 +75,19 @@ class Watchdog:
         come again and find them there. The outbox holds them all the same, and writes the switch where that failed
         here."""
         await self._write(lambda conn: self._judge_batch(conn, batch))
+        for agent, count in self._differing.items():
+            telemetry.COST_DIFFERS.labels(subjects.COST_WATCHDOG, agent).inc(count)
         faults.reach("cost_watchdog.saved")
 
     async def on_tick(self) -> None:
-        """Closes the gaps that have been open for too long, and judges runs anew whose agent's card has changed."""
+        """Closes the gaps that have been open for too long, reports runs that have stalled, and judges runs anew whose
+        agent's card has changed."""
         if (closes := self._clock().closes) is not None:
             while due := await self._database.read(partial(store.waiting, before=closes.timestamp())):
                 await self._tick(due)
+        if self._hears():
+            while due := await self._database.read(partial(store.stalled, now=self._now().timestamp())):
+                await self._tick(due, silence=True)
         changed = [agent for agent, last in self._policies.items() if last != self._policy(agent)]
         for agent in changed:
             await self._judge_agent(agent)
@@ -91,16 +103,33 @@ class Watchdog:
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
+            self._lapse(conn, now)
+            said = Said()
+            for run in store.silent(conn, now):
+                self._store.runs.load(conn, [run])
+                said += [(decision, None) for decision in forget(self._store.runs.get(run), run)]
+            self._save(conn, said, now)
             store.prune(conn, now)
             self.outbox.forget(conn, applied_before)
             self._store.forget()
 
         await self._write(work)
+        await self.outbox.drain()
 
-    def _clock(self) -> Clock:
+    def _clock(self, *, silence: bool = False) -> Clock:
         """The time. After a start no gap closes at once: the event that it waits for may have been stored meanwhile."""
         now = self._now()
-        return Clock(now, now - policy.GAP if now - self._awake_since >= policy.GAP else None)
+        return Clock(now, now - policy.GAP if now - self._awake_since >= policy.GAP else None, silence)
+
+    def _hears(self) -> bool:
+        """Whether the silence of a run means anything: not after a start, nor where events wait to be read."""
+        now = self._now()
+        if not self.caught_up():
+            self._caught_up_since = None
+        elif self._caught_up_since is None:
+            self._caught_up_since = now
+        since = self._caught_up_since
+        return since is not None and now - max(since, self._awake_since) >= policy.GAP
 
     def _policy(self, agent: str) -> Policy:
         return policy.of(self._cards.get(agent))
@@ -160,13 +189,18 @@ class Watchdog:
         self._store.begin(conn)
         fresh = self.outbox.fresh(conn, [(received.event.agent, received.event.id) for received in batch])
         events: list[tuple[Observed, str | None]] = []
+        calls: list[tuple[Compared, str | None]] = []
         spent: dict[Period, tuple[Spent, list[str]]] = {}
         for received in batch:
             identity = (received.event.agent, received.event.id)
             if identity in fresh:
                 fresh.discard(identity)  # of two in one batch the first counts
-                event = self.allowances.settle(conn, observe(received.event), received.event.data)
+                is_tool = isinstance(received.event.data, ToolCalled)
+                event = observe(received.event, self._cards.get(received.event.agent).tools if is_tool else {})
+                self.allowances.settle(conn, event, received.event.data)
                 events.append((event, (received.headers or {}).get("traceparent")))
+                if (call := differs.compared(received.event, event)) is not None:
+                    calls.append((call, events[-1][1]))
                 if event.cost is not None and event.run.mode == "live":
                     for period in periods.at(event.run.agent, received.stored_at):
                         so_far, spenders = spent.get(period, (NOTHING, []))
@@ -177,10 +211,31 @@ class Watchdog:
         for event, traceparent in events:
             outcome = self._decide(event, policies[event.run.agent], clock)
             said += [(decision, traceparent) for decision in outcome.decisions]
+        said += self._compare(conn, calls)
         said += self._spend(conn, spent, policies, clock.now)
         for agent, judged_by in policies.items():
             self._policies.setdefault(agent, judged_by)
         return said
+
+    def _compare(self, conn: Connection, calls: Sequence[tuple[Compared, str | None]]) -> Said:
+        """Holds what was reported against what the prices say."""
+        self._differing, said = Counter(call.model.agent for call, _ in calls if call.differs), Said()
+        self._store.models.load(conn, {call.model for call, _ in calls})
+        for call, traceparent in calls:
+            state, decisions = differs.judge(self._store.models.get(call.model), call)
+            self._store.models.put(call.model, state)
+            said += [(decision, traceparent) for decision in decisions]
+        return said
+
+    def _lapse(self, conn: Connection, now: datetime) -> None:
+        """Drops models that nobody calls any more."""
+        silent = store.silent_models(conn, now)
+        self._store.models.load(conn, silent)
+        said: Said = [
+            (decision, None) for model in silent for decision in differs.lapse(self._store.models.get(model), model)
+        ]
+        store.drop_models(conn, silent)
+        self._save(conn, said, now)
 
     def _spend(
         self, conn: Connection, spent: Mapping[Period, tuple[Spent, list[str]]], policies: Mapping[str, Policy],
@@ -223,6 +278,7 @@ class Watchdog:
     def _load(self, conn: Connection, runs: Collection[Subject], events: Iterable[Observed] = ()) -> None:
         """Reads the states that a transaction needs, all runs and then all tickets at once."""
         self._store.runs.load(conn, runs)
+        self._store.usual.load(conn, {_agent(run) for run in runs})
         named = {_ticket(run, self._store.runs.get(run).ticket) for run in runs}
         named |= {_ticket(event.run, event.ticket) for event in events}
         self._store.tickets.load(conn, {ticket for ticket in named if ticket is not None})
@@ -230,12 +286,14 @@ class Watchdog:
     def _decide(self, event: Observed, limits: Policy, clock: Clock) -> Outcome:
         run = self._store.runs.get(event.run)
         ticket = _ticket(event.run, ticket_of(run, event))
-        outcome = decide(run, self._store.tickets.get(ticket) if ticket else None, event, limits, clock)
+        known, usual = self._store.tickets.get(ticket) if ticket else None, self._store.usual.get(_agent(event.run))
+        outcome = decide(run, known, event, limits, clock, usual)
         self._put(event.run, ticket, outcome)
         return outcome
 
     def _put(self, run: Subject, ticket: Subject | None, outcome: Outcome) -> None:
         self._store.runs.put(run, outcome.run)
+        self._store.usual.put(_agent(run), outcome.usual)
         if ticket is not None and outcome.ticket is not None:
             self._store.tickets.put(ticket, outcome.ticket)
 
@@ -256,9 +314,9 @@ class Watchdog:
             after = str(runs[-1])
         self._policies[agent] = limits
 
-    async def _tick(self, runs: list[Subject]) -> None:
-        """Judges runs without an event."""
-        clock = self._clock()
+    async def _tick(self, runs: list[Subject], *, silence: bool = False) -> None:
+        """Judges runs without an event. `silence`: what was not heard of them means something."""
+        clock = self._clock(silence=silence)
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
@@ -268,7 +326,8 @@ class Watchdog:
                 state = self._store.runs.get(run)
                 ticket = _ticket(run, state.ticket)
                 known = self._store.tickets.get(ticket) if ticket else None
-                outcome = tick(state, known, run, self._policy(run.agent), clock)
+                usual = self._store.usual.get(_agent(run))
+                outcome = tick(state, known, run, self._policy(run.agent), clock, usual)
                 self._put(run, ticket, outcome)
                 said += [(decision, None) for decision in outcome.decisions]
             self._save(conn, said, clock.now)
@@ -302,3 +361,8 @@ class Watchdog:
 
 def _ticket(run: Subject, ticket: str | None) -> Subject | None:
     return None if ticket is None else Subject(run.mode, run.agent, ticket)
+
+
+def _agent(run: Subject) -> Subject:
+    """Under what the usual of a run's agent is kept."""
+    return Subject(run.mode, run.agent, "")

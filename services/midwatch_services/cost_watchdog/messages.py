@@ -57,5 +57,5 @@ def _raised(alert: RaiseAlert) -> AlertRaised:
         run_id=alert.run_id or None, ticket=alert.ticket, value=alert.value, limit=alert.limit, cost_basis=alert.basis,
         dedupe_key=alert.dedupe_key, action_taken=alert.action,
         evidence=f"midwatch show {shlex.quote(alert.run_id)}" if alert.run_id else None,
-        mode=alert.mode, event_id=alert.event_id, seq=alert.seq,
+        mode=alert.mode, event_id=alert.event_id, seq=alert.seq, tool=alert.tool or None, first_seq=alert.first_seq,
     )  # fmt: skip

@@ -18,7 +18,8 @@ class Table(SQLModel, registry=registry()):
 
 
 class Run(Table, table=True):
-    """A run's state. `waiting_since`: when the oldest event that waits for an earlier one arrived."""
+    """A run's state. `waiting_since`: when the oldest event that waits for an earlier one arrived. `stalls_at`: when
+    its silence is to be reported."""
 
     __tablename__ = "cost_watchdog_runs"
 
@@ -28,6 +29,7 @@ class Run(Table, table=True):
     waiting_since: Annotated[float | None, Field(sa_type=sa.Float)]
     touched_at: Seconds
     state: Bytes
+    stalls_at: Annotated[float | None, Field(sa_type=sa.Float)]
 
 
 class Ticket(Table, table=True):
@@ -49,6 +51,26 @@ class Reservation(Table, table=True):
     id: KeyText
     open: Annotated[int, Field(sa_type=sa.SmallInteger)]
     ends_at: Annotated[float, Field(sa_type=sa.Float)]
+    state: Bytes
+
+
+class Model(Table, table=True):
+    """The state of a model of an agent, of which a call was reported at another cost than its price's."""
+
+    __tablename__ = "cost_watchdog_models"
+
+    key: KeyText
+    touched_at: Seconds
+    state: Bytes
+
+
+class Usual(Table, table=True):
+    """What is usual for an agent."""
+
+    __tablename__ = "cost_watchdog_usual"
+
+    key: KeyText
+    touched_at: Seconds
     state: Bytes
 
 

@@ -15,6 +15,7 @@ from . import periods, policy
 from .alerts import Decision, HaltAgent, HaltRun, RaiseAlert
 from .decide import Clock, Observed, decide, ticket_of
 from .observe import observe
+from .rules.memory import NOTHING_USUAL
 from .state import RunState, Spent, Subject, TicketState
 
 
@@ -41,15 +42,16 @@ class Trial:
         self.stopped: dict[str, Stopped] = {}
         self.runs = 0
         self.spent = Spent()
-        self._agent, self._policy = card.agent, policy.of(card)
+        self._agent, self._policy, self._tools = card.agent, policy.of(card), card.tools
         self._states: dict[str, RunState] = {}
         self._tickets: dict[str, TicketState] = {}
+        self._usual = NOTHING_USUAL
         self._periods: dict[Subject, TicketState] = {}
         self._halted: tuple[datetime, HaltAgent] | None = None  # until when
 
     def feed(self, event: RunEvent, stored_at: datetime) -> None:
         """One event more."""
-        seen = observe(event)
+        seen = observe(event, self._tools)
         seen = changed(seen, run=Subject("live", self._agent, seen.run.name))
         if seen.cost is not None:
             self.spent = self.spent.plus(seen.cost)
@@ -69,7 +71,8 @@ class Trial:
         run = self._states.get(seen.run.name, RunState())
         named = ticket_of(run, seen)
         ticket = self._tickets.get(named, TicketState()) if named else None
-        outcome = decide(run, ticket, seen, self._policy, Clock(now, now - policy.GAP))
+        outcome = decide(run, ticket, seen, self._policy, Clock(now, now - policy.GAP), self._usual)
+        self._usual = outcome.usual
         self._states[seen.run.name] = outcome.run
         if named and outcome.ticket is not None:
             self._tickets[named] = outcome.ticket

@@ -80,7 +80,7 @@ class RepeatRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class VelocityRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many times the agent's own usual cost or tokens a minute halt a run."""
 
-    times: Annotated[float, Meta(gt=1)] = 10.0
+    times: Annotated[float, Meta(gt=1)] = 5.0
     mode: TripMode = "observe"
 
 
@@ -95,7 +95,7 @@ class LoopRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     writes: RepeatRule = RepeatRule(halt_at=4, mode="act")
     cycle: RepeatRule = RepeatRule(halt_at=3)
     text: RepeatRule = RepeatRule(halt_at=3)
-    hand_offs: RepeatRule = RepeatRule(halt_at=3)
+    hand_offs: RepeatRule = RepeatRule(halt_at=6)
     velocity: VelocityRule = VelocityRule()
     stalled: Annotated[float, Meta(ge=0)] = 1800.0
 

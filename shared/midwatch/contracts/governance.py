@@ -13,7 +13,8 @@ BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents t
 # Rules whose alerts may page, of this release; other systems may have rules of their own.
 PAGES = (
     "activity_after_containment", "budget_day", "budget_hour", "budget_run", "budget_run_steps", "budget_run_tokens",
-    "budget_ticket", "loop_no_new_state", "not_armed",
+    "budget_ticket", "loop_cycle", "loop_hand_offs", "loop_no_new_state", "loop_text", "loop_writes", "not_armed",
+    "velocity",
 )  # fmt: skip
 InstanceState = Literal["applied", "unconfirmed", "lapsed", "left"]
 
@@ -37,6 +38,8 @@ class AlertRaised(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: Mode = "live"
     event_id: str | None = None  # the run event at which it was raised
     seq: int | None = None
+    tool: str | None = None  # what the run did too often
+    first_seq: int | None = None  # of the run event with which that began
 
 
 class AlertAcknowledged(Struct, frozen=True, kw_only=True, omit_defaults=True):

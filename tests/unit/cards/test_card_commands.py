@@ -139,10 +139,10 @@ loops:
     halt_at: 3    # default
     mode: observe    # default
   hand_offs:
-    halt_at: 3    # default
+    halt_at: 6    # default
     mode: observe    # default
   velocity:
-    times: 10.0    # default
+    times: 5.0    # default
     mode: observe    # default
   stalled: 30m    # default
 review:

@@ -9,7 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -137,11 +137,11 @@ class Allowances:
 
         await self._write(work)
 
-    def settle(self, conn: Connection, event: Observed, data: RunData) -> Observed:
-        """Within the transaction that sums the event's cost: its reservation is over. The event again."""
+    def settle(self, conn: Connection, event: Observed, data: RunData) -> None:
+        """Within the transaction that sums the event's cost: its reservation is over."""
         # A replay carries the ids of the live calls that it repeats.
         if event.run.mode != "live" or not isinstance(data, ModelCalled | ToolCalled):
-            return event
+            return
         model = data.model if isinstance(data, ModelCalled) else None
         if data.reservation and _ID.fullmatch(data.reservation):
             reservations, key = self._states.reservations, Key(event.run.agent, data.reservation)
@@ -151,7 +151,6 @@ class Allowances:
             model = (known and known.model) or model
         if model and event.cost is not None and event.cost.amount:
             self._learn(event.run.agent, model, event.cost.amount)
-        return event
 
     def _judge_all(self, conn: Connection, batch: list[Request]) -> list[Answer]:
         asked = [one for one in batch if isinstance(one.ask, Reserve | Commit)]
@@ -172,7 +171,7 @@ class Allowances:
         if known is None and reservations.ledger.full(agent):
             why = f"{agent} holds {decide.OPEN_LIMIT} reservations already: commit those that are over"
             return Reserved(id=ask.id, error="too_many", reason=why)
-        rates = _rates(ask.provider, ask.model, now.date()) if ask.model else None
+        rates = _rates(ask.provider, ask.model, now.replace(second=0, microsecond=0)) if ask.model else None
         ceiling = decide.ceiling_of(ask, self._likely(agent, ask, now))
         if ask.ticket is not None:
             ask = msgspec.structs.replace(ask, ticket=shortened(ask.ticket))
@@ -244,8 +243,7 @@ def _refusal(request: Request, error: str, reason: str) -> Answer:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _rates(provider: str | None, model: str, day: date) -> Rates | None:
-    at = datetime.combine(day, time(12), UTC)
+def _rates(provider: str | None, model: str, at: datetime) -> Rates | None:
     read_ = price(provider, model, Usage(input_tokens=_MILLION), None, at).amount
     written = price(provider, model, Usage(output_tokens=_MILLION), None, at).amount
     return None if read_ is None or written is None else Rates(input=to_money(read_), output=to_money(written))
