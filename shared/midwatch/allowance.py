@@ -53,6 +53,7 @@ class Allowances:
         self._asked: dict[str, asyncio.Future[Reserved]] = {}  # by the token of its answers
         self._renewing: dict[str, Held] = {}  # the same, of renewals
         self._asking: dict[Held, bool] = {}  # under way, with whether it was given up meanwhile
+        self._instead: dict[Held, str] = {}  # what was held already and given in place of what was asked for
         self._held: dict[Held, tuple[Reserve, float]] = {}  # with until when it surely stands, by `clock`
         self._rests: dict[tuple[str, str], _Rest] = {}  # by agent and ticket
         self._count = 0
@@ -68,21 +69,27 @@ class Allowances:
         """The answer; None where nobody answers in time. What is granted may stand under another id than was asked."""
         if go_on:
             self._rests.setdefault((agent, request.ticket or ""), _Rest()).runs.add(request.run_id)
-        answer = await self._ask(agent, request)
-        if answer is not None and answer.granted:
-            if go_on:
+        held = (agent, request.id)
+        self._asking[held] = False
+        try:
+            answer = await self._ask(agent, request)
+            if answer is None:
+                await self._free(agent, request.id)  # it may be granted yet
+            if answer is None or not answer.granted:
+                answer = self._spare(agent, request) or answer
+            elif go_on:
                 self._fill(agent, request, answer)
-            return answer
-        if answer is None:
-            await self.commit(agent, request.id, "0")  # it may be granted yet
-        return self._spare(agent, request) or answer
+        finally:
+            given_up = self._asking.pop(held)
+        if given_up:
+            await self.commit(agent, request.id, "0")
+        return answer
 
     async def commit(self, agent: str, id: str, cost: str) -> None:
-        """Says what a call cost. Nobody waits for the answer: its event says the same."""
+        """Says what a call cost, for which `id` was asked for. Nobody waits for the answer: its event says the same."""
         if (agent, id) in self._asking:
             self._asking[agent, id] = True
-        self._held.pop((agent, id), None)
-        await self._publish(subjects.budget(agent, "commit"), budget.encode(Commit(id=id, cost=cost)), "")
+        await self._free(agent, self._instead.pop((agent, id), id), cost)
 
     async def release(self, agent: str, ticket: str | None, run_id: str) -> None:
         """A run is over: what is held for its ticket goes back with the last one."""
@@ -93,13 +100,13 @@ class Allowances:
         if not rest.runs:
             del self._rests[agent, ticket or ""]
             for id, _ in rest.spares:
-                await self.commit(agent, id, "0")
+                await self._free(agent, id)
 
     async def close(self) -> None:
         """Gives back what is held for no call."""
         for (agent, _), rest in self._rests.items():
             for id, _ in rest.spares:
-                await self.commit(agent, id, "0")
+                await self._free(agent, id)
         self._rests.clear()
 
     async def renew(self) -> None:
@@ -119,8 +126,7 @@ class Allowances:
         token, began, pause = str(self._count), loop.time(), AGAIN
         ends = began + (AWAY_WITHIN if self._away else WITHIN)
         answer: asyncio.Future[Reserved] = loop.create_future()
-        held = (agent, request.id)
-        self._asked[token], self._asking[held] = answer, False
+        self._asked[token] = answer
         body, stands = budget.encode(request), clock() + LEASE
         try:
             while not answer.done() and (left := ends - loop.time()) > 0:
@@ -129,7 +135,6 @@ class Allowances:
                 pause *= 2
         finally:
             del self._asked[token]
-            given_up = self._asking.pop(held)
         self._away = not answer.done()
         if self._away:
             return None
@@ -137,8 +142,8 @@ class Allowances:
         if said.error is not None:
             log.warning("midwatch: cost-watchdog sets nothing aside for agent %s: %s", agent, said.reason)
             return None
-        if said.granted and not given_up:
-            self._held[held] = (request, stands)
+        if said.granted:
+            self._held[agent, request.id] = (request, stands)
         return said
 
     def _fill(self, agent: str, request: Reserve, answer: Reserved) -> None:
@@ -156,7 +161,7 @@ class Allowances:
                     return
                 rest.spares.append((spare.id, Decimal(answer.ceiling or 0)))
                 if self._rests.get((agent, request.ticket or "")) is not rest:
-                    await self.commit(agent, spare.id, "0")  # its last run ended meanwhile
+                    await self._free(agent, spare.id)  # its last run ended meanwhile
                     return
         finally:
             rest.filling = False
@@ -168,8 +173,14 @@ class Allowances:
             _, stands = self._held.get((agent, id), (None, 0.0))
             if rest is not None and ceiling >= needed and now < stands:
                 del rest.spares[place]
+                self._instead[agent, request.id] = id
                 return Reserved(id=id, granted=True, ceiling=request.ceiling or str(ceiling))
         return None
+
+    async def _free(self, agent: str, id: str, cost: str = "0") -> None:
+        """Says that what was set aside for a call is not needed any more."""
+        self._held.pop((agent, id), None)
+        await self._publish(subjects.budget(agent, "commit"), budget.encode(Commit(id=id, cost=cost)), "")
 
     async def _publish(self, subject: str, body: bytes, token: str) -> None:
         nc = self._nc

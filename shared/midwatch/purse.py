@@ -186,7 +186,7 @@ class Charge:
         """Says what the call cost. Where that is lost, its event says it."""
         self._over()
         if self.asked is not None:
-            self.asked.commit(self.reservation or self.asked.request.id, to_money(self._cost))
+            self.asked.commit(self.asked.request.id, to_money(self._cost))
 
 
 def tokens_of(fields: Mapping[str, Any]) -> int:

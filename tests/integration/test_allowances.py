@@ -155,6 +155,27 @@ async def test_an_agent_that_goes_on_does_so_under_what_it_holds(
     database.close()
 
 
+async def test_a_run_that_is_cancelled_while_it_waits_leaves_nothing_held(
+    js: JetStreamContext, settings: Settings, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    await apply(js, "desk", run="10", ticket="2", reserve=True, unreachable="go_on")
+    async with midwatch.connect(nats_server.url, home=tmp_path / "agent") as mw:
+        desk, held = mw.agent("desk", version="1", fallback=to_human), mw._engine._allowances
+        async with desk.run(input="?", ticket="T-1") as run:
+            async with watchdog(settings):
+                await run.model(Model("0.10").call, model="m", ceiling="0.10")
+                await eventually(lambda: spares(held) == 2)
+            for _ in range(3):  # nobody answers: a spare is what each would get, had it not gone
+                task = asyncio.create_task(run.model(Model("0.10").call, model="m", ceiling="0.10"))
+                await eventually(lambda: held._asking)
+                task.cancel()
+                await asyncio.wait((task,))
+                await eventually(lambda: not held._asking)
+            assert (held._instead, len(held._held)) == ({}, spares(held))
+            run.finish("done")
+        await eventually(lambda: not held._held)
+
+
 async def test_what_was_held_goes_back_when_the_last_run_of_its_ticket_ends(
     js: JetStreamContext, nc: Client, settings: Settings, nats_server: NatsServer, tmp_path: Path
 ) -> None:
