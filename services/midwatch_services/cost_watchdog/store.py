@@ -135,6 +135,7 @@ class Store:
         self._save_other(conn, _SAVE_TICKET, touched_at, self.tickets.changed)
         self._save_other(conn, _SAVE_MODEL, touched_at, self.models.changed)
         self._save_other(conn, _SAVE_USUAL, touched_at, self.usual.changed)
+        self.reservations.save(conn)
 
     def _save_other(
         self, conn: Connection, statement: sa.TextClause, at: int,
@@ -145,7 +146,6 @@ class Store:
                 {"key": str(subject), "touched_at": at, "state": self._encoder.encode(state)}
                 for subject, state in changed.items()
             ])  # fmt: skip
-        self.reservations.save(conn)
 
     def committed(self) -> None:
         """The transaction is saved: its states are now what is known."""
