@@ -19,6 +19,7 @@ from midwatch.allowance import Allowances
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.budget import Committed, Reserved
 from midwatch.contracts.envelope import new_id
+from midwatch.runtime import telemetry
 from midwatch.runtime.database import Database
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
@@ -266,6 +267,24 @@ async def test_a_restart_between_reserve_and_commit_forgets_nothing(
     async with watchdog(settings):
         last = await reserve(nc, "d", "5")
     assert (last.spent, last.reserved) == ("0.2", "0")
+
+
+async def test_answers_are_counted_by_their_outcome(js: JetStreamContext, nc: Client, settings: Settings) -> None:
+    def counted() -> list[float]:
+        sample = telemetry.REGISTRY.get_sample_value
+        labels = [
+            {"service": "cost-watchdog", "outcome": name} for name in ("granted", "refused", "committed", "malformed")
+        ]
+        return [sample("midwatch_budget_answers_total", one) or 0.0 for one in labels]
+
+    await apply(js, "desk", ticket="1")
+    async with watchdog(settings):
+        before = counted()
+        await reserve(nc, "a", "0.6")
+        await reserve(nc, "b", "0.6")
+        await commit(nc, "a", "0.5")
+        await nc.request(subjects.budget("desk", "commit"), b"{", timeout=5)
+        assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1, 1, 1]
 
 
 async def test_nobody_touches_the_reservations_of_another_agent(

@@ -36,6 +36,8 @@ BATCH_SECONDS = Histogram(
 )  # fmt: skip
 # Messages of its stream that a consumer has not been given or has not acknowledged: its lag.
 LAG = Gauge("midwatch_consumer_lag", "Messages not yet handled", ["service", "consumer"])
+# Requests about budgets that were answered; `outcome` is granted, refused, committed, or the short code of an error.
+BUDGET_ANSWERS = Counter("midwatch_budget_answers", "Requests about budgets answered", ["service", "outcome"])
 # Periodic work that raised; the service lives on.
 PERIODIC_ERRORS = Counter("midwatch_periodic_errors", "Periodic work that raised", ["service", "work"])
 # Times that a service was started again after it had died.

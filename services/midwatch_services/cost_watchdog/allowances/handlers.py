@@ -26,7 +26,7 @@ from midwatch.contracts.budget import REQUEST_LIMIT, Commit, Committed, Rates, R
 from midwatch.contracts.money import to_money
 from midwatch.contracts.runs import ModelCalled, RunData, ToolCalled, Usage
 from midwatch.errors import Temporary
-from midwatch.runtime import faults
+from midwatch.runtime import faults, telemetry
 from midwatch.runtime.broker import round_trip
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.pricing import CEILING, price
@@ -214,6 +214,7 @@ class Allowances:
             self._dearest.popitem(last=False)
 
     async def _say(self, nc: Client, request: Request, answer: Answer) -> None:
+        telemetry.BUDGET_ANSWERS.labels(subjects.COST_WATCHDOG, _outcome(answer)).inc()
         if request.reply:
             with contextlib.suppress(NatsError):  # the agent asks again
                 await nc.publish(request.reply, budget.encode(answer))
@@ -240,6 +241,12 @@ def read(subject: str, body: bytes, reply: str) -> Request:
 def _refusal(request: Request, error: str, reason: str) -> Answer:
     wrong: type[Answer] = Committed if isinstance(request.ask, Commit | Committed) else Reserved
     return wrong(id=request.ask.id, error=error, reason=reason)
+
+
+def _outcome(answer: Answer) -> str:
+    if answer.error is not None:
+        return answer.error
+    return "committed" if isinstance(answer, Committed) else "granted" if answer.granted else "refused"
 
 
 @lru_cache(maxsize=REMEMBERED)
