@@ -250,7 +250,8 @@ class Watchdog:
     def _decide(self, event: Observed, limits: Policy, clock: Clock) -> Outcome:
         run = self._store.runs.get(event.run)
         ticket = _ticket(event.run, ticket_of(run, event))
-        known, usual = self._store.tickets.get(ticket) if ticket else None, self._store.usual.get(_agent(event.run))
+        known = self._store.tickets.get(ticket) if ticket else None
+        usual = self._store.usual.get(_agent(event.run))
         outcome = decide(run, known, event, limits, clock, usual)
         self._put(event.run, ticket, outcome)
         return outcome
