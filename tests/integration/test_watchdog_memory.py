@@ -11,7 +11,7 @@ from nats.js import JetStreamContext
 from midwatch.contracts import subjects
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import BudgetRule, Card, LoopRule
-from midwatch.contracts.runs import Finished, ModelCalled, RunData, ToolCalled
+from midwatch.contracts.runs import Finished, ModelCalled, RunData, ToolCalled, Usage
 from midwatch.errors import Temporary
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
@@ -235,3 +235,19 @@ async def test_an_event_twice_in_one_batch_counts_once(world):
     watchdog = await world.watchdog()
     await say(watchdog, spend("0.5", 0), spend("0.5", 0))
     assert await world.halted() == set()
+
+
+async def test_a_model_that_nobody_calls_any_more_is_forgotten_and_its_alert_resolved(world):
+    watchdog = await world.watchdog()
+    usage = Usage(input_tokens=1_000_000)  # $0.15
+    call_of = ModelCalled(**common(0, "run-1"), provider="openai", model="gpt-4o-mini", usage=usage, cost_usd="0.30")
+    await say(watchdog, received(call_of))
+    world.now += timedelta(days=29)
+    await watchdog.prune()
+    assert await world.count("models") == 1
+    world.now += timedelta(days=2)
+    await watchdog.prune()
+    await watchdog.outbox.drain()
+    assert await world.count("models") == 0
+    info = await world.js.stream_info(subjects.GOVERNANCE, subjects_filter=subjects.alert(AGENT, ">"))
+    assert (info.state.subjects or {})[subjects.alert(AGENT, "resolved")] == 1

@@ -360,7 +360,7 @@ async def test_a_database_of_the_former_release_is_taken_over_with_its_runs_in_f
         for step in (
             "DROP TABLE cost_watchdog_usual", "DROP INDEX cost_watchdog_stalls",
             "ALTER TABLE cost_watchdog_runs DROP COLUMN stalls_at",
-            "UPDATE alembic_version_cost_watchdog SET version_num = 'cost_watchdog_2' "
+            "UPDATE alembic_version_cost_watchdog SET version_num = 'cost_watchdog_models' "
             "WHERE version_num = 'cost_watchdog_rules'",
         ):  # fmt: skip
             conn.execute(sa.text(step))

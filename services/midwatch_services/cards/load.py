@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from midwatch.contracts.control import Card
 from midwatch.contracts.governance import PAGES
 from midwatch.errors import MidwatchError
+from midwatch.runtime.document import Document, Problem, dotted, no_key, parse
 
-from .document import Document, Problem, parse
 from .meaning import to_card
 from .model import WORD_LIMIT, CardFile, Section, Tool
 
@@ -143,26 +143,16 @@ def _problem(details: ErrorDetails, document: Document) -> Problem:
     if details["type"] == "extra_forbidden":
         message = _unknown(path)
     else:
-        message = f"`{_dotted(path)}` {_wrong(details, path)}" if path else _wrong(details, path)
+        message = f"`{dotted(path)}` {_wrong(details, path)}" if path else _wrong(details, path)
     return Problem(document.place(path, of_key=of_key), message)
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 def _unknown(path: tuple[Any, ...]) -> str:
     section = _section(path[:-1])
     key = str(path[-1])
     if key in section.later:
-        return f"`{_dotted(path)}` is not enforced by this release, so it is not accepted: leave it out"
-    known = [*section.model_fields]
-    near = get_close_matches(key.lower(), [*known, *section.later], n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
-    return f"`{_dotted(path)}` is no key of a card: {hint}"
+        return f"`{dotted(path)}` is not enforced by this release, so it is not accepted: leave it out"
+    return no_key(path, "a card", section.model_fields, section.later)
 
 
 def _section(path: tuple[Any, ...]) -> type[Section]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from midwatch.contracts import control
+from midwatch.contracts.money import WRITTEN, read_money
 from midwatch.contracts.subjects import AGENT_PATTERN, is_agent_name
 
 from . import values
@@ -114,9 +115,9 @@ Fallback = Annotated[
 ]
 Money = Annotated[
     str,
-    BeforeValidator(values.money),
+    BeforeValidator(read_money),
     WithJsonSchema(
-        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": values.MONEY}],
+        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": WRITTEN}],
          "description": "US dollars, such as $1 or 0.50"}
     ),
 ]  # fmt: skip

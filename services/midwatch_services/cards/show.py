@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from midwatch.contracts.control import Card
+from midwatch.runtime.document import parse
 
-from .document import parse
 from .meaning import as_words
 
 _INDENT, _COLUMN = 2, 44

@@ -39,6 +39,9 @@ def backtest(
     Example: midwatch watchdog backtest --rules agents/refund-desk.yaml --since 30d
     """
     from midwatch.contracts.runs import Mode
+    from midwatch.runtime import price_book
+    from midwatch.runtime.price_file import PriceErrors
+    from midwatch.runtime.settings import Settings
     from midwatch_services.cards.load import CardErrors, load
 
     if mode not in get_args(Mode):
@@ -46,7 +49,8 @@ def backtest(
     start = start_of(since) or ""
     try:
         card = load(rules)
-    except CardErrors as error:
+        price_book.use(Settings())
+    except (CardErrors, PriceErrors) as error:
         fail("\nmidwatch: ".join(error.lines), USAGE)
     trial = read_log(lambda conn: _try(conn, card, mode, start))
     if as_json:
@@ -157,4 +161,6 @@ def _money(stopped: "list[Stopped]") -> str:
 def _dollars(one: "Stopped", spent: Any) -> str:
     from midwatch_services.cost_watchdog import say
 
-    return "unknown" if spent.unpriced and not spent.amount else say.dollars(spent.amount)
+    if spent.unpriced and not spent.amount:
+        return "unknown"
+    return f"{'at least ' if spent.unpriced else ''}{say.dollars(spent.amount)}"

@@ -4,7 +4,7 @@ from datetime import timedelta
 from functools import partial
 
 from midwatch.contracts import subjects
-from midwatch.runtime import pricing
+from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from .handlers import Watchdog
@@ -18,7 +18,7 @@ def build(context: Context) -> None:
     keep = timedelta(days=context.settings.runs_max_age_days)
     budget = context.settings.fleet_budget_day
     watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep, budget)
-    context.on_start(pricing.load)
+    price_book.follow(context)
     context.on_start(partial(rebuild, watchdog, context.nc, context.js))
     context.on_start(watchdog.load)
     reader = context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)

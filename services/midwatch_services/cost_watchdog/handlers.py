@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -14,17 +15,19 @@ from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
+from midwatch.contracts.runs import ToolCalled
 from midwatch.errors import Permanent, Temporary
-from midwatch.runtime import faults
+from midwatch.runtime import faults, telemetry
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.switchboard import NoSwitch, Scope, Switchboard
 
-from . import periods, policy, store
+from . import differs, periods, policy, store
 from .alerts import Decision, HaltAgent, HaltRun
 from .decide import Clock, Observed, Outcome, decide, forget, tick, ticket_of
+from .differs import Compared
 from .messages import HALT, HaltOrder, outgoing
 from .observe import observe
 from .periods import Period
@@ -57,6 +60,7 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._halting: list[asyncio.Task[None]] = []  # halts of the transaction under way
         self._obeyed: set[str] = set()  # those of them that the switch holds already, by msg_id
+        self._differing = Counter[str]()  # calls of the transaction under way whose cost differs, by agent
 
     async def load(self) -> None:
         """Says what a former process decided, and takes note of whose runs are in flight."""
@@ -69,6 +73,8 @@ class Watchdog:
         come again and find them there. The outbox holds them all the same, and writes the switch where that failed
         here."""
         await self._write(lambda conn: self._judge_batch(conn, batch))
+        for agent, count in self._differing.items():
+            telemetry.COST_DIFFERS.labels(subjects.COST_WATCHDOG, agent).inc(count)
         faults.reach("cost_watchdog.saved")
 
     async def on_tick(self) -> None:
@@ -94,11 +100,8 @@ class Watchdog:
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
-            said = Said()
-            for run in store.silent(conn, now):
-                self._store.runs.load(conn, [run])
-                said += [(decision, None) for decision in forget(self._store.runs.get(run), run)]
-            self._save(conn, said, now)
+            said = self._forgotten(conn, now)
+            self._save(conn, [*said, *self._lapse(conn, now)], now)
             store.prune(conn, now)
             self.outbox.forget(conn, applied_before)
             self._store.forget()
@@ -179,13 +182,17 @@ class Watchdog:
         self._store.begin(conn)
         fresh = self.outbox.fresh(conn, [(received.event.agent, received.event.id) for received in batch])
         events: list[tuple[Observed, str | None]] = []
+        calls: list[tuple[Compared, str | None]] = []
         spent: dict[Period, tuple[Spent, list[str]]] = {}
         for received in batch:
             identity = (received.event.agent, received.event.id)
             if identity in fresh:
                 fresh.discard(identity)  # of two in one batch the first counts
-                event = observe(received.event)
+                is_tool = isinstance(received.event.data, ToolCalled)
+                event = observe(received.event, self._cards.get(received.event.agent).tools if is_tool else {})
                 events.append((event, (received.headers or {}).get("traceparent")))
+                if (call := differs.compared(received.event, event)) is not None:
+                    calls.append((call, events[-1][1]))
                 if event.cost is not None and event.run.mode == "live":
                     for period in periods.at(event.run.agent, received.stored_at):
                         so_far, spenders = spent.get(period, (NOTHING, []))
@@ -196,9 +203,38 @@ class Watchdog:
         for event, traceparent in events:
             outcome = self._decide(event, policies[event.run.agent], clock)
             said += [(decision, traceparent) for decision in outcome.decisions]
+        said += self._compare(conn, calls)
         said += self._spend(conn, spent, policies, clock.now)
         for agent, judged_by in policies.items():
             self._policies.setdefault(agent, judged_by)
+        return said
+
+    def _compare(self, conn: Connection, calls: Sequence[tuple[Compared, str | None]]) -> Said:
+        """Holds what was reported against what the prices say."""
+        self._differing, said = Counter(call.model.agent for call, _ in calls if call.differs), Said()
+        self._store.models.load(conn, {call.model for call, _ in calls})
+        for call, traceparent in calls:
+            state, decisions = differs.judge(self._store.models.get(call.model), call)
+            self._store.models.put(call.model, state)
+            said += [(decision, traceparent) for decision in decisions]
+        return said
+
+    def _forgotten(self, conn: Connection, now: datetime) -> Said:
+        """Ends what is open of runs that never finished and of which no more is expected."""
+        said = Said()
+        for run in store.silent(conn, now):
+            self._store.runs.load(conn, [run])
+            said += [(decision, None) for decision in forget(self._store.runs.get(run), run)]
+        return said
+
+    def _lapse(self, conn: Connection, now: datetime) -> Said:
+        """Drops models that nobody calls any more."""
+        silent = store.silent_models(conn, now)
+        self._store.models.load(conn, silent)
+        said: Said = [
+            (decision, None) for model in silent for decision in differs.lapse(self._store.models.get(model), model)
+        ]
+        store.drop_models(conn, silent)
         return said
 
     def _spend(

@@ -1,13 +1,14 @@
 """What of a run event is judged: its cost, its tool call's digest, its place in the run, and what the rules know."""
 
-from decimal import Decimal
+from collections.abc import Mapping
 from hashlib import blake2b
 
 import msgspec
 
 from midwatch.contracts.codec import RunEvent
+from midwatch.contracts.control import ToolRule
 from midwatch.contracts.runs import Finished, HumanActed, ModelCalled, ToolCalled
-from midwatch.runtime.pricing import CEILING, Cost, price
+from midwatch.runtime.pricing import price, tool_cost
 
 from .decide import Observed
 from .policy import TOOL_LIMIT
@@ -17,10 +18,11 @@ from .state import Subject
 _TICKET_LIMIT = 200  # characters
 _TOKENS_LIMIT = 10**12  # a nonsensical count stays a number that can be summed and saved
 _sorted = msgspec.json.Encoder(order="sorted")
+_NO_TOOLS: Mapping[str, ToolRule] = {}
 
 
-def observe(event: RunEvent) -> Observed:
-    """The event as `decide` takes it."""
+def observe(event: RunEvent, tools: Mapping[str, ToolRule] = _NO_TOOLS) -> Observed:
+    """The event as `decide` takes it. `tools`: those of the agent's card, which may say what a call costs."""
     data, cost, tool, pair, finished = event.data, None, "", None, None
     tokens: int | None = None
     if isinstance(data, ModelCalled):
@@ -28,8 +30,8 @@ def observe(event: RunEvent) -> Observed:
         cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
     elif isinstance(data, ToolCalled):
         tool, pair = data.tool[:TOOL_LIMIT], pair_of(data)
-        if data.cost_usd is not None:
-            cost = Cost(min(Decimal(data.cost_usd), CEILING), "reported")
+        rule = tools.get(data.tool)
+        cost = tool_cost(data.cost_usd, rule.cost if rule else None)
     elif isinstance(data, Finished):
         finished = data.resolution
     return Observed(

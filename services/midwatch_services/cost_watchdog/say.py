@@ -1,13 +1,13 @@
 """The sentences of alerts: plain, with the figure in them, safe to show anywhere."""
 
-from decimal import ROUND_DOWN, Context, Decimal
+from decimal import Decimal
 
 from midwatch.contracts import subjects
+from midwatch.contracts.money import dollars as dollars
 
 from .state import Spent, Subject
 
 _NAME_LIMIT = 60  # characters
-_exact = Context(prec=60)
 
 
 def spent(owner: Subject, spent: Spent, limit: Decimal, *, ticket: bool) -> str:
@@ -46,13 +46,6 @@ def looping(owner: Subject, tool: str, streak: int) -> str:
         f"Run {name(owner.name)} of {owner.agent} has made {streak} tool calls in a row that brought nothing new "
         f"(the last: {name(tool)})"
     )
-
-
-def dollars(amount: Decimal) -> str:
-    """An amount for people: cents, or more places where it is small. Cut, so that a budget is not reached in words
-    before it is in fact."""
-    places = 2 if amount >= Decimal("0.1") or not amount else 4 if amount >= Decimal("0.001") else 8
-    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_DOWN, context=_exact):,}"
 
 
 def name(text: str) -> str:

@@ -1,4 +1,4 @@
-"""cost-watchdog's tables: the states of runs and tickets, and what is usual for agents, each a blob under its key.
+"""cost-watchdog's tables: states of runs, tickets and models, and what is usual for agents, each a blob under its key.
 Memory follows their commits."""
 
 import secrets
@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.subjects import FLEET
 
 from . import policy, tables
+from .differs import ModelState
 from .rules.memory import Usual
 from .state import RunState, Subject, TicketState
 
@@ -23,6 +24,7 @@ _CHUNK = 500  # states read or judged at once
 
 _runs = tables.Run.__table__
 _tickets = tables.Ticket.__table__
+_models = tables.Model.__table__
 _usual = tables.Usual.__table__
 _writer = tables.Writer.__table__
 
@@ -38,9 +40,11 @@ _SAVE_OTHER = (
     "INSERT INTO cost_watchdog_{} (key, touched_at, state) VALUES (:key, :touched_at, :state) "
     "ON CONFLICT (key) DO UPDATE SET touched_at = excluded.touched_at, state = excluded.state"
 )
-_SAVE_TICKET, _SAVE_USUAL = (sa.text(_SAVE_OTHER.format(table)) for table in ("tickets", "usual"))
+_SAVE_TICKET, _SAVE_MODEL, _SAVE_USUAL = (
+    sa.text(_SAVE_OTHER.format(table)) for table in ("tickets", "models", "usual")
+)
 
-S = TypeVar("S", RunState, TicketState, Usual)
+S = TypeVar("S", RunState, TicketState, ModelState, Usual)
 
 
 class _Kind(Generic[S]):
@@ -99,8 +103,9 @@ class Store:
     def __init__(self) -> None:
         self.runs = _Kind(_runs, RunState)
         self.tickets = _Kind(_tickets, TicketState)
+        self.models = _Kind(_models, ModelState)
         self.usual = _Kind(_usual, Usual)  # under an agent and a mode, without a name
-        self._kinds = (self.runs, self.tickets, self.usual)
+        self._kinds = (self.runs, self.tickets, self.models, self.usual)
         self._name = secrets.token_hex(8)
         self._encoder = msgspec.msgpack.Encoder()
 
@@ -125,11 +130,13 @@ class Store:
                 for run, state in self.runs.changed.items()
             ])  # fmt: skip
         self._save_other(conn, _SAVE_TICKET, self.tickets.changed, touched_at)
+        self._save_other(conn, _SAVE_MODEL, self.models.changed, touched_at)
         self._save_other(conn, _SAVE_USUAL, self.usual.changed, touched_at)
 
     def _save_other(
-        self, conn: Connection, statement: sa.TextClause, changed: Mapping[Subject, TicketState | Usual], at: int
-    ) -> None:
+        self, conn: Connection, statement: sa.TextClause, changed: Mapping[Subject, TicketState | ModelState | Usual],
+        at: int,
+    ) -> None:  # fmt: skip
         if changed:
             conn.execute(statement, [
                 {"key": str(subject), "touched_at": at, "state": self._encoder.encode(state)}
@@ -214,6 +221,18 @@ def prune(conn: Connection, now: datetime) -> None:
     an_hour = _tickets.c.key.like(f"{_PERIODS}/hour/%", escape="\\")
     hours = sa.and_(an_hour, tickets.touched_at < ago(policy.KEEP_HOUR))
     conn.execute(_tickets.delete().where(hours))
+
+
+def silent_models(conn: Connection, now: datetime) -> list[Subject]:
+    """Models whose state nothing has changed for long."""
+    before = int((now - policy.KEEP_TICKET).timestamp())
+    query = sa.select(_models.c.key).where(_models.c.touched_at < before).limit(_CHUNK)
+    return _subjects(conn.execute(query).scalars())
+
+
+def drop_models(conn: Connection, models: Iterable[Subject]) -> None:
+    """Drops the states of these models."""
+    conn.execute(_models.delete().where(_models.c.key.in_([str(model) for model in models])))
 
 
 def _subjects(keys: Iterable[str]) -> list[Subject]:

@@ -52,6 +52,16 @@ class Usual(Table, table=True):
     state: Bytes
 
 
+class Model(Table, table=True):
+    """The state of a model of an agent, of which a call was reported at another cost than its price's."""
+
+    __tablename__ = "cost_watchdog_models"
+
+    key: KeyText
+    touched_at: Seconds
+    state: Bytes
+
+
 class Writer(Table, table=True):
     """One row: the process that wrote last. `rebuild_next`: the sequence of the stream at which a rebuild
     goes on; NULL where none is under way."""

@@ -42,7 +42,7 @@ class Trial:
         self.stopped: dict[str, Stopped] = {}
         self.runs = 0
         self.spent = Spent()
-        self._agent, self._policy = card.agent, policy.of(card)
+        self._agent, self._policy, self._tools = card.agent, policy.of(card), card.tools
         self._states: dict[str, RunState] = {}
         self._tickets: dict[str, TicketState] = {}
         self._usual = NOTHING_USUAL
@@ -51,7 +51,7 @@ class Trial:
 
     def feed(self, event: RunEvent, stored_at: datetime) -> None:
         """One event more."""
-        seen = observe(event)
+        seen = observe(event, self._tools)
         seen = changed(seen, run=Subject("live", self._agent, seen.run.name))
         if seen.cost is not None:
             self.spent = self.spent.plus(seen.cost)

@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from midwatch.contracts.control import Card, TripRule
+from midwatch.contracts.money import read_money
 from midwatch_services.cards import CardErrors, as_words, load, read, schema, values
 from midwatch_services.cards.load import count_words
 
@@ -160,7 +161,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> Non
     [("$1", "1"), (1, "1"), ("0.50", "0.5"), ("$0.000001", "0.000001"), ("$12.30", "12.3"), (0, "0")],
 )  # fmt: skip
 def test_money_is_an_exact_decimal(written: object, wire: str) -> None:
-    assert values.money(written) == wire
+    assert read_money(written) == wire
 
 
 @pytest.mark.parametrize(
