@@ -100,8 +100,12 @@ class Watchdog:
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
-            said = self._forgotten(conn, now)
-            self._save(conn, [*said, *self._lapse(conn, now)], now)
+            self._lapse(conn, now)
+            said = Said()
+            for run in store.silent(conn, now):
+                self._store.runs.load(conn, [run])
+                said += [(decision, None) for decision in forget(self._store.runs.get(run), run)]
+            self._save(conn, said, now)
             store.prune(conn, now)
             self.outbox.forget(conn, applied_before)
             self._store.forget()
@@ -219,15 +223,7 @@ class Watchdog:
             said += [(decision, traceparent) for decision in decisions]
         return said
 
-    def _forgotten(self, conn: Connection, now: datetime) -> Said:
-        """Ends what is open of runs that never finished and of which no more is expected."""
-        said = Said()
-        for run in store.silent(conn, now):
-            self._store.runs.load(conn, [run])
-            said += [(decision, None) for decision in forget(self._store.runs.get(run), run)]
-        return said
-
-    def _lapse(self, conn: Connection, now: datetime) -> Said:
+    def _lapse(self, conn: Connection, now: datetime) -> None:
         """Drops models that nobody calls any more."""
         silent = store.silent_models(conn, now)
         self._store.models.load(conn, silent)
@@ -235,7 +231,7 @@ class Watchdog:
             (decision, None) for model in silent for decision in differs.lapse(self._store.models.get(model), model)
         ]
         store.drop_models(conn, silent)
-        return said
+        self._save(conn, said, now)
 
     def _spend(
         self, conn: Connection, spent: Mapping[Period, tuple[Spent, list[str]]], policies: Mapping[str, Policy],
@@ -286,8 +282,7 @@ class Watchdog:
     def _decide(self, event: Observed, limits: Policy, clock: Clock) -> Outcome:
         run = self._store.runs.get(event.run)
         ticket = _ticket(event.run, ticket_of(run, event))
-        known = self._store.tickets.get(ticket) if ticket else None
-        usual = self._store.usual.get(_agent(event.run))
+        known, usual = self._store.tickets.get(ticket) if ticket else None, self._store.usual.get(_agent(event.run))
         outcome = decide(run, known, event, limits, clock, usual)
         self._put(event.run, ticket, outcome)
         return outcome

@@ -18,6 +18,8 @@ from .state import Subject
 _TICKET_LIMIT = 200  # characters
 _TOKENS_LIMIT = 10**12  # a nonsensical count stays a number that can be summed and saved
 _sorted = msgspec.json.Encoder(order="sorted")
+
+
 _NO_TOOLS: Mapping[str, ToolRule] = {}
 
 

@@ -1,5 +1,5 @@
-"""cost-watchdog's tables: states of runs, tickets and models, and what is usual for agents, each a blob under its key.
-Memory follows their commits."""
+"""cost-watchdog's tables: the states of runs, tickets and models, and what is usual for agents, each a blob under its
+key. Memory follows their commits."""
 
 import secrets
 from collections import OrderedDict
@@ -129,13 +129,13 @@ class Store:
                 }
                 for run, state in self.runs.changed.items()
             ])  # fmt: skip
-        self._save_other(conn, _SAVE_TICKET, self.tickets.changed, touched_at)
-        self._save_other(conn, _SAVE_MODEL, self.models.changed, touched_at)
-        self._save_other(conn, _SAVE_USUAL, self.usual.changed, touched_at)
+        self._save_other(conn, _SAVE_TICKET, touched_at, self.tickets.changed)
+        self._save_other(conn, _SAVE_MODEL, touched_at, self.models.changed)
+        self._save_other(conn, _SAVE_USUAL, touched_at, self.usual.changed)
 
     def _save_other(
-        self, conn: Connection, statement: sa.TextClause, changed: Mapping[Subject, TicketState | ModelState | Usual],
-        at: int,
+        self, conn: Connection, statement: sa.TextClause, at: int,
+        changed: Mapping[Subject, TicketState | ModelState | Usual],
     ) -> None:  # fmt: skip
         if changed:
             conn.execute(statement, [

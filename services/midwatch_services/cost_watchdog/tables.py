@@ -42,20 +42,20 @@ class Ticket(Table, table=True):
     state: Bytes
 
 
-class Usual(Table, table=True):
-    """What is usual for an agent."""
+class Model(Table, table=True):
+    """The state of a model of an agent, of which a call was reported at another cost than its price's."""
 
-    __tablename__ = "cost_watchdog_usual"
+    __tablename__ = "cost_watchdog_models"
 
     key: KeyText
     touched_at: Seconds
     state: Bytes
 
 
-class Model(Table, table=True):
-    """The state of a model of an agent, of which a call was reported at another cost than its price's."""
+class Usual(Table, table=True):
+    """What is usual for an agent."""
 
-    __tablename__ = "cost_watchdog_models"
+    __tablename__ = "cost_watchdog_usual"
 
     key: KeyText
     touched_at: Seconds
