@@ -1,17 +1,20 @@
 """cost-watchdog killed at twenty points under load: no call counted twice, none forgotten, nothing held for ever."""
 
 import asyncio
+import os
 import random
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import nats.errors
 import pytest
 
-from budget_helpers import apply
+from budget_helpers import apply, caught_up
 from helpers import eventually
 from midwatch.contracts import budget, codec, subjects
 from midwatch.contracts.budget import Commit, Reserve, Reserved
@@ -25,6 +28,7 @@ from midwatch_services.cost_watchdog.state import Subject
 from stack import Process, Stack
 
 pytestmark = pytest.mark.chaos
+PROGRAM = Path(__file__).with_name("budget_program.py")
 
 TICKETS = [f"T-{number}" for number in range(200)]
 AT_ONCE = 4  # tickets that are worked on together
@@ -194,3 +198,39 @@ async def test_twenty_deaths_of_the_watchdog_count_no_call_twice_and_forget_none
         f"watchdog killed: the most that a ticket of ${LIMIT} ever stood for", float(customer.most), "$", float(LIMIT)
     )
     figure("watchdog killed: set aside for nobody after its time limit", float(sum(later.values())), "$", 0)
+
+
+async def test_an_agent_that_dies_again_and_again_never_passes_its_tickets_budget(
+    plain: Stack, tmp_path: Path, figure: Callable[..., None], say: Callable[[str], None]
+) -> None:
+    js, bill, draw = plain.client.jetstream(), tmp_path / "bill", random.Random(SEED)
+    await apply(js, "desk", run="1000", ticket="1", reserve=True)
+    await plain.start(subjects.COST_WATCHDOG)
+
+    def billed() -> Decimal:
+        return Decimal(len(bill.read_bytes()) // 2 if bill.exists() else 0) / 100
+
+    deaths, ended = 0, False
+    while not ended:
+        words = [sys.executable, str(PROGRAM), plain.nats.url, str(tmp_path / "agent"), str(bill)]
+        agent = await asyncio.create_subprocess_exec(*words, env=os.environ | plain.environment)
+        goal = billed() + Decimal(draw.randint(1, 12)) / 100
+
+        async def enough(agent: Any = agent, goal: Decimal = goal) -> bool:
+            return agent.returncode is not None or billed() >= goal
+
+        await eventually(enough, within=20)
+        ended = agent.returncode is not None
+        if not ended:
+            deaths += 1
+            agent.kill()
+            await agent.wait()
+    await eventually(lambda: caught_up(js), within=20)
+    spent, held = await ledger(plain, timedelta(0))
+    total = spent["T-1"] + held["T-1"]
+    _, later = await ledger(plain, timedelta(minutes=11, seconds=5))
+    say(f"agent killed {deaths} times: ${billed()} billed, ${spent['T-1']} in the run log, ${held['T-1']} orphaned")
+    assert deaths >= 5
+    assert spent["T-1"] <= billed() <= total  # each call that was billed is in the log, or charged as an orphan
+    figure("agent killed in its calls: billed on a ticket of $1", float(billed()), "$", 1)
+    figure("agent killed in its calls: set aside for nobody after its time limit", float(later["T-1"]), "$", 0)

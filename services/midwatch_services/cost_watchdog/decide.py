@@ -7,6 +7,7 @@ that comes after its place was passed is judged as it comes.
 from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from midwatch.contracts.runs import Resolution
@@ -20,8 +21,7 @@ from .rules.memory import NOTHING_USUAL, Facts, Usual
 from .state import RunState, Subject, TicketState, Waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """A run event, reduced to what is judged. `seq` is None where it has no place in the agent's order."""
 
     run: Subject

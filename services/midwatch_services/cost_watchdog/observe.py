@@ -16,6 +16,7 @@ from .rules.facts import facts_of, normalised
 from .state import Subject
 
 _TICKET_LIMIT = 200  # characters
+_LARGEST_SEQ = 2**63 - 1  # as the run log writes one that is larger
 _TOKENS_LIMIT = 10**12  # a nonsensical count stays a number that can be summed and saved
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -41,7 +42,7 @@ def observe(event: RunEvent, tools: Mapping[str, ToolRule] = _NO_TOOLS) -> Obser
         run=Subject(data.mode, event.agent, data.run_id),
         event_id=event.id,
         # The system where people work counts for itself: its events have no place among the agent's.
-        seq=None if isinstance(data, HumanActed) else data.seq,
+        seq=None if isinstance(data, HumanActed) else min(data.seq, _LARGEST_SEQ),
         ticket=shortened(data.ticket) if data.ticket else None,
         cost=cost,
         tokens=tokens,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from dataclasses import replace as changed
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -52,7 +51,7 @@ class Trial:
     def feed(self, event: RunEvent, stored_at: datetime) -> None:
         """One event more."""
         seen = observe(event, self._tools)
-        seen = changed(seen, run=Subject("live", self._agent, seen.run.name))
+        seen = replace(seen, run=Subject("live", self._agent, seen.run.name))
         if seen.cost is not None:
             self.spent = self.spent.plus(seen.cost)
         name = seen.run.name

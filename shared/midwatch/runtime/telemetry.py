@@ -40,6 +40,8 @@ LAG = Gauge("midwatch_consumer_lag", "Messages not yet handled", ["service", "co
 BUDGET_ANSWERS = Counter("midwatch_budget_answers", "Requests about budgets answered", ["service", "outcome"])
 # Periodic work that raised; the service lives on.
 PERIODIC_ERRORS = Counter("midwatch_periodic_errors", "Periodic work that raised", ["service", "work"])
+# When a service last handled and acknowledged something: its age is the age of its last decision.
+LAST_HANDLED = Gauge("midwatch_last_handled_timestamp_seconds", "Unix time of the last batch", ["service", "consumer"])
 # Times that a service was started again after it had died.
 RESTARTS = Counter("midwatch_service_restarts", "Times the service was started again", ["service"])
 # 1 while a service answers its readiness probe with yes; set whenever the probe is asked.

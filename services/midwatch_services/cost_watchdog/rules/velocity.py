@@ -91,12 +91,11 @@ def _averaged(mean: float, runs: int, value: float) -> tuple[float, int]:
 
 
 def _worst(pace: Pace, usual: Usual) -> _Reading | None:
-    readings = []
-    if usual.dollar_runs >= RUNS:
-        readings.append(_Reading(pace.dollars, exp(usual.dollars), True))
-    if usual.token_runs >= RUNS:
-        readings.append(_Reading(pace.tokens, exp(usual.tokens), False))
-    return max(readings, key=lambda reading: reading.times, default=None)
+    dollars = _Reading(pace.dollars, exp(usual.dollars), True) if usual.dollar_runs >= RUNS else None
+    if usual.token_runs < RUNS:
+        return dollars
+    tokens = _Reading(pace.tokens, exp(usual.tokens), False)
+    return tokens if dollars is None or tokens.times > dollars.times else dollars
 
 
 def _said(amount: float, reading: _Reading) -> str:
