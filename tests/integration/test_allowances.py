@@ -128,7 +128,7 @@ async def test_a_call_without_a_price_is_summed_as_its_agent_counted_it(
 async def test_hour_day_and_fleet_are_limits_as_the_ticket_is(
     js: JetStreamContext, nc: Client, settings: Settings
 ) -> None:
-    settings = settings.model_copy(update={"fleet_budget_day": Decimal(3)})
+    settings = settings.model_copy(update={"fleet_budget_day": Decimal(3), "fleet_trip": "act"})
     await apply(js, "desk", ticket="100", hour="1")
     await apply(js, "mail", ticket="100", day="2")
     await apply(js, "chat", ticket="100")
@@ -141,6 +141,15 @@ async def test_hour_day_and_fleet_are_limits_as_the_ticket_is(
         fleet = await reserve(nc, "a", "0.6", agent="chat")
         assert (fleet.budget, fleet.limit, fleet.reserved) == ("fleet", "3", "2.5")
         assert (await reserve(nc, "b", "0.5", agent="chat")).granted  # to the cent
+
+
+async def test_a_fleet_that_is_only_observed_refuses_nothing(
+    js: JetStreamContext, nc: Client, settings: Settings
+) -> None:
+    settings = settings.model_copy(update={"fleet_budget_day": Decimal(3)})
+    await apply(js, "desk", ticket="100")
+    async with watchdog(settings):
+        assert (await reserve(nc, "a", "5")).granted
 
 
 @pytest.mark.parametrize("scope", ["hour", "day"])

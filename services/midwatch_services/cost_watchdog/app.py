@@ -16,8 +16,10 @@ _PRUNE = 3600.0  # seconds
 
 def build(context: Context) -> None:
     keep = timedelta(days=context.settings.runs_max_age_days)
-    budget = context.settings.fleet_budget_day
-    watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep, budget)
+    budget, acts = context.settings.fleet_budget_day, context.settings.fleet_trip == "act"
+    watchdog = Watchdog(
+        context.database, context.js, context.cards, context.now, keep, fleet_budget=budget, fleet_refuses=acts
+    )
     price_book.follow(context)
     context.on_start(partial(rebuild, watchdog, context.nc, context.js))
     context.on_start(watchdog.load)

@@ -45,8 +45,10 @@ class Watchdog:
     def __init__(
         self, database: Database, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime], keep: timedelta,
         fleet_budget: Decimal | None = None,
+        fleet_refuses: bool = False,
     ) -> None:  # fmt: skip
-        """`keep`: for how long the stream may bring an event again. `fleet_budget`: US dollars a UTC day."""
+        """`keep`: for how long the stream may bring an event again. `fleet_budget`: US dollars a UTC day;
+        whether it also refuses to set aside what would pass it."""
         self._database, self._cards, self._now, self._keep = database, cards, now, keep
         self._board = Switchboard(js)
         self.outbox = Outbox(database, store.PREFIX, js, sinks={HALT: self._halt})
@@ -55,7 +57,7 @@ class Watchdog:
         self._policies: dict[str, Policy | None] = {}  # under which the runs in flight were judged last
         self._fleet = None if fleet_budget is None else Limit(fleet_budget, "alert")
         self._hour: str | None = None  # the hour in which periods were judged last
-        self.allowances = Allowances(self._store, self._write, cards, now, fleet_budget)
+        self.allowances = Allowances(self._store, self._write, cards, now, fleet_budget if fleet_refuses else None)
         self._awake_since = now()
         self.caught_up: Callable[[], bool] = lambda: True  # whether all that was stored has been read
         self._caught_up_since: datetime | None = None
