@@ -44,11 +44,10 @@ class Watchdog:
 
     def __init__(
         self, database: Database, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime], keep: timedelta,
-        fleet_budget: Decimal | None = None,
-        fleet_refuses: bool = False,
+        fleet_budget: Decimal | None = None, fleet_refuses: bool = False,
     ) -> None:  # fmt: skip
         """`keep`: for how long the stream may bring an event again. `fleet_budget`: US dollars a UTC day;
-        whether it also refuses to set aside what would pass it."""
+        `fleet_refuses`: what would pass it is not set aside."""
         self._database, self._cards, self._now, self._keep = database, cards, now, keep
         self._board = Switchboard(js)
         self.outbox = Outbox(database, store.PREFIX, js, sinks={HALT: self._halt})
