@@ -25,7 +25,9 @@ from .switch import NEVER, Answer, LocalSwitch, clock
 log = logging.getLogger("midwatch")
 
 EACH = 1.0  # seconds between two readings, and two presences
-BEAT = 0.1  # seconds of the wall clock to whose multiples these keep: many instances together wake the server less often
+BEAT = (
+    0.1  # seconds of the wall clock to whose multiples these keep: many instances together wake the server less often
+)
 OTHERS_EVERY = 5  # readings of the switch to one of route and card: they are nudged too, and no lease hangs on them
 PAUSE = 0.01  # seconds between two presences at least: many runs end at once where an agent is halted
 PATIENCE = 2.0  # seconds for which a nudge is followed by readings that are older than it

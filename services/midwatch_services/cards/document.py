@@ -31,8 +31,9 @@ class Problem(NamedTuple):
 
 @dataclass(slots=True)
 class Document:
-    """What a file says. `keys` and `values`: where each stands, by its path from the root."""
+    """What a file says. `keys` and `values`: where each stands, by its path from the root. `of`: what it is to be."""
 
+    of: str = "card"
     data: Any = None
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
@@ -47,12 +48,13 @@ class Document:
         return self.values.get(path, Place(1, 1))
 
 
-def parse(content: bytes) -> Document:
-    """The document in `content`; every problem found is in it, and `data` is None where nothing could be read."""
-    document = Document()
+def parse(content: bytes, of: str = "card", new: str = "midwatch card new AGENT") -> Document:
+    """The document in `content`; every problem found is in it, and `data` is None where nothing could be read. `new`:
+    the command that writes such a file."""
+    document = Document(of)
     if len(content) > SIZE_LIMIT:
         size = f"{len(content):,} bytes, the limit is {SIZE_LIMIT:,}"
-        document.problems.append(Problem(Place(1, 1), f"the file has {size}: a card is one page"))
+        document.problems.append(Problem(Place(1, 1), f"the file has {size}: a {of} is one page"))
         return document
     try:
         text = content.decode("utf-8-sig")
@@ -63,11 +65,11 @@ def parse(content: bytes) -> Document:
     try:
         root = YAML(typ="safe", pure=True).compose(text)
         if root is None:
-            document.problems.append(Problem(Place(1, 1), "the file is empty: `midwatch card new AGENT` writes a card"))
+            document.problems.append(Problem(Place(1, 1), f"the file is empty: `{new}` writes a {of}"))
         else:
             document.data = _read(root, (), document)
     except (YAMLError, RecursionError) as error:
-        document.problems.append(_not_yaml(error, text))
+        document.problems.append(_not_yaml(error, text, of))
     return document
 
 
@@ -75,9 +77,9 @@ def _after(text: str) -> Place:
     return Place(text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
-def _not_yaml(error: Exception, text: str) -> Problem:
+def _not_yaml(error: Exception, text: str, of: str) -> Problem:
     if isinstance(error, RecursionError):
-        return Problem(Place(1, 1), "the file is nested too deep: a card has three levels")
+        return Problem(Place(1, 1), "the file is nested too deep: three levels are enough")
     if not isinstance(error, MarkedYAMLError):
         place = _after(text[: getattr(error, "position", 0)])
         return Problem(place, "the file holds control characters: leave them out")
@@ -87,7 +89,7 @@ def _not_yaml(error: Exception, text: str) -> Problem:
     if "'\\t'" in problem:
         return Problem(place, "a tab cannot indent YAML: use spaces")
     if "another document" in problem:
-        return Problem(place, "a second document begins here (`---`): write one card a file")
+        return Problem(place, f"a second document begins here (`---`): write one {of} a file")
     if "cannot start any token" in problem or "mapping values are not allowed" in problem:
         problem += '; text with special characters belongs in "quotes"'
     return Problem(place, f"this is not YAML: {problem}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from midwatch.contracts.control import BudgetRule, Card, LoopRule, ReviewRule, SwitchRule, ToolRule, TripRule
+from midwatch.contracts.control import AlertRule, BudgetRule, Card, LoopRule, ReviewRule, SwitchRule, ToolRule, TripRule
 
 from .model import CardFile
 from .values import in_words, percent
@@ -39,6 +39,7 @@ def to_card(model: CardFile) -> Card:
                 mode=trips.mode, alerts=trips.alerts, halted_runs=trips.halted_runs, failed_runs=trips.failed_runs
             ),
         ),
+        alerts=AlertRule(page=model.alerts.page, ticket=model.alerts.ticket),
     )
     return msgspec.structs.replace(card, hash=meaning_hash(card))
 
@@ -61,6 +62,8 @@ def meaning_hash(card: Card) -> str:
     said = meaning(card)
     usual = _plain(SwitchRule())
     said["switch"] = {name: part for name, part in said["switch"].items() if name in _FIRST or part != usual[name]}
+    if card.alerts == AlertRule():
+        del said["alerts"]
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

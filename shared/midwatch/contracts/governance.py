@@ -11,7 +11,10 @@ from .runs import AgentName, CostBasis, Epoch, Mode
 Severity = Literal["page", "ticket", "info"]
 BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents together cost in a day
 # Rules whose alerts may page, of this release; other systems may have rules of their own.
-PAGES = ("activity_after_containment", "budget_run", "budget_ticket", "loop_no_new_state", "not_armed")
+PAGES = (
+    "activity_after_containment", "budget_run", "budget_ticket", "channel_dead", "loop_no_new_state", "not_armed",
+    "watchdog_behind",
+)  # fmt: skip
 InstanceState = Literal["applied", "unconfirmed", "lapsed", "left"]
 
 
