@@ -17,7 +17,7 @@ import pytest
 from helpers import eventually
 from midwatch.runtime.nats_server import NatsServer
 
-SERVICES = {"logger", "cost-watchdog", "reviewer-sampler", "kill-switch"}
+SERVICES = {"logger", "cost-watchdog", "reviewer-sampler", "kill-switch", "pager"}
 MIDWATCH = (sys.executable, "-m", "midwatch_services.cli")
 
 

@@ -48,7 +48,7 @@ tools: {{}}
 #     alerts: []                                 # rules whose page does it, for instance [budget_run]
 #     halted_runs: 3                             # halted one by one within an hour
 #     failed_runs: 50%                           # of those that finished within an hour
-# alerts: {{page: on-call, ticket: support-leads}} # routes or contacts of pager.yaml; left out, that file decides
+# alerts: {{page: "", ticket: ""}}                 # routes or contacts of pager.yaml; empty leaves it to that file
 """
 
 

@@ -104,11 +104,11 @@ def raised(known: Known, event: Raised, policy: Policy, now: datetime) -> Outcom
     alert = replace(alert, group_id=group.group_id)
     if known.same is not None:
         return _again(known.same, alert, group)
-    group = replace(group, open=group.open + 1, alerts=group.alerts + 1, untold=group.untold + 1, calm_since=None)
-    alert = replace(alert, joined=group.alerts)
-    if alert.acknowledged_at is not None:
-        group = _acknowledge(group, alert.acknowledged_by, alert.acknowledged_at)
-    elif group.acknowledged_at is not None and now - group.acknowledged_at > policy.acknowledged_for:
+    group = replace(group, open=group.open + 1, alerts=group.alerts + 1, calm_since=None)
+    if alert.acknowledged_at is not None:  # whoever has taken it on need not be told of it
+        return Outcome((alert,), _acknowledge(group, alert.acknowledged_by, alert.acknowledged_at))
+    alert, group = replace(alert, joined=group.alerts), replace(group, untold=group.untold + 1)
+    if group.acknowledged_at is not None and now - group.acknowledged_at > policy.acknowledged_for:
         group = replace(
             group, acknowledged_at=None, acknowledged_by="", told_at=None, step=-1, rounds=0, alert_id=data.alert_id,
             title=data.title,

@@ -12,7 +12,7 @@ AlertPhase = Literal["early", "unsent", "open", "superseded", "resolved"]
 
 
 class Alert(Struct, frozen=True, kw_only=True):
-    """One alert. `joined`: its place among those of its group, from 1."""
+    """One alert. `joined`: its place among those of its group, from 1; 0 where somebody took it on before it came."""
 
     alert_id: str
     phase: AlertPhase

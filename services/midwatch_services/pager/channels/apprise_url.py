@@ -2,7 +2,7 @@
 
 import logging
 import re
-import threading
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -19,26 +19,17 @@ _log = logging.getLogger("apprise")
 
 
 class _Heard(logging.Handler):
-    """What apprise logs, by thread: it says in no other way why a message was not taken. Nothing of it goes on to our
+    """What apprise logs of one message: it says in no other way why that was not taken. Nothing of it goes on to our
     log, since addresses and tokens may be in it."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._said: dict[int, list[str]] = {}
-
-    def begin(self) -> None:
-        self._said[threading.get_ident()] = []
-
-    def end(self) -> list[str]:
-        return self._said.pop(threading.get_ident(), [])
-
     def emit(self, record: logging.LogRecord) -> None:
-        said = self._said.get(record.thread or 0)
+        said = _said.get()
         if said is not None and len(said) < 10:
             said.append(record.getMessage())
 
 
-_heard = _Heard()
+_said: ContextVar[list[str] | None] = ContextVar("midwatch_apprise", default=None)  # goes along into apprise's threads
+_heard = _Heard(logging.WARNING)
 
 
 async def send(channel: Channel, message: Message, now: datetime, within: float) -> None:
@@ -62,14 +53,12 @@ def _notify(channel: Channel, message: Message) -> None:
     if not target.add(_as_text(channel.url)):
         raise Refused("apprise does not know this address: see https://appriseit.com/services")
     kind: Any = apprise.NotifyType.SUCCESS if message.what == "ended" else apprise.NotifyType.WARNING
-    _heard.begin()
-    try:
-        taken = target.notify(
-            title=messages.title(message), body=messages.body(message), notify_type=kind,
-            body_format=apprise.NotifyFormat.TEXT,
-        )  # fmt: skip
-    finally:
-        said = _heard.end()
+    said: list[str] = []
+    _said.set(said)  # this thread ends with the message
+    taken = target.notify(
+        title=messages.title(message), body=messages.body(message), notify_type=kind,
+        body_format=apprise.NotifyFormat.TEXT,
+    )  # fmt: skip
     if not taken:
         raise _why(said, channel.url)
 
@@ -99,4 +88,4 @@ def _as_text(url: str) -> str:
 def _hear() -> None:
     if _heard not in _log.handlers:
         _log.addHandler(_heard)
-        _log.propagate = False
+    _log.propagate = False
