@@ -114,7 +114,8 @@ def _channel(name: str, found: model.Channel, environment: Mapping[str, str] | N
     )
     if missing:
         which = " and ".join(f"${{{one}}}" for one in missing)
-        return Channel(name, kind, "", broken=f"{which} is not set in the environment of the pager", shown="…")
+        verb = "is" if len(missing) == 1 else "are"
+        return Channel(name, kind, "", broken=f"{which} {verb} not set in the environment of the pager", shown="…")
     url, secret = _filled(written, environment), _filled(found.secret or "", environment)
     return Channel(name, kind, url, secret, words.scheme_and_host(url), _wrong(kind, url, secret))
 
