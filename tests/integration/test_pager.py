@@ -296,6 +296,32 @@ async def test_a_message_that_breaks_the_contract_is_a_dead_letter_and_holds_up_
         assert {letter.service for letter in letters} == {"pager"}
 
 
+async def test_whatever_is_in_an_alert_it_is_told_and_can_be_taken_on(
+    js: JetStreamContext, stored: Settings, people: Receiver, ticks: Ticks, clock: Clock
+) -> None:
+    write_file(stored, FILE % {"url": people.url})
+    long = "x" * 20_000
+    evil = {"title": long + "\0", "run_id": long, "dedupe_key": f"budget_run/{long}", "evidence": "a\0b"}
+    async with pager(stored, clock):
+        first = "a\0" + long
+        await say(js, "raised", first, id="1", agent="one", at=datetime(1, 1, 1, tzinfo=UTC), **evil)
+        await say(js, "raised", "b", id="2", agent="two", at=datetime(9999, 12, 31, tzinfo=UTC), **evil)
+        await say(js, "raised", "c" + long, id="3", agent="two", **evil)
+        pages = await told(people, "/ann", "page", "page")
+        assert all(len(page.body) < 3000 for page in pages)
+        await say(js, "acknowledged", first, id="4", agent="one")
+        await eventually(lambda: all_heard(js))
+        clock.forward(minutes=11)
+        [escalated] = await told(people, "/bob", "escalated")
+        assert escalated.said["data"]["agent"] == "two", "the other has somebody"
+        await say(js, "resolved", "c" + long, id="5", agent="two")
+        await say(js, "resolved", "b", id="6", agent="two")
+        await eventually(lambda: all_heard(js))
+        clock.forward(minutes=1)
+        *_, over = await eventually(lambda: people.whats("/bob") == ["escalated", "ended"] and people.at("/bob"))
+        assert over.said["data"]["agent"] == "two"
+
+
 async def test_two_alerts_under_one_key_are_one_cause_and_a_late_end_of_the_first_does_not_end_it(
     js: JetStreamContext, settings: Settings, people: Receiver, clock: Clock, settle: Settle
 ) -> None:

@@ -186,6 +186,30 @@ async def test_a_crash_between_any_two_steps_loses_no_page(
         assert len(people.calls) == (2 if point == "pager.sent" else 1)
 
 
+async def test_a_crash_right_after_an_escalation_was_decided_sends_it_once(
+    js: JetStreamContext, settings: Settings, people: Receiver, clock: Clock, ticks: Ticks
+) -> None:
+    write_file(settings, FILE % {"url": people.url})
+
+    def hook(reached: str) -> None:
+        if reached == "pager.ticked":
+            faults.set_hook(None)
+            raise Crash
+
+    async with pager(settings, clock) as running:
+        await say(js, "raised")
+        await told(people, "/ann", "page")
+        await ticks.settled(js, settings)
+        faults.set_hook(hook)
+        clock.forward(minutes=10)
+        with pytest.raises(BaseException):  # noqa: B017, a crash in a task group comes wrapped
+            await asyncio.wait_for(running, 10)
+    async with pager(settings, clock):
+        await told(people, "/bob", "escalated")
+        await ticks.settled(js, settings)
+        assert people.whats("/bob") == ["escalated"]
+
+
 async def test_a_page_that_was_saved_and_not_sent_is_sent_by_the_next_process(
     js: JetStreamContext, settings: Settings, people: Receiver
 ) -> None:

@@ -132,10 +132,10 @@ def _deliveries(alert_id: str) -> tuple[dict[str, Any] | None, list[dict[str, An
     from midwatch.errors import MidwatchError
     from midwatch.runtime.database import Database
     from midwatch.runtime.settings import Settings
-    from midwatch_services.pager import queue, store
+    from midwatch_services.pager import queue, store, words
 
     def work(conn: Connection) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        known = store.alert(conn, alert_id)
+        known = store.alert(conn, words.key(alert_id))
         groups = store.groups(conn, [known.group_id]) if known and known.group_id else []
         if not groups:
             return None, []

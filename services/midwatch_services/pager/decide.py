@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from .policy import HOLD, KEEP, LATE, OLDEST, REFRESH, Policy, Route, channels_of
 from .state import Acknowledged, Alert, Group, Raised, Resolved
-from .words import span
+from .words import span, token
 
 What = Literal["page", "update", "escalated", "again", "ended"]
 
@@ -119,8 +119,8 @@ def raised(known: Known, event: Raised, policy: Policy, now: datetime) -> Outcom
 def _begin(event: Raised, now: datetime) -> Group:
     data = event.data
     return Group(
-        group_id=data.alert_id, key=key_of(event), agent=data.agent, rule=data.rule,
-        severity="page" if data.severity == "page" else "ticket", opened_at=event.at, alert_id=data.alert_id,
+        group_id=token(data.alert_id), key=key_of(event), agent=data.agent, rule=data.rule,
+        severity="page" if data.severity == "page" else "ticket", opened_at=min(event.at, now), alert_id=data.alert_id,
         title=data.title, run_id=data.run_id or "", action_taken=data.action_taken, evidence=data.evidence or "",
         spared=event.spared, held_until=now + HOLD if event.waited > LATE else None,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from .health import Health
 from .policy import CHANNEL_DEAD, KEEP, Channel, route_of
 from .state import Acknowledged, Event, Group, Raised, Resolved
 
+_CLOCKS = timedelta(days=1)  # between two clocks, and for an event that was raised while NATS was away
 SOURCE = f"/services/{subjects.PAGER}"
 log = structlog.get_logger("midwatch.pager")
 
@@ -51,19 +52,26 @@ def decode(subject: str, body: bytes) -> Spoken:
 
 
 def _event(data: AlertRaised | AlertAcknowledged | AlertResolved, at: datetime) -> Event:
-    alert_id = data.alert_id.replace("\0", "\ufffd")
+    alert_id = words.key(data.alert_id)
     if isinstance(data, AlertAcknowledged):
         return Acknowledged(alert_id=alert_id, by=words.one_line(data.by), at=at)
     if isinstance(data, AlertResolved):
         return Resolved(alert_id=alert_id, reason=words.one_line(data.reason, words.TITLE_LIMIT), at=at)
     spared = data.dedupe_key.removeprefix(f"{CHANNEL_DEAD}/") if data.rule == CHANNEL_DEAD else ""
-    clean = {
-        "alert_id": alert_id,
-        "dedupe_key": data.dedupe_key.replace("\0", "\ufffd"),
-        "rule": words.one_line(data.rule),
-    }
-    data = replace(data, **clean)
+    data = replace(
+        data, alert_id=alert_id, dedupe_key=words.key(data.dedupe_key), rule=words.one_line(data.rule),
+        title=words.one_line(data.title, words.TITLE_LIMIT), action_taken=words.one_line(data.action_taken),
+        run_id=words.one_line(data.run_id or "") or None, evidence=words.one_line(data.evidence or "", 500) or None,
+    )  # fmt: skip
     return Raised(data=data, at=at, waited=timedelta(0), spared=words.one_line(spared))
+
+
+def _placed(received: Received[Spoken], now: datetime) -> Event:
+    """The event with how long it waited. A time that cannot be is the server's."""
+    event, stored_at = received.event.event, received.stored_at
+    if abs(event.at - stored_at) > _CLOCKS:
+        event = replace(event, at=stored_at)
+    return replace(event, waited=now - stored_at) if isinstance(event, Raised) else event
 
 
 class Pager:
@@ -95,9 +103,7 @@ class Pager:
                 identity = (one.event.agent, one.event.id)
                 if identity in fresh:
                     fresh.discard(identity)  # of two in one batch the first counts
-                    event = one.event.event
-                    waited = now - one.stored_at
-                    events.append(replace(event, waited=waited) if isinstance(event, Raised) else event)
+                    events.append(_placed(one, now))
             self._apply(conn, events, now)
 
         await self._database.write(work)

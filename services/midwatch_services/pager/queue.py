@@ -69,7 +69,9 @@ def claim(
     waits = sa.and_(_table.c.due_at.is_not(None), _table.c.channel.not_in(list(without)))
     at = micros(now)
     claimed = []
-    for channel in conn.execute(sa.select(_table.c.channel).where(waits, _table.c.due_at <= at).distinct()).scalars():
+    for channel in (
+        conn.execute(sa.select(_table.c.channel).where(waits, _table.c.due_at <= at).distinct()).scalars().all()
+    ):
         first = sa.select(_table).where(_table.c.channel == channel, _table.c.due_at <= at)
         row = conn.execute(first.order_by(_table.c.due_at, _table.c.created_at, _table.c.id).limit(1)).one()
         taken = {"attempts": row.attempts + 1, "tried_at": at, "due_at": micros(now + within)}

@@ -2,10 +2,13 @@
 
 import re
 from datetime import timedelta
+from hashlib import sha256
 from urllib.parse import urlsplit
 
 TITLE_LIMIT = 300  # characters
 FIELD_LIMIT = 200
+KEY_LIMIT = 256
+_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _LINK = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~/%?=&#+,:;@!$'-]*)?")
 # What Slack, Discord, Telegram, Teams, Markdown and HTML read as more than text, as the nearest character that they do
 # not: escapes differ from each to each, and some have none.
@@ -20,6 +23,18 @@ def one_line(text: str, limit: int = FIELD_LIMIT) -> str:
     text = "".join(char if char.isprintable() else " " for char in text[: 4 * limit])
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def key(text: str) -> str:
+    """`text` as tables and their indexes can hold it: one that is too long is known by its digest."""
+    if len(text) <= KEY_LIMIT:
+        return text.replace("\0", "\ufffd")
+    return f"{one_line(text, 64)}#{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def token(text: str) -> str:
+    """`text` as a header may carry it: its digest, where it is more than letters, digits, `.`, `-` and `_`."""
+    return text if _TOKEN.fullmatch(text) else sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def plain(text: str) -> str:

@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("touched_at", sa.BigInteger, nullable=False),
         sa.Column("state", sa.LargeBinary, nullable=False),
     )
-    op.create_index("pager_alerts_group", "pager_alerts", ["group_id", "dedupe_key"])
+    op.create_index("pager_alerts_key", "pager_alerts", ["dedupe_key"])
     op.create_table(
         "pager_groups",
         sa.Column("group_id", sa.Text, primary_key=True),
