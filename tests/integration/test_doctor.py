@@ -82,7 +82,9 @@ async def test_who_is_paged_is_said_and_a_wrong_file_is_wrong(js: JetStreamConte
     path = Settings().pager_yaml
     _, found = await _findings()
     assert found["pager", "pager.yaml"]["ok"]
-    assert found["pager", "pager.yaml"]["detail"] == f"nobody is paged: there is no {path}"
+    assert found["pager", "pager.yaml"]["detail"] == (
+        f"nobody is paged, unless the pager reads another file: there is no {path}"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(STARTER)
     _, found = await _findings()

@@ -10,9 +10,12 @@ import pytest
 from nats.js import JetStreamContext
 
 from helpers import eventually
+from logged import publish
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import AlertRule, Card, DeadLetter
+from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
+from midwatch_services import registry
 from pager_helpers import (
     FILE,
     SECRET,
@@ -96,8 +99,8 @@ async def test_an_alert_that_is_acknowledged_goes_no_further(
     write_file(settings, FILE % {"url": people.url})
     async with pager(settings, clock):
         await say(js, "raised", "a-1")
-        await say(js, "raised", "a-2")
         await told(people, "/ann", "page")
+        await say(js, "raised", "a-2")
         await say(js, "acknowledged", "a-2", by="ann")
         await settle()
         clock.forward(hours=3)
@@ -320,6 +323,27 @@ async def test_whatever_is_in_an_alert_it_is_told_and_can_be_taken_on(
         clock.forward(minutes=1)
         *_, over = await eventually(lambda: people.whats("/bob") == ["escalated", "ended"] and people.at("/bob"))
         assert over.said["data"]["agent"] == "two"
+
+
+async def test_a_run_that_spends_too_much_wakes_somebody(
+    js: JetStreamContext, settings: Settings, people: Receiver, ticks: Ticks
+) -> None:
+    write_file(settings, FILE % {"url": people.url})
+    running = asyncio.Event()
+    services = [registry.load("cost-watchdog"), registry.load("pager")]
+    task = asyncio.create_task(run_services(services, settings, started=lambda _: running.set(), restart=False))
+    try:
+        await asyncio.wait_for(running.wait(), 10)
+        for seq, cost in enumerate(("0.40", "0.45", "0.25")):
+            await publish(js, "model_called", seq=seq, model="m", cost_usd=cost)
+        [page] = await told(people, "/ann", "page")
+        [warning] = await told(people, "/lead", "page")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert page.said["data"]["title"] == "Run r-1 of desk has spent $1.10 of its $1.00 budget and is halted"
+    assert (page.said["data"]["action_taken"], page.said["data"]["evidence"]) == ("halted_run", "midwatch show r-1")
+    assert warning.said["data"]["severity"] == "ticket"
 
 
 async def test_two_alerts_under_one_key_are_one_cause_and_a_late_end_of_the_first_does_not_end_it(

@@ -105,7 +105,11 @@ def show(
         for row in deliveries
     ]
     console.print()
-    emit_table(columns, rows, empty="Nobody was told of it.")
+    emit_table(
+        columns,
+        rows,
+        empty="Nobody was told of it." if group else "The pager knows nothing of it, or it is for nobody to be told.",
+    )
 
 
 def _tell(one: dict[str, Any], group: dict[str, Any] | None) -> None:

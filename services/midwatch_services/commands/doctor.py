@@ -255,7 +255,14 @@ def _pager(settings: "Settings") -> Finding:
     path = settings.pager_yaml
     if not path.exists():
         mend = "`midwatch pager new` writes a start, `midwatch test-page` tries it"
-        return Finding("pager", path.name, True, f"nobody is paged: there is no {path}", mend, {"channels": 0})
+        return Finding(
+            "pager",
+            path.name,
+            True,
+            f"nobody is paged, unless the pager reads another file: there is no {path}",
+            mend,
+            {"channels": 0},
+        )
     try:
         policy = read(path, None).policy
     except PagerFileErrors as error:
