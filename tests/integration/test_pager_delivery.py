@@ -8,6 +8,7 @@ import hmac
 import io
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -155,6 +156,23 @@ async def test_a_channel_that_hangs_holds_up_no_other(
         await told(people, "/quick", "page", "page", "page")
         assert time.monotonic() - began < 2
         assert len(people.at("/slow")) == 1
+
+
+async def test_a_page_goes_before_the_tickets_that_wait(
+    js: JetStreamContext, settings: Settings, people: Receiver
+) -> None:
+    gate = threading.Event()
+    people.reply = lambda call: 200 if gate.wait(10) else 500
+    write_file(settings, channels(people, "one"))
+    async with pager(settings):
+        for number in range(5):
+            await say(js, "raised", f"t-{number}", agent=f"desk-{number}", severity="ticket")
+        await eventually(lambda: people.calls)
+        await say(js, "raised", "p-1")
+        await eventually(lambda: len(rows(settings, "SELECT id FROM pager_deliveries")) == 6)
+        gate.set()
+        calls = await told(people, "/one", *["page"] * 6)
+    assert [call.said["data"]["alert_id"] for call in calls].index("p-1") == 1
 
 
 POINTS = [

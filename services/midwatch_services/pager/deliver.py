@@ -18,7 +18,7 @@ from midwatch.runtime.database import Database
 from . import channels, health, queue, store
 from .channels import Refused
 from .file import PagerBook
-from .policy import FIRST_DELAY, LONGEST_DELAY, Channel
+from .policy import FIRST_DELAY, LONGEST_DELAY, Channel, Policy
 from .queue import Delivery
 
 TICK = 0.25  # seconds between two looks at what is due
@@ -92,12 +92,11 @@ class Deliverer:
             return
         faults.reach("pager.claimed")
         for one in claimed:
-            task = asyncio.create_task(self._send(one), name=f"page {one.channel}")
+            task = asyncio.create_task(self._send(one, policy), name=f"page {one.channel}")
             task.add_done_callback(lambda _: self.wake())
             self._under_way[one.channel] = task
 
-    async def _send(self, one: Delivery) -> None:
-        policy = self._book.policy
+    async def _send(self, one: Delivery, policy: Policy) -> None:
         channel = policy.channels.get(one.channel)
         try:
             if channel is None:

@@ -28,8 +28,10 @@ class PagerBook:
         try:
             stat = self.path.stat()
             seen: object = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        except OSError:
+        except FileNotFoundError:
             seen = None
+        except OSError:
+            return None  # a disk that does not answer is no word to page nobody
         if seen == self._seen:
             return None
         self._seen = seen

@@ -16,7 +16,7 @@ from .messages import Message
 from .tables import from_micros, micros
 
 _table = tables.Delivery.__table__
-_COLUMNS = ("id", "channel", "group_id", "what", "phase", "created_at", "due_at", "attempts", "body")
+_COLUMNS = ("id", "channel", "group_id", "what", "urgency", "phase", "created_at", "due_at", "attempts", "body")
 _PRESSING = ("escalated", "again")
 
 
@@ -44,7 +44,9 @@ def refresh(conn: Connection, message: Message, channels: Collection[str], now: 
 
 def _row(message: Message, channel: str, now: datetime) -> tuple[Any, ...]:
     at = micros(now)
-    return (message.id, channel, message.group_id, message.what, "waiting", at, at, 0, msgspec.msgpack.encode(message))
+    urgency = 0 if message.severity == "page" else 1  # a storm of tickets holds up no page
+    body = msgspec.msgpack.encode(message)
+    return (message.id, channel, message.group_id, message.what, urgency, "waiting", at, at, 0, body)
 
 
 def withdraw(conn: Connection, decision: Withdraw) -> None:
@@ -73,7 +75,9 @@ def claim(
         conn.execute(sa.select(_table.c.channel).where(waits, _table.c.due_at <= at).distinct()).scalars().all()
     ):
         first = sa.select(_table).where(_table.c.channel == channel, _table.c.due_at <= at)
-        row = conn.execute(first.order_by(_table.c.due_at, _table.c.created_at, _table.c.id).limit(1)).one()
+        row = conn.execute(
+            first.order_by(_table.c.urgency, _table.c.due_at, _table.c.created_at, _table.c.id).limit(1)
+        ).one()
         taken = {"attempts": row.attempts + 1, "tried_at": at, "due_at": micros(now + within)}
         conn.execute(_table.update().where(_is(row.id, channel)).values(taken))
         message = msgspec.msgpack.decode(row.body, type=Message)

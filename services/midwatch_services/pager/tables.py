@@ -58,8 +58,8 @@ class Group(Table, table=True):
 
 
 class Delivery(Table, table=True):
-    """One message to one channel. `due_at` is empty once its phase is other than `waiting`; while an attempt is under
-    way, it is when another may be made."""
+    """One message to one channel; of those that are due the least `urgency` goes first. `due_at` is empty once its
+    phase is other than `waiting`; while an attempt is under way, it is when another may be made."""
 
     __tablename__ = "pager_deliveries"
 
@@ -67,6 +67,7 @@ class Delivery(Table, table=True):
     channel: KeyText
     group_id: Text
     what: Text
+    urgency: Number
     phase: Text
     created_at: Number
     due_at: MaybeNumber

@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("channel", sa.Text, primary_key=True),
         sa.Column("group_id", sa.Text, nullable=False),
         sa.Column("what", sa.Text, nullable=False),
+        sa.Column("urgency", sa.BigInteger, nullable=False),
         sa.Column("phase", sa.Text, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("due_at", sa.BigInteger),
