@@ -9,10 +9,13 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from helpers import eventually
+from logged import publish as run_event
 from midwatch.contracts import subjects
 from midwatch.runtime.nats_server import NatsServer
+from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.telemetry import metrics
+from midwatch_services import registry
 from midwatch_services.pager import watch
 from pager_helpers import FILE, SECRET, Clock, Receiver, Ticks, alerts_said, listening, pager, told, write_file
 
@@ -52,13 +55,18 @@ async def test_events_that_nobody_reads_page_and_catching_up_ends_it(
 ) -> None:
     write_file(settings, FILE % {"url": people.url} + BEHIND)
     async with pager(settings):
-        await publish(js, 3)
+        for seq in range(3):
+            await run_event(js, "model_called", seq=seq, model="m")
         [page] = await told(people, "/ann", "page")
         data = page.said["data"]
         assert (data["rule"], data["agent"], data["severity"]) == ("watchdog_behind", "_fleet", "page")
         assert data["title"].startswith("cost-watchdog is 0 s behind: 3 events wait for it")
-        await take(js, 3)
-        await told(people, "/ann", "page", "ended")
+        watchdog = asyncio.create_task(run_services([registry.load("cost-watchdog")], settings))
+        try:
+            await told(people, "/ann", "page", "ended", within=15)
+        finally:
+            watchdog.cancel()
+            await asyncio.gather(watchdog, return_exceptions=True)
         said = await alerts_said(js, "watchdog_behind")
         assert [event for event, _ in said] == ["raised", "resolved"]
         assert (said[0][1].limit, said[1][1].reason) == (0.3, "cost-watchdog has caught up")

@@ -25,7 +25,7 @@ from . import messages, queue, store, words
 from .decide import Decision, Plan, Refresh, Tell, Withdraw, acknowledged, judge, raised, resolved
 from .file import PagerBook
 from .health import Health
-from .policy import CHANNEL_DEAD, KEEP, Channel, route_of
+from .policy import CHANNEL_DEAD, KEEP, OLDEST, Channel, route_of
 from .state import Acknowledged, Event, Group, Raised, Resolved
 
 _CLOCKS = timedelta(days=1)  # between two clocks, and for an event that was raised while NATS was away
@@ -71,7 +71,12 @@ def _placed(received: Received[Spoken], now: datetime) -> Event:
     event, stored_at = received.event.event, received.stored_at
     if abs(event.at - stored_at) > _CLOCKS:
         event = replace(event, at=stored_at)
-    return replace(event, waited=now - stored_at) if isinstance(event, Raised) else event
+    if not isinstance(event, Raised):
+        return event
+    waited = now - stored_at
+    if waited >= OLDEST:
+        log.warning("alert_too_old", alert=event.data.alert_id, stored_at=stored_at.isoformat(), told=False)
+    return replace(event, waited=waited)
 
 
 class Pager:
