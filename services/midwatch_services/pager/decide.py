@@ -90,7 +90,9 @@ def raised(known: Known, event: Raised, policy: Policy, now: datetime) -> Outcom
     """An alert joins its group, or begins it; `known.group` is the open group of its cause."""
     data, early = event.data, known.alert
     if early is not None and early.phase != "early":
-        return Outcome()
+        if not _is_news(early, event):
+            return Outcome()
+        early = None
     alert = Alert(
         alert_id=data.alert_id, phase="open", dedupe_key=data.dedupe_key, raised_at=event.at, touched_at=now,
         acknowledged_at=early.acknowledged_at if early else None,
@@ -100,7 +102,7 @@ def raised(known: Known, event: Raised, policy: Policy, now: datetime) -> Outcom
         return Outcome((replace(alert, phase="resolved", resolved_at=early.resolved_at),))
     if not is_told(event):
         return Outcome((replace(alert, phase="unsent"),))
-    group = known.group or _begin(event, now)
+    group = known.group or _begin(event, now, again=known.alert is not None and early is None)
     alert = replace(alert, group_id=group.group_id)
     if known.same is not None:
         return _again(known.same, alert, group)
@@ -111,15 +113,21 @@ def raised(known: Known, event: Raised, policy: Policy, now: datetime) -> Outcom
     if group.acknowledged_at is not None and now - group.acknowledged_at > policy.acknowledged_for:
         group = replace(
             group, acknowledged_at=None, acknowledged_by="", told_at=None, step=-1, rounds=0, alert_id=data.alert_id,
-            title=data.title,
+            title=data.title, run_id=data.run_id or "", action_taken=data.action_taken, evidence=data.evidence or "",
         )  # fmt: skip
     return Outcome((alert,), group)
 
 
-def _begin(event: Raised, now: datetime) -> Group:
+def _is_news(alert: Alert, event: Raised) -> bool:
+    """Whether an alert that is over was raised anew, by a publisher that uses its id again."""
+    return alert.phase == "resolved" and alert.resolved_at is not None and event.at > alert.resolved_at
+
+
+def _begin(event: Raised, now: datetime, *, again: bool) -> Group:
     data = event.data
+    group_id = token(f"{data.alert_id}\0{event.at.isoformat()}" if again else data.alert_id)
     return Group(
-        group_id=token(data.alert_id), key=key_of(event), agent=data.agent, rule=data.rule,
+        group_id=group_id, key=key_of(event), agent=data.agent, rule=data.rule,
         severity="page" if data.severity == "page" else "ticket", opened_at=min(event.at, now), alert_id=data.alert_id,
         title=data.title, run_id=data.run_id or "", action_taken=data.action_taken, evidence=data.evidence or "",
         spared=event.spared, held_until=now + HOLD if event.waited > LATE else None,

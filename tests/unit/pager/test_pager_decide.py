@@ -4,6 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from midwatch.contracts.control import AlertRule
@@ -195,6 +197,22 @@ def test_the_newer_of_two_under_one_key_stands_for_the_cause_whichever_came_firs
     assert world.group.open == 0
 
 
+def test_an_id_that_is_used_again_after_its_end_is_a_new_alert_and_a_late_repeat_is_not() -> None:
+    world = World()
+    world.raise_("a")
+    began, world.now = world.now, world.now + MINUTE
+    world.resolve("a")
+    world.now, ended = began, world.now
+    assert world.raise_("a") == []
+    assert world.alerts["a"].phase == "resolved"
+    world.now = ended + MINUTE
+    world.look()
+    (page,) = world.raise_("a")
+    assert isinstance(page, Tell)
+    assert page.what == "page"
+    assert page.id != "a-1", "another message"
+
+
 @pytest.mark.parametrize("order", ["raise resolve", "resolve raise", "resolve raise resolve raise"])
 def test_in_whatever_order_they_come_an_alert_that_is_over_is_not_open(order: str) -> None:
     world = World()
@@ -244,3 +262,41 @@ def test_a_decision_has_the_same_id_whenever_it_is_made() -> None:
     assert first.id == second.id == "a-1"
     assert one.group is not None
     assert replace(one.group) == other.group
+
+
+STEP = st.tuples(
+    st.sampled_from(["raise", "raise", "resolve", "resolve", "acknowledge", "look"]),
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(["k", "own"]),
+    st.integers(0, 900),  # seconds until then
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STEP, max_size=40))
+def test_whatever_comes_in_whatever_order_the_counts_are_true_and_a_group_ends_as_it_began(
+    steps: list[tuple[str, str, str, int]],
+) -> None:
+    world = World()
+    told: list[tuple[str, str]] = []
+    for word, name, key, seconds in steps:
+        world.now += timedelta(seconds=seconds)
+        found = world.look()
+        if word == "raise":
+            found += world.raise_(name, dedupe_key=key if key == "k" else name)
+        elif word == "resolve":
+            found += world.resolve(name)
+        elif word == "acknowledge":
+            found += world.acknowledge(name)
+        told += [(one.group.group_id, one.what) for one in found if isinstance(one, Tell)]
+        if world.group is not None:
+            open_now = [one for one in world.alerts.values() if one.phase == "open"]
+            assert world.group.open == len(open_now)
+            assert len({one.dedupe_key for one in open_now}) == len(open_now), "one open alert a key"
+            assert 0 <= world.group.untold <= world.group.open
+            assert world.group.open == 0 or world.group.ended_at is None
+    for group in {group for group, _ in told}:
+        mine = [what for one, what in told if one == group]
+        assert mine.count("ended") <= 1
+        assert "ended" not in mine[:-1], "nothing is said after the end"
+        assert mine[0] != "ended"
