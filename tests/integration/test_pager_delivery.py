@@ -158,6 +158,20 @@ async def test_a_channel_that_hangs_holds_up_no_other(
         assert len(people.at("/slow")) == 1
 
 
+async def test_what_waits_for_a_channel_goes_out_at_once_when_the_channel_takes_another(
+    js: JetStreamContext, settings: Settings, people: Receiver, clock: Clock
+) -> None:
+    people.reply = lambda call: 410
+    write_file(settings, channels(people, "one"))
+    async with pager(settings, clock):
+        await say(js, "raised", "a-1")
+        await eventually(lambda: rows(settings, "SELECT error FROM pager_deliveries WHERE error IS NOT NULL"))
+        people.reply = lambda call: 200
+        await say(js, "raised", "a-2", agent="other")
+        await eventually(lambda: len(rows(settings, "SELECT id FROM pager_deliveries WHERE phase = 'sent'")) == 2)
+    assert [call.said["data"]["alert_id"] for call in people.calls] == ["a-1", "a-2", "a-1"]
+
+
 async def test_a_page_goes_before_the_tickets_that_wait(
     js: JetStreamContext, settings: Settings, people: Receiver
 ) -> None:

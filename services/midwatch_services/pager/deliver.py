@@ -122,6 +122,7 @@ class Deliverer:
             if not before.failures:
                 return False
             store.save_health(conn, health.worked(before))
+            queue.hurry(conn, now, [one.channel])  # it takes messages: what waits need not wait longer
             if before.alert_id is not None:
                 self._ward.revived(conn, one.channel, before.alert_id)
             return before.dead_at is not None
