@@ -20,10 +20,12 @@ import jsonschema
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
 from helpers import eventually
 from midwatch.runtime import faults
+from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from pager_helpers import (
     FILE,
@@ -319,6 +321,31 @@ async def test_where_every_channel_is_dead_nothing_goes_round_in_circles(
         said = await alerts_said(js, "channel_dead")
         assert [event for event, _ in said] == ["raised", "raised"]
         assert len(people.calls) <= 6
+
+
+async def test_without_nats_people_are_called_all_the_same_and_it_is_said_later(
+    js: JetStreamContext, nats_server: NatsServer, settings: Settings, people: Receiver, clock: Clock
+) -> None:
+    write_file(settings, FILE % {"url": people.url})
+    async with pager(settings, clock):
+        await say(js, "raised")
+        await told(people, "/ann", "page")
+        await nats_server.stop()
+        people.reply = lambda call: 410 if call.path == "/bob" else 200
+        clock.forward(minutes=10)
+        await told(people, "/bob", "escalated", within=15)
+        _, dead = await told(people, "/ann", "page", "page", within=15)
+        assert dead.said["data"]["rule"] == "channel_dead"
+        await nats_server.start()
+
+        async def is_said() -> bool:
+            try:
+                return [event for event, _ in await alerts_said(js, "channel_dead")] == ["raised"]
+            except (NatsError, TimeoutError):
+                return False
+
+        await eventually(is_said, within=20)
+    assert [call.said["data"]["rule"] for call in people.at("/ann")] == ["budget_run", "channel_dead"]
 
 
 async def test_a_dead_channel_that_is_taken_out_of_the_file_is_dead_no_more(
