@@ -136,6 +136,15 @@ default: on-call
 """
 
 
+ROUTES = "routes: {on-call: {steps: [{tell: all, within: 1h}]}}\ndefault: on-call\n"
+
+
+def channels(people: Receiver, *names: str) -> str:
+    """A file that tells all the channels at once."""
+    lines = [f'  {name}: {{webhook: "{people.url}/{name}", secret: "${{PAGER_SECRET}}"}}' for name in names]
+    return "channels:\n" + "\n".join(lines) + f"\ncontacts: {{all: [{', '.join(names)}]}}\n{ROUTES}"
+
+
 def write_file(settings: Settings, text: str) -> Path:
     settings.home.mkdir(parents=True, exist_ok=True)
     path = settings.pager_yaml
