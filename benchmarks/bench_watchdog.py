@@ -1,12 +1,11 @@
-"""Events a second through cost-watchdog, the time from a fatal event to its halt, and the loop rule on real runs.
+"""Events a second through cost-watchdog, and the time from a fatal event to its halt.
 
-`python benchmarks/bench_watchdog.py [--json] [--events N] [--samples N] [--data FOLDER]`. The service runs in a process
+`python benchmarks/bench_watchdog.py [--json] [--events N] [--samples N]`. The service runs in a process
 of its own, on SQLite, the server at `sync_interval: always`. For the rate the stream is filled first.
 """
 
 import argparse
 import asyncio
-import gzip
 import json
 import os
 import signal
@@ -15,19 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from load import QUICK, Message, connect, events, fill
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from midwatch.contracts import codec, runs, subjects
-from midwatch.contracts.codec import RunEvent
-from midwatch.contracts.control import Card
 from midwatch.contracts.envelope import new_id
 from midwatch.runtime import topology
 from midwatch.runtime.delivery import Received, RunReader
@@ -35,17 +29,10 @@ from midwatch.runtime.loop import run_until_signal
 from midwatch.runtime.nats_server import start_nats
 from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
-from midwatch_services.cost_watchdog import app, policy
-from midwatch_services.cost_watchdog.alerts import HaltRun
-from midwatch_services.cost_watchdog.decide import Clock, decide
-from midwatch_services.cost_watchdog.observe import observe
-from midwatch_services.cost_watchdog.state import RunState
-from midwatch_services.replay.mapping import ToolStep, to_played
-from midwatch_services.replay.source import SourceRun
+from midwatch_services.cost_watchdog import app
 
 ALONE = "receive-alone"  # consumer of the reader that does nothing
 RUNS_AN_AGENT = 10  # halted runs in one agent's map, so that its size is as in life
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 async def receive_alone() -> None:
@@ -161,108 +148,17 @@ async def measure(count: int, samples: int) -> list[dict[str, Any]]:
     return rows
 
 
-# The loop rule on real runs
-
-
-def real_runs(folder: Path) -> Iterator[SourceRun]:
-    with gzip.open(folder / "agent-runs" / "runs.jsonl.gz") as lines:
-        for line in lines:
-            yield msgspec.json.decode(line, type=SourceRun)
-
-
-def tool_calls(run: SourceRun) -> list[runs.ToolCalled]:
-    """The agent's tool calls, as the replay publishes them."""
-    steps = [step for step in to_played(run).steps if isinstance(step, ToolStep)]
-    return [
-        runs.ToolCalled(
-            run_id=run.run_id, agent="bench", version="1", mode="live", seq=seq, tool=step.tool,
-            arguments=step.arguments, result=step.result, error=step.error,
-        )
-        for seq, step in enumerate(steps)
-    ]  # fmt: skip
-
-
-def longest_streak(calls: Sequence[runs.ToolCalled]) -> int:
-    """Calls in a row whose call and result were both seen before; counted on the texts, without the service's code."""
-    seen: set[bytes] = set()
-    streak = longest = 0
-    for call in calls:
-        text = msgspec.json.encode((call.tool, call.arguments, call.result, call.error), order="sorted")
-        streak = streak + 1 if text in seen else 0
-        seen.add(text)
-        longest = max(longest, streak)
-    return longest
-
-
-def halted_at(calls: Sequence[runs.ToolCalled]) -> int | None:
-    """Streak at which the service halts the run, with the limits of a card that says nothing of loops."""
-    limits, now, state = policy.of(Card(agent="bench", owner="", purpose="", can=[])), datetime.now(UTC), RunState()
-    for call in calls:
-        event = RunEvent("bench", "tool_called", f"{call.run_id}-{call.seq}", now, "/agents/bench/1", call)
-        outcome = decide(state, None, observe(event), limits, Clock(now, None))
-        state = outcome.run
-        if any(isinstance(decision, HaltRun) for decision in outcome.decisions):
-            return state.streak
-    return None
-
-
-def loop_rule(folder: Path) -> list[dict[str, Any]]:
-    """What the rule halts of the published runs, and what else is known of those."""
-    lines = (folder / "agent-runs" / "pathologies.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line) for line in lines]
-    repeated = {one["run_id"] for one in found if one["kind"] == "same_call_same_result_3plus"}
-    halted, passed, long, long_halted = set(), set(), set(), set()
-    for run in real_runs(folder):
-        calls = tool_calls(run)
-        at = halted_at(calls)
-        if at is not None:
-            halted.add(run.run_id)
-        if longest_streak(calls) >= 6:
-            long.add(run.run_id)
-            long_halted |= {run.run_id} if at == 5 else set()
-        if run.outcome and run.outcome.reward and run.outcome.reward > 0:
-            passed.add(run.run_id)
-    both = len(halted & repeated)
-    wrong = len(passed & halted)
-    label = "runs with a call and result seen three times or more"
-    return [
-        {
-            "name": "runs with a streak of 6 or more, halted at its fifth call", "value": len(long_halted),
-            "unit": "runs", "target": f"{len(long)}", "peer": "such runs", "peer_value": len(long),
-            "ratio": len(long_halted) / len(long),
-        },
-        {
-            "name": "passed runs that are halted", "value": 100 * wrong / len(passed), "unit": "%", "target": "≤ 1",
-            "peer": f"passed runs, of which halted {wrong}", "peer_value": len(passed), "ratio": wrong / len(passed),
-        },
-        {
-            "name": f"loop rule, precision: halted runs that are {label}", "value": 100 * both / len(halted),
-            "unit": "%", "target": "", "peer": "halted runs", "peer_value": len(halted), "ratio": both / len(halted),
-        },
-        {
-            "name": f"loop rule, recall: {label} that are halted", "value": 100 * both / len(repeated), "unit": "%",
-            "target": "", "peer": "such runs", "peer_value": len(repeated), "ratio": both / len(repeated),
-        },
-    ]  # fmt: skip
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--events", type=int, default=5_000 if QUICK else 100_000, metavar="N")
     parser.add_argument("--samples", type=int, default=50 if QUICK else 500, metavar="N")
-    parser.add_argument("--data", type=Path, default=DATA, metavar="FOLDER", help="the published runs")
     parser.add_argument("--part", choices=("receive", "watchdog"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
         run_until_signal(receive_alone if options.part == "receive" else watchdog)
         return 0
-    rows = asyncio.run(measure(options.events, options.samples))
-    if options.data.is_dir():
-        rows += loop_rule(options.data)
-    else:
-        sys.stderr.write(f"the published runs are not in {options.data}: the loop rule is not measured\n")
-    for row in rows:
+    for row in asyncio.run(measure(options.events, options.samples)):
         print(json.dumps(row) if options.json else row)
     return 0
 

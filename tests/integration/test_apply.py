@@ -50,7 +50,7 @@ async def test_a_card_is_stored_whole_with_its_hash_and_who_applied_it(js: JetSt
     card = load(Path("desk.yaml"))
     assert result.stdout == f"desk: created, revision 1, hash {card.hash[:12]}; its switch says running\n"
     raw = json.loads(await last(js, subjects.AGENTS, "desk"))
-    assert raw["budget"] == {"run": "1", "ticket": "2"}
+    assert (raw["budget"]["run"], raw["budget"]["ticket"], raw["budget"]["day"]) == ("1", "2", None)
     assert raw["switch"] == {
         "lease": 5.0, "lost_control": "fall_back", "drill": "monthly", "drill_hours": "02:00-05:00",
         "trips": {"mode": "observe", "alerts": [], "halted_runs": 3, "failed_runs": 0.5},

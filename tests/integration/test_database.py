@@ -163,4 +163,4 @@ def test_migrations_run_on_postgres(postgres_url: str) -> None:
     database = Database(url)
     version = database.read_now(lambda conn: conn.exec_driver_sql("SELECT * FROM alembic_version_logger").scalar())
     database.close()
-    assert version == "logger_0001"
+    assert version == "logger_0002"

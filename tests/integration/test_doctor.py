@@ -195,3 +195,28 @@ async def test_services_of_which_nothing_is_known_are_not_taken_to_be_well(js: J
     code, found = await _findings()
     assert (code, found["service", "all"]["ok"]) == (1, False)
     assert "MIDWATCH_HTTP" in found["service", "all"]["mend"]
+
+
+async def test_a_mistake_in_the_prices_is_told_with_its_place(
+    js: JetStreamContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = tmp_path / "home" / "prices.yaml"
+    prices.parent.mkdir(exist_ok=True)
+    _, found = await _findings()
+    assert found["prices", "prices.yaml"]["detail"] == "none of your own, the rest by genai-prices"
+    prices.write_text("openai:\n  m: {input: 1, output: 2}\nopnai:\n  m: {input: 1, output: 2}\n", encoding="utf-8")
+    _, found = await _findings()
+    assert found["prices", "prices.yaml"]["ok"]
+    assert found["prices", "prices.yaml"]["detail"].startswith("2 of your own, the rest by genai-prices. ")
+    assert "'opnai' is no provider that Midwatch knows" in found["prices", "prices.yaml"]["detail"]
+    prices.write_text("openai:\n  m: {input: 1, outptu: 2}\n", encoding="utf-8")
+    code, found = await _findings()
+    assert code == 1
+    assert not found["prices", "prices.yaml"]["ok"]
+    assert found["prices", "prices.yaml"]["detail"] == (
+        f"2 mistakes, so that the prices read before it hold. The first: {prices}:2:6: `openai.m.output` is missing: "
+        "US dollars a million output tokens, 0 where they cost nothing"
+    )
+    monkeypatch.setenv("MIDWATCH_PRICES_FILE", str(tmp_path / "absent.yaml"))
+    _, found = await _findings()
+    assert not found["prices", "absent.yaml"]["ok"]

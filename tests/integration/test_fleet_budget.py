@@ -115,7 +115,7 @@ async def test_only_live_runs_count_and_each_event_once(world: World) -> None:
     watchdog = await world.watchdog()
     await watchdog.on_events([call("50", mode=mode) for mode in ("shadow", "eval", "drill", "replay")])
     for _ in range(4):
-        await watchdog.on_events([call("7.9", id="same")])
+        await watchdog.on_events([call("4.9", id="same")])
     assert [data for _, data in await world.alerts(watchdog) if getattr(data, "agent", "") == "_fleet"] == []
 
 
@@ -126,7 +126,7 @@ async def test_the_sum_survives_a_restart_and_so_does_that_it_was_said(world: Wo
     third = await world.watchdog()
     await third.on_events([call("1")])
     fleet = [data for _, data in await world.alerts(third) if getattr(data, "agent", "") == "_fleet"]
-    assert [(alert.severity, alert.value) for alert in fleet] == [("page", "11")]
+    assert [(alert.severity, alert.value) for alert in fleet] == [("info", "7"), ("page", "11")]
 
 
 async def test_a_day_that_is_over_is_summed_and_not_judged(world: World) -> None:
@@ -145,9 +145,9 @@ async def test_calls_without_a_price_make_the_sum_a_lower_bound(world: World) ->
 
 async def test_a_budget_that_is_raised_or_taken_away_resolves_its_alerts(world: World) -> None:
     await (await world.watchdog("10")).on_events([call("10")])
-    raised = await world.watchdog("20")
+    raised = await world.watchdog("21")
     *_, (event, end) = await world.alerts(raised)
-    assert (event, end.reason) == ("resolved", "the budget is now $20.00")
+    assert (event, end.reason) == ("resolved", "the budget is now $21.00")
     none = await world.watchdog(None)
     await none.on_events([call("99")])
     assert [event for event, data in await world.alerts(none) if event == "raised" and data.agent == "_fleet"] == [

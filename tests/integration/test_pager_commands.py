@@ -20,7 +20,20 @@ from midwatch.runtime.settings import Settings
 from midwatch_services.commands import ack, alerts, runs
 from midwatch_services.commands import pager as command
 from midwatch_services.logger import store as log_store
-from pager_helpers import FILE, SECRET, Receiver, Ticks, alert, alerts_said, listening, pager, say, told, write_file
+from pager_helpers import (
+    FILE,
+    SECRET,
+    Receiver,
+    Ticks,
+    alert,
+    alerts_said,
+    listening,
+    pager,
+    rows,
+    say,
+    told,
+    write_file,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = "3f9a1c00000000000000000000000000"
@@ -129,7 +142,8 @@ async def test_show_tells_who_was_told_when_and_with_what_result(
     write_file(settings, text)
     async with pager(settings):
         await say(js, "raised", LONG)
-        await eventually(lambda: people.at("/ann") and people.at("/bob"))
+        both = "SELECT id FROM pager_deliveries WHERE phase = 'sent' OR error IS NOT NULL"
+        await eventually(lambda: len(rows(settings, both)) == 2)
     keep_in_log(alert("raised", LONG, at=NOON))
     done = await typed("alerts", "show", LONG[:6], "--json")
     assert done.exit_code == 0, done.output

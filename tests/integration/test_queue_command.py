@@ -23,7 +23,7 @@ from midwatch.contracts import subjects
 from midwatch.contracts.governance import CaseOpened
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
-from midwatch_services.commands import queue
+from midwatch_services.commands import queue, queue_output
 from midwatch_services.kill_switch.cases import case_store, hands
 from midwatch_services.kill_switch.cases.routing import Case, Note
 from midwatch_services.logger import store as log_store
@@ -162,7 +162,7 @@ def test_what_a_case_cost_is_the_run_logs_word_where_it_has_one() -> None:
     ]
     database.write_now(lambda conn: log_store.save(conn, batch))
     database.close()
-    assert "cost $1.5\n" in midwatch("show", "case-aa1").stdout
+    assert "cost $1.50\n" in midwatch("show", "case-aa1").stdout
 
 
 @pytest.mark.usefixtures("cases")
@@ -279,3 +279,21 @@ async def test_with_kill_switch_dead_it_is_recorded_and_counts_once_that_is_back
     assert "recorded, not confirmed" in done.stderr
     async with kill_switch(settings):
         await eventually(lambda: "taken by ann" in midwatch("show", "aa1").stdout)
+
+
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        ([{"cost_usd": "0.25"}, {"cost_usd": "0.001"}], "$0.25"),
+        ([{"cost_usd": "0.25"}, {}], "at least $0.25"),
+        ([{"cost_usd": "0.25"}, {"cost_usd": "0", "usage": {"input_tokens": 9}}], "at least $0.25"),
+        ([{"cost_usd": "0", "usage": {"input_tokens": 9}}], "not known"),
+        ([{"cost_usd": "0.00001"}], "$0.00001000"),
+        ([{}], "not known"),
+        ([], "–"),
+    ],
+)
+def test_what_the_events_of_a_case_say_of_its_cost_is_never_zero_for_unknown(
+    calls: list[dict[str, Any]], said: str
+) -> None:
+    assert queue_output._cost([{"event": "model_called", **call} for call in calls]) == said

@@ -21,7 +21,7 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
-from midwatch_services.commands import alerts, runs
+from midwatch_services.commands import alerts, runs, story
 from midwatch_services.logger import store
 
 FIELDS = {
@@ -212,3 +212,49 @@ def test_tail_without_a_server_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     done = midwatch("tail")
     assert done.exit_code == 1
     assert "midwatch up" in str(done.exception)
+
+
+MINI = {"provider": "openai", "model": "gpt-4o-mini", "usage": {"input_tokens": 1_000_000}}  # $0.15
+UNKNOWN = {"model": "nobody-knows-this-model", "usage": {"input_tokens": 5}}
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        ([{"model": "m", "cost_usd": "0.12"}, UNKNOWN, UNKNOWN], "at least $0.12 (2 calls have no known price)"),
+        ([{"model": "m", "cost_usd": "0.12"}, UNKNOWN], "at least $0.12 (1 call has no known price)"),
+        ([UNKNOWN], "unpriced"),
+        ([{**UNKNOWN, "cost_usd": "0"}], "unpriced"),
+        ([{"model": "m", "cost_usd": "0"}, UNKNOWN], "unpriced"),
+        ([MINI], "$0.15 (priced)"),
+        ([{"model": "m", "cost_usd": "0.00001"}], "$0.00001000"),
+    ],
+)
+def test_what_is_not_known_of_a_cost_is_said_and_never_zero(calls: list[dict[str, Any]], said: str) -> None:
+    batch = [received("model_called", run_id="r-9", seq=seq, **call) for seq, call in enumerate(calls)]
+    database = Database(Settings().database_for("logger"))
+    database.write_now(lambda conn: store.save(conn, batch))
+    database.close()
+    assert f"  cost {said};" in midwatch("show", "r-9").stdout
+    assert f" {said} " in midwatch("runs").stdout
+
+
+def test_a_run_of_before_such_calls_were_counted_still_says_that_a_part_is_missing() -> None:
+    run = {"cost_usd": "0.12", "cost_basis": "unpriced", "unpriced_calls": 0}
+    assert story.cost(run) == "at least $0.12 (part is unpriced)"
+
+
+@pytest.mark.usefixtures("log")
+def test_both_figures_are_told_where_the_reported_cost_is_not_the_prices() -> None:
+    batch = [received("model_called", run_id="r-9", seq=seq, cost_usd="0.10", **MINI) for seq in range(2)]
+    batch.append(received("model_called", run_id="r-9", seq=2, cost_usd="0.15", **MINI))
+    database = Database(Settings().database_for("logger"))
+    database.write_now(lambda conn: store.save(conn, batch))
+    database.close()
+    told = midwatch("show", "r-9").stdout
+    assert "  cost $0.35;" in told
+    assert "  2 model calls are reported to cost $0.20, by their price $0.30\n" in told
+    assert "reported to cost" not in midwatch("show", "r-1").stdout
+    (row,) = (one for one in listed() if one["run_id"] == "r-9")
+    assert (row["differing_calls"], row["differing_reported_usd"], row["differing_computed_usd"]) == (2, "0.2", "0.3")

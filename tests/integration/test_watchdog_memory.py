@@ -11,7 +11,7 @@ from nats.js import JetStreamContext
 from midwatch.contracts import subjects
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import BudgetRule, Card, LoopRule
-from midwatch.contracts.runs import Finished, ModelCalled, RunData, ToolCalled
+from midwatch.contracts.runs import Finished, ModelCalled, RunData, ToolCalled, Usage
 from midwatch.errors import Temporary
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
@@ -185,7 +185,7 @@ async def test_a_halt_does_not_wait_for_the_outbox(world):
 async def test_a_halt_that_could_not_be_written_at_once_leaves_with_the_outbox(world, monkeypatch):
     watchdog = await world.watchdog()
     with monkeypatch.context() as patch:
-        patch.setattr(Switchboard, "halt_run", no_answer)
+        patch.setattr(Switchboard, "halt", no_answer)
         await watchdog.on_events([spend("1.0", 0)])
         with pytest.raises(Temporary):
             await watchdog.outbox.drain()
@@ -210,8 +210,9 @@ async def test_an_operators_resume_is_not_undone_by_a_halt_that_was_decided_befo
 async def test_finished_runs_are_forgotten_after_a_day_silent_ones_after_a_week(world):
     watchdog = await world.watchdog()
     await say(watchdog, spend("0.1", 0, "done", ticket="T-1"), finish(1, "done"), spend("0.1", 0, "silent"))
-    for age, runs, tickets, applied in (  # the fleet's day is kept among the tickets
-        (policy.KEEP_FINISHED, 1, 2, 3), (policy.KEEP_SILENT, 0, 2, 3), (policy.KEEP_TICKET, 0, 0, 0),
+    for age, runs, tickets, applied in (  # the days and the hour are kept among the tickets
+        (policy.KEEP_FINISHED, 1, 4, 3), (policy.KEEP_HOUR, 1, 3, 3),
+        (policy.KEEP_SILENT, 0, 3, 3), (policy.KEEP_TICKET, 0, 0, 0),
     ):  # fmt: skip
         world.now = world.began + age - timedelta(minutes=1)
         await watchdog.prune()
@@ -234,3 +235,19 @@ async def test_an_event_twice_in_one_batch_counts_once(world):
     watchdog = await world.watchdog()
     await say(watchdog, spend("0.5", 0), spend("0.5", 0))
     assert await world.halted() == set()
+
+
+async def test_a_model_that_nobody_calls_any_more_is_forgotten_and_its_alert_resolved(world):
+    watchdog = await world.watchdog()
+    usage = Usage(input_tokens=1_000_000)  # $0.15
+    call_of = ModelCalled(**common(0, "run-1"), provider="openai", model="gpt-4o-mini", usage=usage, cost_usd="0.30")
+    await say(watchdog, received(call_of))
+    world.now += timedelta(days=29)
+    await watchdog.prune()
+    assert await world.count("models") == 1
+    world.now += timedelta(days=2)
+    await watchdog.prune()
+    await watchdog.outbox.drain()
+    assert await world.count("models") == 0
+    info = await world.js.stream_info(subjects.GOVERNANCE, subjects_filter=subjects.alert(AGENT, ">"))
+    assert (info.state.subjects or {})[subjects.alert(AGENT, "resolved")] == 1

@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from midwatch.contracts.control import Card
 from midwatch.contracts.governance import PAGES
 from midwatch.errors import MidwatchError
+from midwatch.runtime.document import Document, Problem, dotted, no_key, parse
 
-from .document import Document, Problem, parse
 from .meaning import to_card
 from .model import WORD_LIMIT, CardFile, Section, Tool
 
@@ -25,6 +25,12 @@ _NEEDED = {
     "can": "a list of what it may do, one line each",
     "kind": "`read`, `write` or `other`",
 }
+
+
+_AT_LEAST_ONE = "must be a whole number of 1 or more"
+_WHOLE = {
+    "halted_runs": "must be a whole number, 0 for never", "run_tokens": _AT_LEAST_ONE, "run_steps": _AT_LEAST_ONE,
+}  # fmt: skip
 
 
 class CardErrors(MidwatchError):
@@ -137,26 +143,16 @@ def _problem(details: ErrorDetails, document: Document) -> Problem:
     if details["type"] == "extra_forbidden":
         message = _unknown(path)
     else:
-        message = f"`{_dotted(path)}` {_wrong(details, path)}" if path else _wrong(details, path)
+        message = f"`{dotted(path)}` {_wrong(details, path)}" if path else _wrong(details, path)
     return Problem(document.place(path, of_key=of_key), message)
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 def _unknown(path: tuple[Any, ...]) -> str:
     section = _section(path[:-1])
     key = str(path[-1])
     if key in section.later:
-        return f"`{_dotted(path)}` is not enforced by this release, so it is not accepted: leave it out"
-    known = [*section.model_fields]
-    near = get_close_matches(key.lower(), [*known, *section.later], n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
-    return f"`{_dotted(path)}` is no key of a card: {hint}"
+        return f"`{dotted(path)}` is not enforced by this release, so it is not accepted: leave it out"
+    return no_key(path, "a card", section.model_fields, section.later)
 
 
 def _section(path: tuple[Any, ...]) -> type[Section]:
@@ -183,10 +179,12 @@ def _wrong(details: ErrorDetails, path: tuple[Any, ...]) -> str:
         return "must be a list: begin each of its lines with `- `"
     if kind == "too_short":
         return "is empty: name at least one thing that the agent may do"
-    if kind in ("int_type", "greater_than_equal") and path[-1] == "halted_runs":
-        return "must be a whole number, 0 for never"
     if kind in ("int_type", "greater_than_equal"):
-        return "must be a whole number of 2 or more"
+        return _WHOLE.get(str(path[-1]), "must be a whole number of 2 or more")
+    if kind in ("float_type", "float_parsing", "greater_than"):
+        return "must be a number above 1, such as 10"
+    if kind.startswith("bool"):
+        return "must be `true` or `false`"
     if path[0] == "tools" and len(path) == 2:
         return "must be `read`, `write` or `other`"
     return "must hold keys and values, or be left out"

@@ -11,7 +11,11 @@ from midwatch.contracts.control import AlertRule, BudgetRule, Card, LoopRule, Re
 from .model import CardFile
 from .values import in_words, percent
 
-_FIRST = ("lease", "lost_control")  # what came later changes no hash where it stands at its default
+# What came after these changes no hash where it stands at its default.
+_FIRST = {
+    "switch": ("lease", "lost_control"), "budget": ("run", "ticket"), "loops": ("alert_at", "halt_at"),
+}  # fmt: skip
+_MONEY = ("run", "ticket", "hour", "day")
 _NOT_MEANING = ("hash", "applied_by", "applied_at")
 
 
@@ -25,10 +29,10 @@ def to_card(model: CardFile) -> Card:
         can=model.can,
         cannot=model.cannot,
         escalate_when=model.escalate_when,
-        tools={name: ToolRule(kind=tool.kind) for name, tool in sorted(model.tools.items())},
+        tools={name: ToolRule(kind=tool.kind, cost=tool.cost) for name, tool in sorted(model.tools.items())},
         fallback=model.fallback,
-        budget=BudgetRule(run=model.budget.run, ticket=model.budget.ticket),
-        loops=LoopRule(alert_at=model.loops.alert_at, halt_at=model.loops.halt_at),
+        budget=msgspec.convert(model.budget.model_dump(), BudgetRule),
+        loops=msgspec.convert(model.loops.model_dump(), LoopRule),
         review=ReviewRule(rate=model.review.rate),
         switch=SwitchRule(
             lease=model.switch.lease,
@@ -60,8 +64,11 @@ def _plain(value: Any) -> Any:
 def meaning_hash(card: Card) -> str:
     """SHA-256 of the meaning as JSON with sorted keys, in hex."""
     said = meaning(card)
-    usual = _plain(SwitchRule())
-    said["switch"] = {name: part for name, part in said["switch"].items() if name in _FIRST or part != usual[name]}
+    usual = meaning(Card(agent="", owner="", purpose="", can=[]))
+    for section, first in _FIRST.items():
+        parts = said[section].items()
+        said[section] = {name: part for name, part in parts if name in first or part != usual[section][name]}
+    said["tools"] = {name: _said(rule) for name, rule in said["tools"].items()}
     if card.alerts == AlertRule():
         del said["alerts"]
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -71,9 +78,19 @@ def meaning_hash(card: Card) -> str:
 def as_words(card: Card) -> dict[str, Any]:
     """What the card says, as a person writes it in YAML: `$1`, `20%`, `5s`."""
     said = meaning(card)
-    said["tools"] = {name: rule["kind"] for name, rule in said["tools"].items()}
-    said["budget"] = {name: f"${amount}" for name, amount in said["budget"].items()}
+    said["tools"] = {name: _tool(rule) for name, rule in said["tools"].items()}
+    budget = _said(said["budget"])
+    said["budget"] = {name: f"${part}" if name in _MONEY else part for name, part in budget.items()}
+    said["loops"]["stalled"] = in_words(card.loops.stalled)
     said["review"] = {"rate": percent(card.review.rate)}
     said["switch"]["lease"] = in_words(card.switch.lease)
     said["switch"]["trips"]["failed_runs"] = percent(card.switch.trips.failed_runs)
     return said
+
+
+def _said(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _tool(rule: dict[str, Any]) -> Any:
+    return rule["kind"] if rule["cost"] is None else {**rule, "cost": f"${rule['cost']}"}

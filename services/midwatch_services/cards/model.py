@@ -1,7 +1,7 @@
 """What a card may hold: the sections that this release obeys, and no other."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from midwatch.contracts import control
+from midwatch.contracts.money import WRITTEN, read_money
 from midwatch.contracts.subjects import AGENT_PATTERN, is_agent_name
 
 from . import values
@@ -121,9 +122,9 @@ Fallback = Annotated[
 ]
 Money = Annotated[
     str,
-    BeforeValidator(values.money),
+    BeforeValidator(read_money),
     WithJsonSchema(
-        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": values.MONEY}],
+        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": WRITTEN}],
          "description": "US dollars, such as $1 or 0.50"}
     ),
 ]  # fmt: skip
@@ -160,7 +161,13 @@ Contact = Annotated[
     AfterValidator(_contact),
     _text_schema("A route or contact of pager.yaml, such as on-call", pattern=_CONTACT),
 ]
+Lasting = Annotated[
+    float,
+    BeforeValidator(values.seconds),
+    WithJsonSchema({"type": "string", "pattern": values.TIME, "description": "A time such as 30m; 0s is never"}),
+]
 Steps = Annotated[StrictInt, Field(ge=2)]
+Count = Annotated[StrictInt, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -175,21 +182,84 @@ class Tool(Section):
 
     later = frozenset({"when", "approve_when", "undo", "limits"})
     kind: Literal["read", "write", "other"]
+    cost: Money | None = Field(default=None, description="US dollars of one call that reports none itself")
+
+
+def _by_scope(value: Any) -> Any:
+    if isinstance(value, str) and value not in get_args(control.AtLimit):
+        raise ValueError("must be `alert`, `halt_run`, `fall_back` or `halt_agent`, or one of them for each scope")
+    return dict.fromkeys(AtLimit.model_fields, value) if isinstance(value, str) else value
+
+
+class AtLimit(Section):
+    """What happens when a budget is spent, by scope."""
+
+    run: control.AtLimit = control.LimitRule().run
+    ticket: control.AtLimit = control.LimitRule().ticket
+    hour: control.AtLimit = control.LimitRule().hour
+    day: control.AtLimit = control.LimitRule().day
 
 
 class Budget(Section):
-    """What one run, and all runs of one ticket, may cost before the run is halted."""
+    """What one run, all runs of one ticket, and the agent in a UTC hour and day may cost, and what happens then."""
 
-    later = frozenset({"hour", "day", "at_limit"})
     run: Money = control.BudgetRule().run
     ticket: Money = control.BudgetRule().ticket
+    hour: Money | None = None
+    day: Money | None = None
+    run_tokens: Count = Field(default=control.BudgetRule().run_tokens, description="Of a run without known prices")
+    run_steps: Count = Field(default=control.BudgetRule().run_steps, description="Model calls of such a run")
+    at_limit: Annotated[AtLimit, BeforeValidator(_by_scope)] = AtLimit()
+    reserve: bool = Field(default=False, description="Set each model call's ceiling aside before it is made")
+    unreachable: Literal["go_on", "fall_back"] = control.BudgetRule().unreachable
+
+
+class Writes(Section):
+    """How often the same write has to succeed to halt its run (`act`), or to be only said (`observe`)."""
+
+    halt_at: Steps = control.LoopRule().writes.halt_at
+    mode: control.TripMode = control.LoopRule().writes.mode
+
+
+class Cycle(Section):
+    """How many rounds of the same few calls halt a run (`act`), or are only said (`observe`)."""
+
+    halt_at: Steps = control.LoopRule().cycle.halt_at
+    mode: control.TripMode = control.LoopRule().cycle.mode
+
+
+class SameText(Section):
+    """How often an agent has to say the same to halt its run (`act`), or for it to be only said (`observe`)."""
+
+    halt_at: Steps = control.LoopRule().text.halt_at
+    mode: control.TripMode = control.LoopRule().text.mode
+
+
+class HandOffs(Section):
+    """How many hand-offs of one ticket halt the run (`act`), or are only said (`observe`)."""
+
+    halt_at: Steps = control.LoopRule().hand_offs.halt_at
+    mode: control.TripMode = control.LoopRule().hand_offs.mode
+
+
+class Velocity(Section):
+    """How many times the agent's own usual cost or tokens a minute halt a run (`act`), or are only said (`observe`)."""
+
+    times: Annotated[float, Field(gt=1)] = control.VelocityRule().times
+    mode: control.TripMode = "observe"
 
 
 class Loops(Section):
-    """Length of a streak of tool calls without new state: alert there, halt there."""
+    """When a run goes in circles: a streak of tool calls without new state, and rules with thresholds of their own."""
 
     alert_at: Steps = control.LoopRule().alert_at
     halt_at: Steps = control.LoopRule().halt_at
+    writes: Writes = Writes()
+    cycle: Cycle = Cycle()
+    text: SameText = SameText()
+    hand_offs: HandOffs = HandOffs()
+    velocity: Velocity = Velocity()
+    stalled: Lasting = control.LoopRule().stalled
 
     @model_validator(mode="after")
     def _alert_first(self) -> "Loops":

@@ -12,6 +12,8 @@ def text() -> str:
     """The schema as it is committed."""
     schema = CardFile.model_json_schema(mode="validation")
     schema["$defs"]["Tool"] = {"anyOf": [{"enum": ["read", "write", "other"]}, schema["$defs"]["Tool"]]}
+    words = schema["$defs"]["AtLimit"]["properties"]["run"]["enum"]
+    schema["$defs"]["AtLimit"] = {"anyOf": [{"enum": words}, schema["$defs"]["AtLimit"]]}
     schema = {"$schema": _DIALECT, **schema, "title": "Midwatch scope card"}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 

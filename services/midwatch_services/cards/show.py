@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from midwatch.contracts.control import Card
+from midwatch.runtime.document import parse
 
-from .document import parse
 from .meaning import as_words
 
 _INDENT, _COLUMN = 2, 44
@@ -35,8 +35,23 @@ tools: {{}}
 
 # The rest may be left out; these are the defaults (`midwatch card show {agent}` prints them too).
 # fallback: human                                # or agent:<name>: who takes over when it is halted
-# budget: {{run: $1, ticket: $2}}                  # at 80 % an alert, at 100 % the run is halted
-# loops: {{alert_at: 3, halt_at: 5}}               # tool calls in a row that bring nothing new
+# budget:                                        # at 50 and 80 % an alert, at 100 % what at_limit says
+#   run: $1
+#   ticket: $2                                   # all runs of one ticket; also `hour` and `day`, of the agent, in UTC
+#   at_limit: {{run: halt_run, ticket: halt_run, hour: fall_back, day: fall_back}}   # or alert, halt_agent
+#   run_tokens: 500000                           # of a run of which a call has no known price
+#   run_steps: 100                               # its model calls
+#   reserve: false                               # set each call's ceiling aside before it is made
+#   unreachable: fall_back                       # or go_on: when nobody answers an agent that reserves
+# loops:
+#   alert_at: 3                                  # tool calls in a row that bring nothing new
+#   halt_at: 5
+#   writes: {{halt_at: 4, mode: act}}              # the same write, successful each time
+#   cycle: {{halt_at: 3, mode: observe}}           # rounds of the same few calls
+#   text: {{halt_at: 3, mode: observe}}            # the agent says the same again
+#   hand_offs: {{halt_at: 6, mode: observe}}       # of one ticket
+#   velocity: {{times: 5, mode: observe}}          # the agent's own usual cost or tokens a minute
+#   stalled: 30m                                 # without an event: reported
 # review: {{rate: 20%}}                            # share of runs drawn for people to read
 # switch:
 #   lease: 5s                                    # how long it may act without having read the switch

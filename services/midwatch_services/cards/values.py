@@ -1,24 +1,11 @@
-"""How a card writes money, shares and times."""
+"""How a card writes shares and times."""
 
 import re
 from decimal import Decimal
 
-from midwatch.contracts.money import to_money
-
-MONEY = r"^\$?[0-9]{1,12}(\.[0-9]{1,12})?$"
 SHARE = r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,12})?) ?%$"
 TIME = r"^[0-9]{1,9}(\.[0-9]{1,6})? ?(s|m|h|days?)$"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "day": 86_400, "days": 86_400}
-
-
-def money(value: object) -> str:
-    """`$1`, 1 or 0.50 as the decimal string of the wire. Raises ValueError."""
-    text = _plain(value)
-    if text.lstrip("$").startswith("-"):
-        raise ValueError("must not be negative: write US dollars such as $1 or 0.50")
-    if not re.match(MONEY, text):
-        raise ValueError("must be US dollars such as $1 or 0.50")
-    return to_money(text.removeprefix("$"))
 
 
 def share(value: object) -> float:

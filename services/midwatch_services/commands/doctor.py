@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Annotated[bool, JsonOption] = False) -> None:
-    """Look at NATS, streams, consumers, dead letters, services and the switch, and say what is wrong.
+    """Look at NATS, streams, consumers, dead letters, the switch, your prices and services, and say what is wrong.
 
     Exit code 0 only if all is well. Services are found by run.json of `midwatch up`, or at the addresses in
     MIDWATCH_HTTP. Dead letters of the last day count as wrong, older ones are only shown.
@@ -89,7 +89,29 @@ async def _examine(settings: "Settings") -> list[Finding]:
     except (NatsError, TimeoutError) as error:
         why = str(error) or type(error).__name__
         findings.append(Finding("nats", where, False, f"it stopped answering: {why}", "look at the server's log"))
-    return [*findings, *await _services(settings), await asyncio.to_thread(_pager, settings)]
+    own = [_prices(settings), await asyncio.to_thread(_pager, settings)]
+    return [*findings, *own, *await _services(settings)]
+
+
+def _prices(settings: "Settings") -> Finding:
+    """The operator's own prices, as a service with these settings reads them."""
+    from midwatch.runtime import price_book
+    from midwatch.runtime.price_file import PriceErrors
+
+    path, needed = settings.prices_path, settings.prices_file is not None
+    try:
+        found = price_book.find(path, needed=needed)
+    except PriceErrors as error:
+        count = len(error.lines)
+        mistakes = "1 mistake" if count == 1 else f"{count} mistakes"
+        detail = f"{mistakes}, so that the prices read before it hold. The first: {error.lines[0]}"
+        mend = "`midwatch prices check` names all; once mended, services read it by themselves"
+        return Finding("prices", path.name, False, detail, mend, {"mistakes": error.lines})
+    count = len(found.overrides)
+    detail = "none of your own" if not count else "1 of your own" if count == 1 else f"{count} of your own"
+    notes = f". {'; '.join(found.notes)}" if found.notes else ""
+    figures = {"file": str(path), "prices": count, "notes": found.notes}
+    return Finding("prices", path.name, True, f"{detail}, the rest by genai-prices{notes}", figures=figures)
 
 
 async def _examine_nats(nc: "Client", where: str) -> AsyncIterator[Finding]:

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from midwatch.contracts.money import dollars
+
 from . import story
 from .output import clean
 
@@ -113,12 +115,21 @@ def _by_whom(case: dict[str, Any], said: dict[str, Any]) -> str:
 def _cost(events: list[dict[str, Any]]) -> str:
     """What the events say of cost themselves."""
     calls = [event for event in events if event["event"] in ("model_called", "tool_called")]
-    known = [Decimal(event["cost_usd"]) for event in calls if event.get("cost_usd")]
+    known = [amount for event in calls if (amount := _reported(event)) is not None]
     models = [event for event in calls if event["event"] == "model_called"]
     if not known:
         return "not known" if models else "–"
-    at_least = "" if all(event.get("cost_usd") for event in models) else "at least "
-    return f"{at_least}${sum(known):.4f}".rstrip("0").rstrip(".")
+    at_least = "at least " if any(_reported(event) is None for event in models) else ""
+    return f"{at_least}{dollars(sum(known, Decimal(0)))}"
+
+
+def _reported(event: dict[str, Any]) -> Decimal | None:
+    """What a call says that it cost. A zero beside tokens is what frameworks write where they know no price."""
+    if event.get("cost_usd") is None:
+        return None
+    amount, usage = Decimal(event["cost_usd"]), event.get("usage") or {}
+    used = usage.get("input_tokens") or usage.get("output_tokens") if isinstance(usage, dict) else None
+    return None if used and not amount else amount
 
 
 def _events(said: dict[str, Any], full: bool) -> Iterator[str]:

@@ -67,7 +67,7 @@ def runs(
     """
     from midwatch_services.logger import store
 
-    start = _start(since)
+    start = start_of(since)
     found = read_log(
         lambda conn: store.read_runs(
             conn, agent=agent, ticket=ticket, mode=mode, resolution=resolution, since=start, limit=limit or None
@@ -138,7 +138,7 @@ def tail(agent: AgentOption = None, as_json: Annotated[bool, JsonOption] = False
     asyncio.run(run())
 
 
-def _start(since: str | None) -> str | None:
+def start_of(since: str | None) -> str | None:
     """The earliest time that `--since` means, as the log writes times."""
     from midwatch_services.logger.decide import text_of
 

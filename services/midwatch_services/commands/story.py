@@ -3,7 +3,10 @@
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
+
+from midwatch.contracts.money import dollars
 
 from .output import clean
 
@@ -13,13 +16,29 @@ _SPEAKERS = {"customer": "The customer", "agent": "The agent", "human": "A perso
 
 def cost(run: dict[str, Any]) -> str:
     """The cost of a run; what is not known is said to be so."""
-    amount, basis = run["cost_usd"], run["cost_basis"]
-    if amount is None:
-        return "unpriced" if basis else "–"
-    text = f"${float(amount):.4f}".rstrip("0").rstrip(".")
+    amount, basis = Decimal(run["cost_usd"] or 0), run["cost_basis"]
     if basis == "unpriced":
-        return f"at least {text} (part is unpriced)"
-    return text if basis == "reported" else f"{text} ({basis})"
+        if not amount:
+            return "unpriced"
+        count = run["unpriced_calls"]
+        part = f"{count:,} {'call has' if count == 1 else 'calls have'} no known price" if count else "part is unpriced"
+        return f"at least {dollars(amount)} ({part})"
+    if run["cost_usd"] is None:
+        return "–"
+    return dollars(amount) if basis == "reported" else f"{dollars(amount)} ({basis})"
+
+
+def differing(run: dict[str, Any]) -> str:
+    """Both figures of the model calls whose reported cost is not what their prices make of them; empty without any."""
+    count = run["differing_calls"]
+    if not count:
+        return ""
+    reported, computed = (
+        dollars(Decimal(run["differing_reported_usd"])),
+        dollars(Decimal(run["differing_computed_usd"])),
+    )
+    calls = "1 model call is" if count == 1 else f"{count:,} model calls are"
+    return f"{calls} reported to cost {reported}, by {'its' if count == 1 else 'their'} price {computed}"
 
 
 def took(run: dict[str, Any]) -> str:
@@ -50,6 +69,8 @@ def tell(
         f"{run['model_calls']} model calls, {run['tool_calls']} tool calls ({run['tool_errors']} failed), "
         f"{run['messages']} messages"
     )
+    if both := differing(run):
+        yield f"  [yellow]{clean(both)}[/]"
     if run["halted_by"]:
         would = "would have been halted" if run["mode"] == "replay" else "halted"
         yield f"  [bold red]{would} by {clean(run['halted_by'])}[/]"

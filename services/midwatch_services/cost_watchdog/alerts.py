@@ -1,19 +1,19 @@
 """What the watchdog can decide, and the alerts of one run or ticket while an event is judged. Pure."""
 
 from dataclasses import dataclass
-from decimal import Decimal
+from datetime import datetime
 from hashlib import blake2b
 from typing import Literal
 
-from midwatch.contracts.money import to_money
 from midwatch.contracts.runs import CostBasis, Mode
 
 from . import say
-from .state import Open, Spent, Subject
+from .state import Open, Subject
 
-BUDGET_RUN, BUDGET_TICKET, LOOP = "budget_run", "budget_ticket", "loop_no_new_state"
 Severity = Literal["page", "ticket", "info"]
-Action = Literal["none", "halted_run", "would_halt_run"]
+Level = Literal["half", "warn", "halt", "observe"]
+Halts = Literal["run", "agent"]
+Action = Literal["none", "halted_run", "would_halt_run", "halted_agent", "would_halt_agent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class RaiseAlert:
     action: Action
     event_id: str | None
     seq: int | None
+    tool: str = ""
+    first_seq: int | None = None  # of the event with which it began
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,18 @@ class HaltRun:
     reason: str
 
 
-Decision = RaiseAlert | ResolveAlert | HaltRun
+@dataclass(frozen=True, slots=True)
+class HaltAgent:
+    """The agent is to stop: until `expires_at`, or until a person resumes it."""
+
+    alert_id: str
+    agent: str
+    rule: str
+    reason: str
+    expires_at: datetime | None
+
+
+Decision = RaiseAlert | ResolveAlert | HaltRun | HaltAgent
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +87,30 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that is met: `level` tells the two of a rule apart, `halts` whether it ends in a halt."""
+    """A condition that is met: `level` tells those of a rule apart, `halts` what it halts, which `observe` only says.
+    `tool` and `first_seq`: what did it, and since which event."""
 
     rule: str
-    level: Literal["warn", "halt"]
+    level: Level
     title: str
     value: str | int
     limit: str | int
-    halts: bool
+    halts: Halts | None
     basis: CostBasis | None = None
     severity: Severity = "ticket"  # of one that halts nothing, of live runs
+    observe: bool = False
+    tool: str = ""
+    first_seq: int | None = None
 
     @property
     def name(self) -> str:
         return f"{self.rule}.{self.level}"
+
+
+_DONE: dict[tuple[Halts, bool], Action] = {
+    ("run", False): "halted_run", ("run", True): "would_halt_run",
+    ("agent", False): "halted_agent", ("agent", True): "would_halt_agent",
+}  # fmt: skip
 
 
 class Book:
@@ -96,7 +119,7 @@ class Book:
     def __init__(self, owner: Subject, alerts: dict[str, Open], raised: int) -> None:
         self.owner = owner
         self.alerts, self.raised = alerts, raised
-        self.halts: dict[str, HaltRun] = {}
+        self.halts: dict[str, HaltRun | HaltAgent] = {}  # by run; of the agent under no name
         self.said: list[Decision] = []
 
     def met(self, condition: Condition, cause: Cause, *, again: bool, reopens: bool = False) -> bool:
@@ -120,23 +143,32 @@ class Book:
         action: Action = "none"
         severity = condition.severity
         title = condition.title
+        would = mode == "replay" or condition.observe
         if condition.halts:
-            action = "would_halt_run" if mode == "replay" else "halted_run"
-            severity = "page" if mode in ("live", "drill") else "ticket"
-            title += " and would be halted" if mode == "replay" else " and is halted"
+            action = _DONE[condition.halts, would]
+            title += " and would be halted" if would else " and is halted"
+            if not condition.observe:
+                severity = "page" if mode in ("live", "drill") else "ticket"
         if mode == "replay":
             severity = "info"
         return RaiseAlert(
             alert_id=alert_id, dedupe_key=dedupe_key, rule=condition.rule, severity=severity, title=title, mode=mode,
             agent=self.owner.agent, run_id=cause.run.name, ticket=cause.ticket, value=condition.value,
             limit=condition.limit, basis=condition.basis, action=action, event_id=cause.event_id, seq=cause.seq,
+            tool=say.name(condition.tool), first_seq=condition.first_seq,
         )  # fmt: skip
 
     def halt(self, run_id: str, condition: Condition) -> None:
-        """Halts a run for a condition whose alert was raised. A replay halts nothing."""
-        if self.owner.mode != "replay" and run_id not in self.halts:
+        """Halts a run for a condition whose alert was raised. A replay halts nothing, nor does what only observes."""
+        if self.owner.mode != "replay" and not condition.observe and run_id not in self.halts:
             alert_id = self.alerts[condition.name].alert_id
             self.halts[run_id] = HaltRun(alert_id, self.owner.agent, run_id, condition.rule, condition.title)
+
+    def halt_agent(self, condition: Condition, until: datetime | None = None) -> None:
+        """Halts the agent likewise."""
+        if self.owner.mode != "replay":
+            alert_id = self.alerts[condition.name].alert_id
+            self.halts[""] = HaltAgent(alert_id, self.owner.agent, condition.rule, condition.title, until)
 
     def end(self, name: str, reason: str) -> None:
         """The condition has ended: its next time is a new one."""
@@ -158,10 +190,3 @@ class Book:
 
     def _put(self, name: str, alert: Open) -> None:
         self.alerts = {**self.alerts, name: alert}
-
-
-def of_budget(rule: str, owner: Subject, spent: Spent, limit: Decimal, *, over: bool, halts: bool) -> Condition:
-    """A budget that is spent (`over`), or nearly so."""
-    title = say.spent(owner, spent, limit, ticket=rule == BUDGET_TICKET)
-    value, most = to_money(spent.amount), to_money(limit)
-    return Condition(rule, "halt" if over else "warn", title, value, most, over and halts, spent.basis)

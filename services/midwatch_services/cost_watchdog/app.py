@@ -1,12 +1,14 @@
 """Wiring of cost-watchdog."""
 
 from datetime import timedelta
+from functools import partial
 
 from midwatch.contracts import subjects
-from midwatch.runtime import pricing
+from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from .handlers import Watchdog
+from .rebuild import rebuild
 
 _TICK = 1.0  # seconds
 _PRUNE = 3600.0  # seconds
@@ -16,9 +18,11 @@ def build(context: Context) -> None:
     keep = timedelta(days=context.settings.runs_max_age_days)
     budget = context.settings.fleet_budget_day
     watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep, budget)
-    context.on_start(pricing.load)
+    price_book.follow(context)
+    context.on_start(partial(rebuild, watchdog, context.nc, context.js))
     context.on_start(watchdog.load)
-    context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
+    reader = context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
+    watchdog.caught_up = reader.caught_up
     context.every(_TICK, watchdog.on_tick)
     context.every(_PRUNE, watchdog.prune)
 

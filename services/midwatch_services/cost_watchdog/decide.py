@@ -1,27 +1,27 @@
 """What an event means for its run and its ticket: alerts, their end, halts. Pure.
 
-Costs are summed as they come. A tool call brings no new state if the same call with the same result came before in its
-run; the streak is the number of such calls since the last that did. It needs order: calls are judged along the run's
-contiguous prefix by seq, and an event that comes after its place was passed is judged as it comes.
+Costs are summed as they come. The rules need order: they judge along the run's contiguous prefix by seq, and an event
+that comes after its place was passed is judged as it comes.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from midwatch.contracts.runs import Resolution
 from midwatch.runtime.pricing import Cost
 
-from . import say
-from .alerts import BUDGET_RUN, BUDGET_TICKET, LOOP, Book, Cause, Condition, Decision, HaltRun, of_budget
-from .policy import LIVE_LIMIT, MEMORY, WAITING_LIMIT, Policy
-from .state import RunState, Spent, Subject, TicketState, Waiting
+from . import budgets
+from .alerts import Book, Cause, Decision
+from .policy import HALF, LIVE_LIMIT, WAITING_LIMIT, Policy
+from .rules import judge, stalled
+from .rules.memory import NOTHING_USUAL, Facts, Usual
+from .state import RunState, Subject, TicketState, Waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """A run event, reduced to what is judged. `seq` is None where it has no place in the agent's order."""
 
     run: Subject
@@ -29,9 +29,11 @@ class Observed:
     seq: int | None = None
     ticket: str | None = None
     cost: Cost | None = None
+    tokens: int | None = None  # of a call of a model; None where it is none
     tool: str = ""
     pair: int | None = None  # digest of (call, result) of a tool call
     finished: Resolution | None = None
+    facts: Facts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +43,59 @@ class Outcome:
     run: RunState
     ticket: TicketState | None
     decisions: list[Decision]
+    usual: Usual = NOTHING_USUAL
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The time, and since when a waiting event must have waited for its gap to close; None closes none."""
+    """The time, and since when a waiting event must have waited for its gap to close; None closes none. `silence`:
+    whether that nothing was heard of a run means anything."""
 
     now: datetime
     closes: datetime | None
+    silence: bool = False
 
 
-def decide(run: RunState, ticket: TicketState | None, event: Observed, policy: Policy, clock: Clock) -> Outcome:
-    """Judges one event. `ticket` is the state of `ticket_of(run, event)`, None where there is none."""
+def decide(
+    run: RunState, ticket: TicketState | None, event: Observed, policy: Policy, clock: Clock,
+    usual: Usual = NOTHING_USUAL,
+) -> Outcome:  # fmt: skip
+    """Judges one event. `ticket` is the state of `ticket_of(run, event)`, None where there is none; `usual` is that of
+    the run's agent."""
     if run.ticket is None and event.ticket is not None:
         run = replace(run, ticket=event.ticket)
         if ticket is not None:
-            ticket = replace(ticket, spent=ticket.spent.joined(run.spent))
+            joined, hand_offs = ticket.spent.joined(run.spent), ticket.hand_offs + run.loops.hand_offs
+            ticket = replace(ticket, spent=joined, hand_offs=hand_offs)
+    if event.tokens is not None:
+        run = replace(run, steps=run.steps + 1, tokens=run.tokens + event.tokens)
     if event.cost is not None:
         run = replace(run, spent=run.spent.plus(event.cost))
         if ticket is not None:
             ticket = replace(ticket, spent=ticket.spent.plus(event.cost))
     if event.finished is not None:
-        run = replace(run, finished=True)
+        # A run that was stopped says nothing of how fast the agent's runs are.
+        learnt = run.loops.learnt or event.finished in ("halted", "fell_back")
+        run = replace(run, finished=True, loops=replace(run.loops, learnt=learnt))
     run, steps = _in_order(run, event, clock)
     cause = Cause(event.run, run.ticket, event.event_id, event.seq)
-    return _judge(run, ticket, steps, policy, cause, costed=event.cost is not None)
+    return _judge(run, ticket, steps, policy, cause, clock, usual, costed=event.cost is not None)
 
 
-def tick(run: RunState, ticket: TicketState | None, subject: Subject, policy: Policy, clock: Clock) -> Outcome:
-    """Judges a run without an event: its gaps close with time, and its card may have changed."""
+def tick(
+    run: RunState, ticket: TicketState | None, subject: Subject, policy: Policy, clock: Clock,
+    usual: Usual = NOTHING_USUAL,
+) -> Outcome:  # fmt: skip
+    """Judges a run without an event: its gaps close with time, it may have stalled, its card may have changed."""
     run, steps = _in_order(run, None, clock)
-    return _judge(run, ticket, steps, policy, Cause(subject, run.ticket), costed=False)
+    return _judge(run, ticket, steps, policy, Cause(subject, run.ticket), clock, usual, costed=False)
+
+
+def forget(run: RunState, subject: Subject) -> list[Decision]:
+    """Ends what is open of a run of which nothing more is expected."""
+    book = Book(subject, run.alerts, run.raised)
+    book.close("nothing was heard of the run any more")
+    return book.said
 
 
 def ticket_of(run: RunState, event: Observed) -> str | None:
@@ -80,28 +104,44 @@ def ticket_of(run: RunState, event: Observed) -> str | None:
 
 
 def _judge(
-    run: RunState, ticket: TicketState | None, steps: list[Waiting], policy: Policy, cause: Cause, *, costed: bool
-) -> Outcome:
-    halts: dict[str, HaltRun] = {}
-    said: list[Decision] = []
-    calls = [step for step in steps if step.pair is not None]
-    if calls or run.alerts or run.spent.amount >= policy.run_near:
-        book = Book(cause.run, run.alerts, run.raised)
-        run = _loops(run, calls, policy, book)
-        over = _over(book, BUDGET_RUN, run.spent, policy.run, policy.run_near)
-        if over is not None and book.met(over, cause, again=costed) and over.halts:
-            book.halt(cause.run.name, over)
-        if run.finished:
-            book.close("the run has finished")
-        if book.alerts is not run.alerts:
-            run = replace(run, alerts=book.alerts, raised=book.raised)
-        halts, said = book.halts, book.said
+    run: RunState, ticket: TicketState | None, steps: list[Waiting], policy: Policy, cause: Cause, clock: Clock,
+    usual: Usual, *, costed: bool,
+) -> Outcome:  # fmt: skip
+    book = Book(cause.run, run.alerts, run.raised)
+    handed_before = run.loops.hand_offs if ticket is None else ticket.hand_offs
+    run, handed = judge.follow(run, steps, policy, book, usual, handed_before)
+    if ticket is not None and handed:
+        ticket = replace(ticket, hand_offs=ticket.hand_offs + handed)
+    run = _without_steps(run, cause, policy, book, clock, usual)
+    run, usual = judge.learn(run, usual)
+    if book.alerts or budgets.near(run, policy):
+        for condition in budgets.of_run(book, run, policy):
+            if book.met(condition, cause, again=costed) and condition.halts:
+                book.halt(cause.run.name, condition)
+                if policy.run.action == "halt_agent":
+                    book.halt_agent(condition)
+    if run.finished:
+        book.close("the run has finished")
+    if book.alerts is not run.alerts:
+        run = replace(run, alerts=book.alerts, raised=book.raised)
+    halts, said = book.halts, book.said
     if ticket is not None:
         ticket, of_ticket = _ticket(ticket, run, policy, cause, costed=costed)
         if of_ticket is not None:
             halts = {**of_ticket.halts, **halts}  # a run that both rules halt is halted by its own
             said = said + of_ticket.said
-    return Outcome(run, ticket, [*halts.values(), *said])
+    return Outcome(run, ticket, [*halts.values(), *said], usual)
+
+
+def _without_steps(run: RunState, cause: Cause, policy: Policy, book: Book, clock: Clock, usual: Usual) -> RunState:
+    """What does not depend on the order of events: silence, and a card that may have changed."""
+    after, now, finished = policy.loops.stalled, clock.now.timestamp(), run.finished
+    if cause.event_id is not None:
+        loops = stalled.heard(run.loops, book, after, now, finished=finished)
+    else:
+        judge.anew(run, policy, book, usual)
+        loops = stalled.judge_anew(run.loops, book, after, now, run.ticket, finished=finished, counts=clock.silence)
+    return run if loops is run.loops else replace(run, loops=loops)
 
 
 def _ticket(
@@ -114,72 +154,33 @@ def _ticket(
         live = {name: halted for name, halted in live.items() if name != run_id}
     elif not run.finished and run_id not in live and len(live) < LIVE_LIMIT:
         live = {**live, run_id: False}
-    if not ticket.alerts and ticket.spent.amount < policy.ticket_near:
+    if not ticket.alerts and ticket.spent.amount < policy.ticket.amount * HALF:
         return (ticket if live is ticket.live else replace(ticket, live=live)), None
     book = Book(Subject(cause.run.mode, cause.run.agent, cause.ticket), ticket.alerts, ticket.raised)
     moving = [name for name, halted in live.items() if not halted]
     if not run.finished and run_id not in live:
         moving.append(run_id)
-    condition = _over(book, BUDGET_TICKET, ticket.spent, policy.ticket, policy.ticket_near, halts=bool(moving))
+    condition = budgets.of_ticket(book, ticket.spent, policy.ticket, moving=bool(moving))
     if condition is not None:
-        book.met(condition, cause, again=costed, reopens=not run.finished)
+        raised = book.met(condition, cause, again=costed, reopens=not run.finished)
+        if raised and condition.halts == "agent":
+            book.halt_agent(condition)
     if condition is not None and condition.halts:
         for name in moving:
             book.halt(name, condition)
         live = dict.fromkeys(live, True)
-    elif any(live.values()) and (condition is None or condition.level == "warn"):
+    elif any(live.values()) and (condition is None or condition.level != "halt"):
         live = dict.fromkeys(live, False)  # the budget was raised: once that is spent they are halted again
     if not live:
         book.close("every run of the ticket has finished")
     return replace(ticket, live=live, alerts=book.alerts, raised=book.raised), book
 
 
-def _over(
-    book: Book, rule: str, spent: Spent, limit: Decimal, nearly: Decimal, *, halts: bool = True
-) -> Condition | None:
-    """What a sum means for its budget; alerts of conditions that have ended, because it was raised, are resolved."""
-    over = spent.amount >= limit and bool(spent.amount)
-    near = over or (spent.amount >= nearly and bool(spent.amount))
-    if book.alerts and not over:
-        reason = f"the budget is now {say.dollars(limit)}"
-        book.end(f"{rule}.halt", reason)
-        if not near:
-            book.end(f"{rule}.warn", reason)
-    return of_budget(rule, book.owner, spent, limit, over=over, halts=halts) if near else None
-
-
-def _loops(run: RunState, calls: list[Waiting], policy: Policy, book: Book) -> RunState:
-    if not calls:
-        return run
-    seen, older, streak = set(run.seen), run.older, run.streak
-    for call in calls:
-        assert call.pair is not None
-        new = call.pair not in seen and call.pair not in older
-        seen.add(call.pair)
-        if len(seen) >= MEMORY:
-            seen, older = set(), frozenset(seen)
-        if new:
-            streak = 0
-            for level in ("warn", "halt"):
-                book.end(f"{LOOP}.{level}", "a tool call brought something new")
-            continue
-        streak += 1
-        halts = streak >= policy.halt_at
-        if halts or streak >= policy.alert_at:
-            limit = policy.halt_at if halts else policy.alert_at
-            title = say.looping(book.owner, call.tool, streak)
-            condition = Condition(LOOP, "halt" if halts else "warn", title, streak, limit, halts)
-            cause = Cause(book.owner, run.ticket, call.event_id, call.seq)
-            if book.met(condition, cause, again=True) and halts:
-                book.halt(book.owner.name, condition)
-    return replace(run, seen=frozenset(seen), older=older, streak=streak)
-
-
 def _in_order(run: RunState, event: Observed | None, clock: Clock) -> tuple[RunState, list[Waiting]]:
     """The events whose turn has come, in order; the others wait in the state."""
     waiting = run.waiting
     if event is not None and event.seq is not None:
-        item = Waiting(event.seq, event.event_id, clock.now.timestamp(), event.tool, event.pair)
+        item = Waiting(event.seq, event.event_id, clock.now.timestamp(), event.tool, event.pair, event.facts)
         if event.seq < run.next_seq:
             return run, [item]
         if event.seq == run.next_seq and not waiting:

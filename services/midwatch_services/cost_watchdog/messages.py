@@ -11,29 +11,35 @@ from midwatch.contracts.envelope import Time
 from midwatch.contracts.governance import AlertRaised, AlertResolved
 from midwatch.runtime.outbox import Outgoing
 
-from .alerts import Decision, HaltRun, RaiseAlert
+from .alerts import Decision, HaltAgent, HaltRun, RaiseAlert
 
 SOURCE = f"/services/{subjects.COST_WATCHDOG}"
-HALT_RUN = "halt_run"  # kind of the outbox rows whose sink writes the switch
+HALT = "halt_run"  # kind of the outbox rows whose sink writes the switch
 
 
 class HaltOrder(msgspec.Struct, frozen=True):
-    """A halt on its way to the switch. `at`: when it was decided, so that it does not undo a later resume."""
+    """A halt on its way to the switch: of a run, or of the agent where there is no `run_id`. `at`: when it was decided,
+    so that it does not undo a later resume."""
 
     agent: str
     run_id: str
     reason: str
     by: str
     at: Time
+    expires_at: Time | None = None
 
 
 def outgoing(decision: Decision, now: datetime, traceparent: str | None) -> Outgoing:
     """The outbox row of a decision."""
-    if isinstance(decision, HaltRun):
+    if isinstance(decision, HaltRun | HaltAgent):
         by = f"{subjects.COST_WATCHDOG}/{decision.rule}"
-        order = HaltOrder(decision.agent, decision.run_id, decision.reason, by, now)
-        msg_id = f"{decision.alert_id}-halt-{decision.run_id}"
-        return Outgoing(msg_id, subjects.runs_key(decision.agent), msgspec.json.encode(order), HALT_RUN, traceparent)
+        run_id, expires_at, key = "", None, subjects.agent_key(decision.agent)
+        if isinstance(decision, HaltRun):
+            run_id, key = decision.run_id, subjects.runs_key(decision.agent)
+        else:
+            expires_at = decision.expires_at
+        order = HaltOrder(decision.agent, run_id, decision.reason, by, now, expires_at)
+        return Outgoing(f"{decision.alert_id}-halt-{run_id}", key, msgspec.json.encode(order), HALT, traceparent)
     if isinstance(decision, RaiseAlert):
         return _said("raised", decision.agent, _raised(decision), decision.alert_id, now, traceparent)
     resolved = AlertResolved(alert_id=decision.alert_id, reason=decision.reason, repeats=decision.repeats)
@@ -51,5 +57,5 @@ def _raised(alert: RaiseAlert) -> AlertRaised:
         run_id=alert.run_id or None, ticket=alert.ticket, value=alert.value, limit=alert.limit, cost_basis=alert.basis,
         dedupe_key=alert.dedupe_key, action_taken=alert.action,
         evidence=f"midwatch show {shlex.quote(alert.run_id)}" if alert.run_id else None,
-        mode=alert.mode, event_id=alert.event_id, seq=alert.seq,
+        mode=alert.mode, event_id=alert.event_id, seq=alert.seq, tool=alert.tool or None, first_seq=alert.first_seq,
     )  # fmt: skip

@@ -1,11 +1,13 @@
 """The sentences of alerts: plain, with the figure in them, safe to show anywhere."""
 
-from decimal import ROUND_DOWN, Context, Decimal
+from decimal import Decimal
+
+from midwatch.contracts import subjects
+from midwatch.contracts.money import dollars as dollars
 
 from .state import Spent, Subject
 
 _NAME_LIMIT = 60  # characters
-_exact = Context(prec=60)
 
 
 def spent(owner: Subject, spent: Spent, limit: Decimal, *, ticket: bool) -> str:
@@ -14,17 +16,28 @@ def spent(owner: Subject, spent: Spent, limit: Decimal, *, ticket: bool) -> str:
     return _spent(f"{who} of {owner.agent}", spent, f"its {dollars(limit)} budget")
 
 
-def fleet(day: str, spent: Spent, limit: Decimal) -> str:
-    """How much of a day's budget all agents have spent."""
-    return _spent("The fleet", spent, f"its {dollars(limit)} budget for {day}")
+def used(owner: Subject, count: int, most: int, unit: str, spent: Spent) -> str:
+    """How many tokens or steps a run has used that has no known price."""
+    run = f"Run {name(owner.name)} of {owner.agent} has used {count:,} of its {most:,} {unit}"
+    return f"{run} ({_unpriced(spent.unpriced)})"
+
+
+def period(agent: str, when: str, spent: Spent, limit: Decimal) -> str:
+    """How much of its budget for an hour or day an agent, or the fleet, has spent."""
+    who = "The fleet" if agent == subjects.FLEET else f"Agent {agent}"
+    return _spent(who, spent, f"its {dollars(limit)} budget for {when}")
 
 
 def _spent(who: str, spent: Spent, budget: str) -> str:
     about = {"unpriced": "at least ", "estimated": "about "}.get(spent.basis or "", "")
     text = f"{who} has spent {about}{dollars(spent.amount)} of {budget}"
     if spent.unpriced:
-        text += f" ({spent.unpriced} {'call has' if spent.unpriced == 1 else 'calls have'} no known price)"
+        text += f" ({_unpriced(spent.unpriced)})"
     return text
+
+
+def _unpriced(calls: int) -> str:
+    return f"{calls} {'call has' if calls == 1 else 'calls have'} no known price"
 
 
 def looping(owner: Subject, tool: str, streak: int) -> str:
@@ -33,13 +46,6 @@ def looping(owner: Subject, tool: str, streak: int) -> str:
         f"Run {name(owner.name)} of {owner.agent} has made {streak} tool calls in a row that brought nothing new "
         f"(the last: {name(tool)})"
     )
-
-
-def dollars(amount: Decimal) -> str:
-    """An amount for people: cents, or more places where it is small. Cut, so that a budget is not reached in words
-    before it is in fact."""
-    places = 2 if amount >= Decimal("0.1") or not amount else 4 if amount >= Decimal("0.001") else 8
-    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_DOWN, context=_exact):,}"
 
 
 def name(text: str) -> str:

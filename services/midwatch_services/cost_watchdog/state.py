@@ -8,6 +8,8 @@ from msgspec import Struct
 from midwatch.contracts.runs import CostBasis, Mode
 from midwatch.runtime.pricing import CEILING, Cost, worst
 
+from .rules.memory import Facts, LoopState
+
 
 class Subject(NamedTuple):
     """What is counted by itself: a run, or a ticket, of one agent in one mode."""
@@ -36,6 +38,7 @@ class Waiting(Struct, frozen=True, array_like=True, order=True):
     arrived: float  # Unix seconds
     tool: str = ""
     pair: int | None = None
+    facts: Facts | None = None
 
 
 class Spent(Struct, frozen=True, omit_defaults=True):
@@ -64,10 +67,13 @@ NOTHING = Spent()
 
 
 class RunState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`seen` and `older` hold the digests of (call, result); `next_seq` is where the contiguous prefix ends."""
+    """`steps`: calls of a model, `tokens`: what they took in and gave out. `seen` and `older` hold the digests of
+    (call, result); `next_seq` is where the contiguous prefix ends."""
 
     ticket: str | None = None
     spent: Spent = Spent()
+    tokens: int = 0
+    steps: int = 0
     next_seq: int = 0
     waiting: tuple[Waiting, ...] = ()
     seen: frozenset[int] = frozenset()
@@ -76,12 +82,15 @@ class RunState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     finished: bool = False
     raised: int = 0
     alerts: dict[str, Open] = {}
+    loops: LoopState = LoopState()
 
 
 class TicketState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`live`: runs that have not finished, and whether this ticket's budget has halted each."""
+    """Of a ticket, or of an hour or day. `live`: runs that have not finished, and whether this budget has halted each;
+    of an hour or day only those that it halted. `hand_offs`: of a ticket, by any of its runs."""
 
     spent: Spent = Spent()
     live: dict[str, bool] = {}
     raised: int = 0
     alerts: dict[str, Open] = {}
+    hand_offs: int = 0

@@ -18,7 +18,8 @@ class Table(SQLModel, registry=registry()):
 
 
 class Run(Table, table=True):
-    """A run's state. `waiting_since`: when the oldest event that waits for an earlier one arrived."""
+    """A run's state. `waiting_since`: when the oldest event that waits for an earlier one arrived. `stalls_at`: when
+    its silence is to be reported."""
 
     __tablename__ = "cost_watchdog_runs"
 
@@ -28,6 +29,7 @@ class Run(Table, table=True):
     waiting_since: Annotated[float | None, Field(sa_type=sa.Float)]
     touched_at: Seconds
     state: Bytes
+    stalls_at: Annotated[float | None, Field(sa_type=sa.Float)]
 
 
 class Ticket(Table, table=True):
@@ -40,10 +42,32 @@ class Ticket(Table, table=True):
     state: Bytes
 
 
+class Model(Table, table=True):
+    """The state of a model of an agent, of which a call was reported at another cost than its price's."""
+
+    __tablename__ = "cost_watchdog_models"
+
+    key: KeyText
+    touched_at: Seconds
+    state: Bytes
+
+
+class Usual(Table, table=True):
+    """What is usual for an agent."""
+
+    __tablename__ = "cost_watchdog_usual"
+
+    key: KeyText
+    touched_at: Seconds
+    state: Bytes
+
+
 class Writer(Table, table=True):
-    """One row: the process that wrote last."""
+    """One row: the process that wrote last. `rebuild_next`: the sequence of the stream at which a rebuild
+    goes on; NULL where none is under way."""
 
     __tablename__ = "cost_watchdog_writer"
 
     id: Annotated[int, Field(sa_type=sa.Integer, primary_key=True)]
     name: Annotated[str | None, Field(sa_type=sa.Text)]
+    rebuild_next: Annotated[int | None, Field(sa_type=sa.BigInteger)]

@@ -14,6 +14,7 @@ import midwatch
 from midwatch.contracts import subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.contracts.governance import AlertRaised, SwitchContained, SwitchMoved
+from midwatch.contracts.money import dollars
 from midwatch.runtime.broker import connection
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
@@ -188,7 +189,7 @@ def _at(epoch: int) -> Callable[[SwitchMoved | SwitchContained], bool]:
 
 
 def _dollars(amount: Any) -> str:
-    return "an unknown cost" if amount is None else f"${Decimal(amount):.4f}"
+    return "an unknown cost" if amount is None else dollars(Decimal(amount))
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -1,7 +1,7 @@
 """Wires the logger: two readers, one database."""
 
 from midwatch.contracts import subjects
-from midwatch.runtime import pricing
+from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
@@ -10,8 +10,8 @@ from .policy import POLICY
 
 def build(context: Context) -> None:
     """Reads run events and governance into the log."""
-    context.on_start(pricing.load)
-    context.read_runs(subjects.LOGGER, handlers.on_events(context.database), batch=POLICY.batch)
+    price_book.follow(context)
+    context.read_runs(subjects.LOGGER, handlers.on_events(context.database, context.cards), batch=POLICY.batch)
     context.read(
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
         decode=handlers.decode_alert,

@@ -6,17 +6,18 @@ Every field is a sum, a least, a greatest, or a register that the event with the
 `messages` counts the `said` events: `started.input` repeats the first of them, and what a model put out is none.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import msgspec
 
 from midwatch.contracts.codec import RunEvent
+from midwatch.contracts.control import ToolRule
 from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved
 from midwatch.contracts.runs import CostBasis, Finished, HandedOff, ModelCalled, RunData, Said, Started, ToolCalled
-from midwatch.runtime.pricing import CEILING, Cost, price, worst
+from midwatch.runtime.pricing import Cost, agreement, price, tool_cost, worst
 
 from .policy import POLICY, Policy
 
@@ -29,7 +30,8 @@ class RunRow(msgspec.Struct, kw_only=True):
     """What is known of one run. Times are text in UTC, costs decimal text, durations microseconds.
 
     A `…_key` names the event that filled a register. `cost_usd` is None where nothing is known of the cost; with
-    `cost_basis` "unpriced" it is the known part of it.
+    `cost_basis` "unpriced" it is the known part of it, and `unpriced_calls` have no known price. Calls whose reported
+    cost is not what the prices make of them are counted (`differing_calls`), and both figures of them summed.
     """
 
     agent: str
@@ -70,6 +72,10 @@ class RunRow(msgspec.Struct, kw_only=True):
     events: int = 0
     model_us: int = 0
     tool_us: int = 0
+    unpriced_calls: int = 0
+    differing_calls: int = 0
+    differing_reported_usd: str | None = None
+    differing_computed_usd: str | None = None
 
 
 class AlertRow(msgspec.Struct, kw_only=True):
@@ -113,10 +119,16 @@ def fold_alert(row: AlertRow, event: Envelope[Alert]) -> AlertRow:
     return row
 
 
-def fold(row: RunRow, events: Iterable[tuple[RunEvent, str]], policy: Policy = POLICY) -> RunRow:
+_NO_TOOLS: Mapping[str, ToolRule] = {}
+
+
+def fold(
+    row: RunRow, events: Iterable[tuple[RunEvent, str]], policy: Policy = POLICY,
+    tools: Mapping[str, ToolRule] = _NO_TOOLS,
+) -> RunRow:  # fmt: skip
     """The row with the events in it, each with its time as `text_of` writes it.
 
-    Each must be of that run and not be in it yet.
+    Each must be of that run and not be in it yet. `tools`: those of the agent's card, which may say what a call costs.
     """
     row = msgspec.structs.replace(row)
     for event, at in events:
@@ -126,7 +138,7 @@ def fold(row: RunRow, events: Iterable[tuple[RunEvent, str]], policy: Policy = P
         if isinstance(data, ModelCalled):
             _fold_model_call(row, event, data, policy)
         elif isinstance(data, ToolCalled):
-            _fold_tool_call(row, data, policy)
+            _fold_tool_call(row, data, policy, tools)
         elif isinstance(data, Said):
             row.messages += 1
         elif isinstance(data, (Started, HandedOff, Finished)):
@@ -191,20 +203,31 @@ def _fold_model_call(row: RunRow, event: RunEvent, data: ModelCalled, policy: Po
     _fold_cost(row, price(data.provider, data.model, data.usage, data.cost_usd, event.time))
 
 
-def _fold_tool_call(row: RunRow, data: ToolCalled, policy: Policy) -> None:
+def _fold_tool_call(row: RunRow, data: ToolCalled, policy: Policy, tools: Mapping[str, ToolRule]) -> None:
     row.tool_calls += 1
     row.tool_errors += data.error is not None
     row.tool_us += _micros(data.latency_ms, policy)
-    if data.cost_usd is not None:
-        _fold_cost(row, Cost(min(Decimal(data.cost_usd), CEILING), "reported"))
+    rule = tools.get(data.tool)
+    if (cost := tool_cost(data.cost_usd, rule.cost if rule else None)) is not None:
+        _fold_cost(row, cost)
 
 
 def _fold_cost(row: RunRow, cost: Cost) -> None:
     if row.cost_basis != cost.basis:
         row.cost_basis = cost.basis if row.cost_basis is None else worst(row.cost_basis, cost.basis)
-    if cost.amount is not None:
-        total = Decimal(row.cost_usd or 0) + cost.amount.quantize(_PLACES)
-        row.cost_usd = f"{total:f}".rstrip("0").rstrip(".")  # twelve places: there is always a point
+    if cost.amount is None:
+        row.unpriced_calls += 1
+        return
+    row.cost_usd = _plus(row.cost_usd, cost.amount)
+    if cost.computed is not None and agreement(cost) == "differs":
+        row.differing_calls += 1
+        row.differing_reported_usd = _plus(row.differing_reported_usd, cost.amount)
+        row.differing_computed_usd = _plus(row.differing_computed_usd, cost.computed)
+
+
+def _plus(total: str | None, amount: Decimal) -> str:
+    text = f"{Decimal(total or 0) + amount.quantize(_PLACES):f}"
+    return text.rstrip("0").rstrip(".")  # twelve places: there is always a point
 
 
 def _micros(milliseconds: float | None, policy: Policy) -> int:

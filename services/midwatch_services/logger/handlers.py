@@ -6,6 +6,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec
 from midwatch.contracts.envelope import Envelope
+from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
 
@@ -13,11 +14,14 @@ from . import store
 from .decide import Alert
 
 
-def on_events(database: Database) -> Callable[[list[Received]], Awaitable[None]]:
+def on_events(database: Database, cards: CardBook) -> Callable[[list[Received]], Awaitable[None]]:
     """Run events: each into the log once, and into its run's row."""
 
+    def tools(agent: str) -> store.Tools:
+        return cards.get(agent).tools
+
     async def handle(batch: list[Received]) -> None:
-        await database.write(lambda conn: store.save(conn, batch))
+        await database.write(lambda conn: store.save(conn, batch, tools=tools))
 
     return handle
 

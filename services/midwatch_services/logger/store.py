@@ -1,6 +1,6 @@
 """The run log's tables: what the logger saves, and the queries by which everyone reads it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts.codec import RunEvent
+from midwatch.contracts.control import ToolRule
 from midwatch.contracts.envelope import Envelope
 from midwatch.runtime import faults
 from midwatch.runtime.database import insert_new, upsert
@@ -27,7 +28,8 @@ _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
 # What `runs --json` and `show` say of a run, from its row `r`; the rest of the row is the fold's.
 _SHOWN = (
     "run_id", "agent", "version", "ticket", "session", "mode", "started_at", "ended_at", "resolution", "error",
-    "handed_off_to", "handed_off_reason", "cost_usd", "cost_basis", "input_tokens", "output_tokens", "model_calls",
+    "handed_off_to", "handed_off_reason", "cost_usd", "cost_basis", "unpriced_calls", "differing_calls",
+    "differing_reported_usd", "differing_computed_usd", "input_tokens", "output_tokens", "model_calls",
     "model_errors", "tool_calls", "tool_errors", "messages", "events", "halted_by", "epoch", "channel", "customer",
     "first_at", "last_at", "model_us", "tool_us",
 )  # fmt: skip
@@ -42,8 +44,19 @@ _SELECT_RUNS = f"""
 """  # noqa: S608
 
 
-def save(conn: Connection, batch: Sequence[Received], policy: Policy = POLICY) -> int:
-    """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new."""
+Tools = Mapping[str, ToolRule]
+
+
+def _no_tools(_: str) -> Tools:
+    return {}
+
+
+def save(
+    conn: Connection, batch: Sequence[Received], policy: Policy = POLICY, tools: Callable[[str], Tools] = _no_tools
+) -> int:
+    """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new.
+
+    `tools`: those of an agent's card, which may say what a call costs."""
     rows = [event_row(received, policy) for received in batch]
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     faults.reach("logger.inserted")
@@ -53,8 +66,10 @@ def save(conn: Connection, batch: Sequence[Received], policy: Policy = POLICY) -
         runs.setdefault((row[0], row[2]), []).append((batch[place].event, row[5]))
     if runs:
         known = _load_runs(conn, list(runs))
+        of_card = {agent: tools(agent) for agent in {agent for agent, _ in runs}}
         folded = [
-            fold(known.get(key) or RunRow(agent=key[0], run_id=key[1]), events, policy) for key, events in runs.items()
+            fold(known.get(key) or RunRow(agent=key[0], run_id=key[1]), events, policy, of_card[key[0]])
+            for key, events in runs.items()
         ]
         upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in folded], ("agent", "run_id"))
     faults.reach("logger.folded")
@@ -150,6 +165,23 @@ def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any
     )
     found = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
     return [{**event, "data": _data(event.pop("body"))} for event in found]
+
+
+def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
+    """How many events `read_stored` gives."""
+    query = sa.text("SELECT count(*) FROM logger_events WHERE agent = :agent AND mode = :mode AND stored_at >= :since")
+    return int(conn.execute(query, {"agent": agent, "mode": mode, "since": since}).scalar_one())
+
+
+def read_stored(conn: Connection, agent: str, mode: str, since: str) -> Iterator[tuple[str, str, str]]:
+    """The events of an agent's runs in the order in which the server stored them: (event, stored at, body)."""
+    query = sa.text(
+        "SELECT event, stored_at, body FROM logger_events "
+        "WHERE agent = :agent AND mode = :mode AND stored_at >= :since ORDER BY stored_at, seq, id"
+    )
+    given = {"agent": agent, "mode": mode, "since": since}
+    for row in conn.execution_options(yield_per=1000).execute(query, given):
+        yield row[0], row[1], row[2]
 
 
 def read_firsts(conn: Connection) -> Iterator[tuple[str, str, str, str]]:

@@ -81,6 +81,10 @@ class Run(Table, table=True):
     events: Number
     model_us: Number
     tool_us: Number
+    unpriced_calls: Number
+    differing_calls: Number
+    differing_reported_usd: MaybeText
+    differing_computed_usd: MaybeText
 
 
 class Alert(Table, table=True):

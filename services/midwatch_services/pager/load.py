@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from midwatch.errors import MidwatchError
 from midwatch.runtime import webhook_signing as signing
-from midwatch_services.cards.document import Document, Problem, parse
+from midwatch.runtime.document import Document, Problem, Words, dotted, no_key, parse
 
 from . import model, words
 from .channels import apprise_url
@@ -21,6 +21,7 @@ from .model import PagerFile
 from .policy import Channel, Kind, Policy, Route, Step
 from .quiet import QuietHours
 
+_FILE = Words("pager file", "it says who is told, no more", "`midwatch pager new` writes one", "it has four levels")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _KINDS: tuple[Kind, ...] = ("apprise", "webhook", "alertmanager")
 _NEEDED = {
@@ -58,7 +59,7 @@ def read(path: Path, environment: Mapping[str, str] | None) -> Loaded:
         content = path.read_bytes()
     except OSError as error:
         raise PagerFileErrors([f"{path}: cannot be read: {(error.strerror or str(error)).lower()}"]) from None
-    document = parse(content, "pager file", "midwatch pager new")
+    document = parse(content, _FILE)
     problems = list(document.problems)
     found = _validate(document, problems) if document.data is not None else None
     if found is not None:
@@ -163,15 +164,12 @@ def _problem(details: ErrorDetails, document: Document) -> Problem:
     path = tuple(part for part in details["loc"] if part != "[key]")
     of_key = details["type"] == "extra_forbidden" or details["loc"][-1:] == ("[key]",)
     if details["type"] == "extra_forbidden":
-        known = sorted(_keys(path[:-1]))
-        near = get_close_matches(str(path[-1]).lower(), known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
-        return Problem(document.place(path, of_key=True), f"`{_dotted(path)}` is no key of pager.yaml: {hint}")
+        return Problem(document.place(path, of_key=True), no_key(path, "pager.yaml", sorted(_keys(path[:-1]))))
     # A list may be written as one value: then the path goes on below what stands in the file.
     shown = path
     while shown and shown not in document.values and details["type"] != "missing":
         shown = shown[:-1]
-    return Problem(document.place(path, of_key=of_key), f"`{_dotted(shown)}` {_text(details, path)}")
+    return Problem(document.place(path, of_key=of_key), f"`{dotted(shown)}` {_text(details, path)}")
 
 
 def _text(details: ErrorDetails, path: tuple[Any, ...]) -> str:
@@ -187,13 +185,6 @@ def _text(details: ErrorDetails, path: tuple[Any, ...]) -> str:
     if kind == "too_short":
         return "is empty: name at least one"
     return "must hold keys and values"
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
 
 
 def _keys(path: tuple[Any, ...]) -> Iterator[str]:

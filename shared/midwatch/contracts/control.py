@@ -15,6 +15,7 @@ LostControl = Literal["fall_back", "carry_on"]
 Stage = Literal["shadow", "canary", "full"]
 TripMode = Literal["observe", "act"]
 DrillEvery = Literal["weekly", "monthly", "quarterly", "never"]
+AtLimit = Literal["alert", "halt_run", "fall_back", "halt_agent"]
 
 
 class SwitchRecord(Struct, frozen=True, kw_only=True):
@@ -33,21 +34,70 @@ SwitchMap = dict[str, SwitchRecord]  # value of `tools.<agent>` and `runs.<agent
 
 
 class ToolRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`cost`: US dollars of one call, where the call itself reports none."""
+
     kind: ToolKind
+    cost: Money | None = None
+
+
+class LimitRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What happens when a budget is spent, by scope: it is said (`alert`), the run is halted (`halt_run`), the agent is
+    halted until the hour or day is over (`fall_back`; of a run or ticket: its runs), or until a person resumes it
+    (`halt_agent`)."""
+
+    run: AtLimit = "halt_run"
+    ticket: AtLimit = "halt_run"
+    hour: AtLimit = "fall_back"
+    day: AtLimit = "fall_back"
 
 
 class BudgetRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """US dollars that one run, and all runs of one ticket, may cost."""
+    """US dollars that one run, all runs of one ticket, and the agent in a UTC hour and day may cost; None is no limit.
+
+    `run_tokens`, `run_steps`: what bounds a run of which a call has no known price; a step is a model call. `reserve`:
+    each model call's ceiling is set aside before it is made. `unreachable`: what an agent that reserves does when
+    nobody answers: it goes on under what it holds, or falls back.
+    """
 
     run: Money = "1"
     ticket: Money = "2"
+    hour: Money | None = None
+    day: Money | None = None
+    run_tokens: Annotated[int, Meta(ge=1)] = 500_000
+    run_steps: Annotated[int, Meta(ge=1)] = 100
+    at_limit: LimitRule = LimitRule()
+    reserve: bool = False
+    unreachable: Literal["go_on", "fall_back"] = "fall_back"
+
+
+class RepeatRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many repeats halt a run; `observe` only says that it would have."""
+
+    halt_at: Annotated[int, Meta(ge=2)]
+    mode: TripMode = "observe"
+
+
+class VelocityRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many times the agent's own usual cost or tokens a minute halt a run."""
+
+    times: Annotated[float, Meta(gt=1)] = 5.0
+    mode: TripMode = "observe"
 
 
 class LoopRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Length of a streak of tool calls without new state at which to alert and to halt."""
+    """When a run goes in circles. `alert_at`, `halt_at`: length of a streak of tool calls without new state. `writes`:
+    the same write, successful each time. `cycle`: rounds of the same few calls. `text`: the agent says the same again.
+    `hand_offs`: of one ticket. `stalled`: seconds without an event after which an unfinished run is reported; 0 is
+    never."""
 
     alert_at: Annotated[int, Meta(ge=2)] = 3
     halt_at: Annotated[int, Meta(ge=2)] = 5
+    writes: RepeatRule = RepeatRule(halt_at=4, mode="act")
+    cycle: RepeatRule = RepeatRule(halt_at=3)
+    text: RepeatRule = RepeatRule(halt_at=3)
+    hand_offs: RepeatRule = RepeatRule(halt_at=6)
+    velocity: VelocityRule = VelocityRule()
+    stalled: Annotated[float, Meta(ge=0)] = 1800.0
 
 
 class ReviewRule(Struct, frozen=True, kw_only=True, omit_defaults=True):

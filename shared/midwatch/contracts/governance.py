@@ -12,8 +12,9 @@ Severity = Literal["page", "ticket", "info"]
 BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents together cost in a day
 # Rules whose alerts may page, of this release; other systems may have rules of their own.
 PAGES = (
-    "activity_after_containment", "budget_run", "budget_ticket", "channel_dead", "loop_no_new_state", "not_armed",
-    "watchdog_behind",
+    "activity_after_containment", "budget_day", "budget_hour", "budget_run", "budget_run_steps", "budget_run_tokens",
+    "budget_ticket", "channel_dead", "loop_cycle", "loop_hand_offs", "loop_no_new_state", "loop_text", "loop_writes",
+    "not_armed", "velocity", "watchdog_behind",
 )  # fmt: skip
 InstanceState = Literal["applied", "unconfirmed", "lapsed", "left"]
 
@@ -37,6 +38,8 @@ class AlertRaised(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: Mode = "live"
     event_id: str | None = None  # the run event at which it was raised
     seq: int | None = None
+    tool: str | None = None  # what the run did too often
+    first_seq: int | None = None  # of the run event with which that began
 
 
 class AlertAcknowledged(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -133,6 +133,11 @@ class RunReader(Generic[E]):
             if self._nc.is_connected:
                 await self._answer([*self._working.values(), *self._waiting], b"-NAK")
 
+    def caught_up(self) -> bool:
+        """Whether, by what was heard of the server a moment ago, all that it has was handled."""
+        heard = self.error is None and monotonic() - self._heard < SILENCE
+        return heard and not (self._undelivered or self._waiting or self._working)
+
     # Receiving
 
     async def _find_consumer(self) -> None:

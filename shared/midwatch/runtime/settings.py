@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     fleet_trip: Literal["observe", "act"] = Field(
         default="observe", description="`act`: the fleet is halted once its day's budget is spent"
     )
+    prices_file: Path | None = Field(
+        default=None, description="Your own prices of models; default: prices.yaml in home, if there is one"
+    )
     runs_max_bytes: int = Field(default=-1, description="Size limit of MIDWATCH_RUNS in bytes; -1 for none")
     drills: bool = Field(default=True, description="`off`: no drill begins by itself, whatever the cards say")
     drill_nats_url: str | None = Field(
@@ -77,6 +80,11 @@ class Settings(BaseSettings):
     def pager_yaml(self) -> Path:
         """The file that says who is paged."""
         return self.pager_file or self.home / "pager.yaml"
+
+    @property
+    def prices_path(self) -> Path:
+        """The file of the operator's own prices, which is there or not."""
+        return self.prices_file or self.home / "prices.yaml"
 
     def database_for(self, service: str) -> str:
         """SQLAlchemy address of a service's database. By default each service has an SQLite file of its own, so that

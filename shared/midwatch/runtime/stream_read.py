@@ -9,7 +9,6 @@ from typing import NamedTuple
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
@@ -39,16 +38,15 @@ async def read_range(
 ) -> AsyncIterator[list[Stored]]:
     """The messages that match `subject`, in order, from the sequence or time `start` to the sequence `to` or the end of
     the stream as the server that answers knows it; in batches. Raises Temporary where no server answers."""
-    inbox = nc.new_inbox()
-    subscription = await nc.subscribe(inbox)
+    answers = _Answers(stream)
+    subscription = await nc.subscribe(inbox := nc.new_inbox(), cb=answers.take)
     try:
         while True:
             where = {"seq": max(1, start)} if isinstance(start, int) else {"start_time": start.isoformat()}
             request = {**where, "next_by_subj": subject, "batch": _BATCH, "max_bytes": _MAX_BYTES}
+            answers.begin()
             await nc.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=inbox)
-            found: list[Stored] = []
-            while (stored := _stored(message := await _next(subscription, stream))) is not None:
-                found.append(stored)
+            found, message = await answers.whole()
             inside = [one for one in found if to is None or one.seq <= to]
             if inside:
                 yield inside
@@ -93,11 +91,40 @@ async def read_each(nc: Client, stream: str, seqs: Sequence[int]) -> AsyncIterat
             await subscription.unsubscribe()
 
 
-async def _next(subscription: Subscription, stream: str) -> Msg:
-    try:
-        return await subscription.next_msg(_SILENCE)
-    except (NatsError, TimeoutError) as error:
-        raise Temporary(f"{stream} cannot be read: {error or 'no answer'}") from error
+class _Answers:
+    """The answers to one request for a batch. Taken by a callback: to await each would cost more than all the rest."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self.begin()
+
+    def begin(self) -> None:
+        self._found: list[Stored] = []
+        self._heard = 0
+        self._end: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+    async def take(self, message: Msg) -> None:
+        self._heard += 1
+        try:
+            stored = _stored(message)
+        except Temporary as error:
+            if not self._end.done():
+                self._end.set_exception(error)
+            return
+        if stored is not None:
+            self._found.append(stored)
+        elif not self._end.done():
+            self._end.set_result(message)
+
+    async def whole(self) -> tuple[list[Stored], Msg]:
+        """All of the batch, and the message that ended it. Raises Temporary where no more comes."""
+        heard = -1
+        while not self._end.done():
+            if heard == self._heard:
+                raise Temporary(f"{self._stream} cannot be read: no answer")
+            heard = self._heard
+            await asyncio.wait([self._end], timeout=_SILENCE)
+        return self._found, self._end.result()
 
 
 def _stored(message: Msg) -> Stored | None:

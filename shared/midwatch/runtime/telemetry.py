@@ -50,6 +50,12 @@ UNACKNOWLEDGED = Gauge("midwatch_pager_unacknowledged_seconds", "Age of the olde
 WATCHDOG_LAG = Gauge("midwatch_watchdog_lag_seconds", "Age of the oldest event not yet judged", ["service"])
 # 1 while a service answers its readiness probe with yes; set whenever the probe is asked.
 READY = Gauge("midwatch_service_ready", "1 while the service is ready", ["service"])
+# 1 while the file of the operator's prices has a mistake, so that those read before hold.
+PRICES_WRONG = Gauge("midwatch_prices_file_wrong", "1 while the file of prices has a mistake", ["service"])
+# Model calls that a provider or framework reported at another cost than the prices make of them.
+COST_DIFFERS = Counter(
+    "midwatch_cost_differs", "Model calls whose reported cost is not what the prices make of it", ["service", "agent"]
+)
 
 
 class _OneService(Collector):

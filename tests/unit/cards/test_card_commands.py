@@ -40,7 +40,7 @@ def test_every_default_named_in_a_new_card_is_the_default() -> None:
     first = next(place for place, line in enumerate(lines) if line.startswith("# fallback: human"))
     lines[first:] = [line.removeprefix("# ").removeprefix("#") for line in lines[first:]]
     path.write_text("\n".join(lines) + "\n")
-    assert "\nbudget: {run: $1, ticket: $2}" in path.read_text()
+    assert "\n  run_steps: 100" in path.read_text()
     assert "\n    failed_runs: 50%" in path.read_text()
     assert load(path) == before
 
@@ -117,9 +117,34 @@ fallback: human    # default
 budget:
   run: $0.5
   ticket: $2    # default
+  run_tokens: 500000    # default
+  run_steps: 100    # default
+  at_limit:
+    run: halt_run    # default
+    ticket: halt_run    # default
+    hour: fall_back    # default
+    day: fall_back    # default
+  reserve: False    # default
+  unreachable: fall_back    # default
 loops:
   alert_at: 3    # default
   halt_at: 5    # default
+  writes:
+    halt_at: 4    # default
+    mode: act    # default
+  cycle:
+    halt_at: 3    # default
+    mode: observe    # default
+  text:
+    halt_at: 3    # default
+    mode: observe    # default
+  hand_offs:
+    halt_at: 6    # default
+    mode: observe    # default
+  velocity:
+    times: 5.0    # default
+    mode: observe    # default
+  stalled: 30m    # default
 review:
   rate: 20%    # default
 switch:
@@ -150,12 +175,16 @@ def test_show_in_json_names_the_defaults() -> None:
     Path("desk.yaml").write_text(SMALLEST + "review: {rate: 5%}\n")
     shown = json.loads(midwatch("card", "show", "desk.yaml", "--json").stdout)
     assert shown["review"] == {"rate": 0.05}
-    assert shown["budget"] == {"run": "1", "ticket": "2"}
+    assert (shown["budget"]["run"], shown["budget"]["day"]) == ("1", None)
     assert shown["defaults"] == [
-        "cannot", "escalate_when", "tools", "fallback", "budget.run", "budget.ticket", "loops.alert_at",
-        "loops.halt_at", "switch.lease", "switch.lost_control", "switch.drill", "switch.drill_hours",
-        "switch.trips.mode", "switch.trips.alerts", "switch.trips.halted_runs", "switch.trips.failed_runs",
-        "alerts.page", "alerts.ticket",
+        "cannot", "escalate_when", "tools", "fallback", "budget.run", "budget.ticket", "budget.run_tokens",
+        "budget.run_steps", "budget.at_limit.run", "budget.at_limit.ticket", "budget.at_limit.hour",
+        "budget.at_limit.day", "budget.reserve", "budget.unreachable", "loops.alert_at", "loops.halt_at",
+        "loops.writes.halt_at", "loops.writes.mode", "loops.cycle.halt_at", "loops.cycle.mode", "loops.text.halt_at",
+        "loops.text.mode", "loops.hand_offs.halt_at", "loops.hand_offs.mode", "loops.velocity.times",
+        "loops.velocity.mode", "loops.stalled", "switch.lease", "switch.lost_control", "switch.drill",
+        "switch.drill_hours", "switch.trips.mode", "switch.trips.alerts", "switch.trips.halted_runs",
+        "switch.trips.failed_runs", "alerts.page", "alerts.ticket",
     ]  # fmt: skip
 
 

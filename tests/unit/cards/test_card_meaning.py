@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from midwatch.contracts.control import AlertRule, Card, TripRule
+from midwatch.contracts.money import read_money
 from midwatch_services.cards import CardErrors, as_words, load, read, schema, values
 from midwatch_services.cards.load import count_words
 
@@ -53,6 +54,15 @@ def test_drills_and_trips_reach_the_card_as_they_are_written(tmp_path: Path) -> 
         "lease": "5s", "lost_control": "fall_back", "drill": "weekly", "drill_hours": "22:30-01:00",
         "trips": {"mode": "act", "alerts": ["budget_run", "not_armed"], "halted_runs": 0, "failed_runs": "0%"},
     }  # fmt: skip
+
+
+def test_what_a_card_leaves_out_of_a_loop_rule_is_that_rules_own_default(tmp_path: Path) -> None:
+    said = "loops: {writes: {halt_at: 3}, cycle: {mode: act}, hand_offs: {mode: act}, velocity: {mode: act}}\n"
+    loops = card_of(tmp_path, SMALLEST + said).loops
+    assert (loops.writes.halt_at, loops.writes.mode) == (3, "act")
+    assert (loops.cycle.halt_at, loops.cycle.mode) == (3, "act")
+    assert (loops.hand_offs.halt_at, loops.hand_offs.mode) == (6, "act")
+    assert (loops.velocity.times, loops.velocity.mode) == (5, "act")
 
 
 def test_the_hash_ignores_how_the_card_is_written(tmp_path: Path) -> None:
@@ -153,7 +163,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> Non
     [("$1", "1"), (1, "1"), ("0.50", "0.5"), ("$0.000001", "0.000001"), ("$12.30", "12.3"), (0, "0")],
 )  # fmt: skip
 def test_money_is_an_exact_decimal(written: object, wire: str) -> None:
-    assert values.money(written) == wire
+    assert read_money(written) == wire
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from logged import NOON, envelope, received
 from midwatch.contracts.codec import RunEvent
+from midwatch.contracts.control import ToolRule
 from midwatch.contracts.money import to_money
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
@@ -57,6 +58,30 @@ def test_a_partly_known_cost_keeps_its_weakest_basis() -> None:
         run_event("model_called", model="nobody-knows-this-model", usage={"input_tokens": 5}),
     )
     assert (folded.cost_usd, folded.cost_basis) == ("0.1", "unpriced")
+
+
+def test_calls_without_a_known_price_are_counted() -> None:
+    unknown = [run_event("model_called", model="nobody-knows-this-model", usage={"input_tokens": 5}) for _ in range(2)]
+    assert row(run_event("model_called", model="m", cost_usd="0.10"), *unknown).unpriced_calls == 2
+
+
+def test_calls_whose_reported_cost_differs_from_their_price_are_summed_both_ways() -> None:
+    calls = [
+        run_event(
+            "model_called", provider="openai", model="gpt-4o-mini", usage={"input_tokens": 1_000_000}, cost_usd=usd
+        )
+        for usd in ("0.15", "0.30", "0.05")
+    ]
+    folded = row(*calls)
+    assert (folded.cost_usd, folded.cost_basis) == ("0.5", "reported")
+    assert (folded.differing_calls, folded.differing_reported_usd, folded.differing_computed_usd) == (2, "0.35", "0.3")
+
+
+def test_a_tool_call_that_reports_no_cost_costs_what_the_card_says() -> None:
+    events = [run_event("tool_called", tool="search"), run_event("tool_called", tool="search", cost_usd="0.05")]
+    timed = [(event, text_of(event.time)) for event in events]
+    folded = fold(RunRow(agent="desk", run_id="r-1"), timed, tools={"search": ToolRule(kind="read", cost="0.01")})
+    assert (folded.cost_usd, folded.cost_basis) == ("0.06", "estimated")
 
 
 def test_a_run_without_model_calls_has_no_cost() -> None:
@@ -109,7 +134,7 @@ STEP = st.one_of(
     ),
     st.fixed_dictionaries({"event": st.just("said"), "by": st.just("agent"), "text": st.text(max_size=3)}),
     st.fixed_dictionaries(
-        {"event": st.just("model_called"), "model": st.sampled_from(["gpt-4o", "unknown"]),
+        {"event": st.just("model_called"), "model": st.sampled_from(["openai/gpt-4o", "gpt-4o", "unknown"]),
          "cost_usd": MONEY | st.none(), "usage": st.just({"input_tokens": 3, "output_tokens": 2}) | st.none(),
          "latency_ms": st.floats(0, 1e9) | st.none()}
     ),

@@ -74,7 +74,7 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_says_what_writes_one(tmp_path: Path) -> None:
-    with pytest.raises(PagerFileErrors, match="the file is empty: `midwatch pager new` writes a pager file"):
+    with pytest.raises(PagerFileErrors, match="the file is empty: `midwatch pager new` writes one"):
         policy(tmp_path, "")
 
 

@@ -27,7 +27,8 @@ def test_the_captured_support_conversation_costs_what_its_source_says():
 
 
 def test_a_reported_cost_wins_over_the_price_list():
-    assert price("openai", "gpt-4o-mini", MILLION, "0.5", AT) == Cost(Decimal("0.5"), "reported")
+    cost = price("openai", "gpt-4o-mini", MILLION, "0.5", AT)
+    assert (cost.amount, cost.basis) == (Decimal("0.5"), "reported")
 
 
 @pytest.mark.parametrize("zero", ["0", "0.0", "0.000000"])
@@ -178,7 +179,7 @@ def test_the_arithmetic_agrees_with_the_price_lists_own_for_every_model():
     compared = 0
     for provider in get_snapshot().providers:
         for model in provider.models:
-            amount = pricing._Tariff(model, "priced").cost(usage, AT).amount
+            amount = pricing.Tariff(model.prices, "priced", "").cost(usage, AT).amount
             if amount is None:
                 continue
             with warnings.catch_warnings():
@@ -207,3 +208,62 @@ def test_a_date_in_the_list_holds_from_utc_midnight():
     early = datetime.fromisoformat("2025-06-10T01:00:00+02:00")  # still the 9th in UTC
     assert early.date() == date(2025, 6, 10)
     assert price("openai", "o3", MILLION, None, early).amount == Decimal(10)
+
+
+def reported(usd: str, usage: Usage = MILLION, model: str = "gpt-4o-mini") -> Cost:
+    return price("openai", model, usage, usd, AT)
+
+
+def test_beside_what_was_reported_stands_what_we_compute():
+    assert reported("0.5") == Cost(Decimal("0.5"), "reported", Decimal("0.15"), "priced")
+    assert reported("0.5", model="no-such-model") == Cost(Decimal("0.5"), "reported")
+    assert reported("0.5", usage=Usage()) == Cost(Decimal("0.5"), "reported")
+    assert price(None, "gpt-4o-mini", MILLION, "0.5", AT).computed_basis == "estimated"
+
+
+@pytest.mark.parametrize(
+    ("usd", "expected"),
+    [
+        ("0.15", "agrees"),
+        ("0.157894", "agrees"),  # 0.15 is 5 % less than it, to the last digit
+        ("0.157895", "differs"),
+        ("0.142858", "agrees"),  # 0.15 is 5 % more
+        ("0.142857", "differs"),
+        ("99", "differs"),
+    ],
+)
+def test_more_than_five_percent_of_what_was_reported_is_a_difference(usd, expected):
+    assert pricing.agreement(reported(usd)) == expected
+
+
+def test_a_difference_of_a_hundredth_of_a_cent_is_dust():
+    # A thousand tokens cost $0.00015.
+    thousand = Usage(input_tokens=1_000)
+    assert pricing.agreement(reported("0.00025", thousand)) is None
+    assert pricing.agreement(reported("0.000251", thousand)) == "differs"
+    assert pricing.agreement(reported("0.00015", thousand)) == "agrees"
+
+
+def test_where_nothing_is_computed_or_reported_there_is_nothing_to_compare():
+    assert pricing.agreement(reported("0.5", model="no-such-model")) is None
+    assert pricing.agreement(price("openai", "gpt-4o-mini", MILLION, None, AT)) is None
+    assert pricing.agreement(reported("0")) is None
+
+
+def test_cached_tokens_that_are_not_reported_explain_a_cost_between_theirs_and_the_full_one():
+    # A million tokens: $0.15, or $0.075 where all of them come from the cache.
+    def explained(usd: str, usage: Usage = MILLION) -> bool:
+        return pricing.cached_would_explain("openai", "gpt-4o-mini", usage, reported(usd, usage), AT)
+
+    assert explained("0.075")
+    assert explained("0.10")
+    assert not explained("0.07")
+    assert not explained("0.16")
+    assert not explained("0.10", Usage(input_tokens=1_000_000, cache_read_tokens=1))
+
+
+def test_a_tool_call_costs_what_it_reports_else_what_the_card_says():
+    assert pricing.tool_cost("0.02", "0.01") == Cost(Decimal("0.02"), "reported")
+    assert pricing.tool_cost("0", "0.01") == Cost(Decimal(0), "reported")
+    assert pricing.tool_cost(None, "0.01") == Cost(Decimal("0.01"), "estimated")
+    assert pricing.tool_cost(None, None) is None

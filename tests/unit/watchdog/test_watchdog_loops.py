@@ -140,7 +140,7 @@ def test_a_replay_says_what_would_have_been(played):
     play = played(mode="replay")
     play.calls([1] * 6)
     assert play.halted() == []
-    assert play.raised()[-1].action == "would_halt_run"
+    assert play.raised("info")[-1].action == "would_halt_run"
 
 
 @settings(max_examples=100, deadline=None)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from midwatch.contracts.codec import RunEvent
+from midwatch.contracts.control import BudgetRule, Card, ToolRule
 from midwatch.contracts.runs import Finished, HumanActed, ModelCalled, RunData, Said, ToolCalled, Usage
 from midwatch.runtime.pricing import Cost
 from midwatch_services.cost_watchdog.observe import observe, pair_of
+from midwatch_services.cost_watchdog.trial import Trial
 
 COMMON: dict[str, Any] = {"run_id": "run-1", "agent": "refund-desk", "version": "1", "mode": "live", "seq": 4}
 
@@ -33,6 +35,16 @@ def test_a_model_call_is_priced():
 def test_a_tools_own_cost_counts():
     assert observe(event(ToolCalled(**COMMON, tool="pay", cost_usd="0.02"))).cost == Cost(Decimal("0.02"), "reported")
     assert observe(event(ToolCalled(**COMMON, tool="pay"))).cost is None
+
+
+def test_a_tool_call_that_reports_no_cost_is_charged_what_the_card_says():
+    tools = {"search": ToolRule(kind="read", cost="0.01"), "look": ToolRule(kind="read")}
+    assert observe(event(ToolCalled(**COMMON, tool="search")), tools).cost == Cost(Decimal("0.01"), "estimated")
+    assert observe(event(ToolCalled(**COMMON, tool="search", error="no answer")), tools).cost.basis == "estimated"
+    assert observe(event(ToolCalled(**COMMON, tool="search", cost_usd="0.02")), tools).cost == Cost(
+        Decimal("0.02"), "reported"
+    )
+    assert observe(event(ToolCalled(**COMMON, tool="look")), tools).cost is None
 
 
 def test_what_costs_nothing_has_no_cost():
@@ -83,3 +95,16 @@ def test_the_same_call_with_the_same_result_is_the_same(one, other):
 )
 def test_another_call_or_another_result_is_another(one, other):
     assert pair(**one) != pair(**other)
+
+
+def test_a_trial_charges_tools_as_the_card_says_that_is_tried():
+    card = Card(
+        agent="refund-desk", owner="o", purpose="p", can=["c"], budget=BudgetRule(run="1"),
+        tools={"search": ToolRule(kind="read", cost="0.60")},
+    )  # fmt: skip
+    trial = Trial(card)
+    for seq in range(3):
+        call = ToolCalled(**{**COMMON, "seq": seq}, tool="search", result=seq)
+        trial.feed(event(call), datetime(2026, 11, 22, 2, 0, tzinfo=UTC))
+    assert (trial.spent.amount, trial.spent.basis) == (Decimal("1.80"), "estimated")
+    assert trial.stopped["run-1"].rule == "budget_run"

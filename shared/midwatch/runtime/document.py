@@ -1,14 +1,16 @@
 """YAML as plain data with the place of every key and value; nothing of it is ever executed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-SIZE_LIMIT = 64 * 1024  # bytes; a card is one page
+SIZE_LIMIT = 64 * 1024  # bytes
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "map", "seq")}
 
@@ -29,11 +31,22 @@ class Problem(NamedTuple):
     message: str
 
 
+class Words(NamedTuple):
+    """What mistakes call the file: its kind, why it is small, what to do with an empty one, how deep it goes."""
+
+    kind: str
+    small: str
+    empty: str
+    deep: str
+
+
+CARD = Words("card", "a card is one page", "`midwatch card new AGENT` writes a card", "a card has three levels")
+
+
 @dataclass(slots=True)
 class Document:
-    """What a file says. `keys` and `values`: where each stands, by its path from the root. `of`: what it is to be."""
+    """What a file says. `keys` and `values`: where each stands, by its path from the root."""
 
-    of: str = "card"
     data: Any = None
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
@@ -48,13 +61,12 @@ class Document:
         return self.values.get(path, Place(1, 1))
 
 
-def parse(content: bytes, of: str = "card", new: str = "midwatch card new AGENT") -> Document:
-    """The document in `content`; every problem found is in it, and `data` is None where nothing could be read. `new`:
-    the command that writes such a file."""
-    document = Document(of)
+def parse(content: bytes, words: Words = CARD) -> Document:
+    """The document in `content`; every problem found is in it, and `data` is None where nothing could be read."""
+    document = Document()
     if len(content) > SIZE_LIMIT:
         size = f"{len(content):,} bytes, the limit is {SIZE_LIMIT:,}"
-        document.problems.append(Problem(Place(1, 1), f"the file has {size}: a {of} is one page"))
+        document.problems.append(Problem(Place(1, 1), f"the file has {size}: {words.small}"))
         return document
     try:
         text = content.decode("utf-8-sig")
@@ -65,21 +77,38 @@ def parse(content: bytes, of: str = "card", new: str = "midwatch card new AGENT"
     try:
         root = YAML(typ="safe", pure=True).compose(text)
         if root is None:
-            document.problems.append(Problem(Place(1, 1), f"the file is empty: `{new}` writes a {of}"))
+            document.problems.append(Problem(Place(1, 1), f"the file is empty: {words.empty}"))
         else:
             document.data = _read(root, (), document)
     except (YAMLError, RecursionError) as error:
-        document.problems.append(_not_yaml(error, text, of))
+        document.problems.append(_not_yaml(error, text, words))
     return document
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A path as people write it: `tools.pay[2].cost`."""
+    text = ""
+    for part in path:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def no_key(path: Path, of: str, known: Iterable[str], more: Iterable[str] = ()) -> str:
+    """What is said of a key that `of` does not have, with the nearest of those it has. `more`: further names that may
+    have been meant."""
+    known = list(known)
+    near = get_close_matches(str(path[-1]).lower(), [*known, *more], n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+    return f"`{dotted(path)}` is no key of {of}: {hint}"
 
 
 def _after(text: str) -> Place:
     return Place(text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
-def _not_yaml(error: Exception, text: str, of: str) -> Problem:
+def _not_yaml(error: Exception, text: str, words: Words) -> Problem:
     if isinstance(error, RecursionError):
-        return Problem(Place(1, 1), "the file is nested too deep: three levels are enough")
+        return Problem(Place(1, 1), f"the file is nested too deep: {words.deep}")
     if not isinstance(error, MarkedYAMLError):
         place = _after(text[: getattr(error, "position", 0)])
         return Problem(place, "the file holds control characters: leave them out")
@@ -89,7 +118,7 @@ def _not_yaml(error: Exception, text: str, of: str) -> Problem:
     if "'\\t'" in problem:
         return Problem(place, "a tab cannot indent YAML: use spaces")
     if "another document" in problem:
-        return Problem(place, f"a second document begins here (`---`): write one {of} a file")
+        return Problem(place, f"a second document begins here (`---`): write one {words.kind} a file")
     if "cannot start any token" in problem or "mapping values are not allowed" in problem:
         problem += '; text with special characters belongs in "quotes"'
     return Problem(place, f"this is not YAML: {problem}")
