@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from . import agent as agents
 from . import cases, offers
@@ -24,7 +24,9 @@ from .agent import BaseAgent, F, Fallback, of_ticket, takes_run
 from .client import open_engine
 from .engine import EngineThread
 from .errors import Halted, NotConnected
+from .purse import Charge
 from .record import BaseRun, beside
+from .spending import PATIENCE, Dollars
 from .switch import Halt, clock
 
 P = ParamSpec("P")
@@ -89,9 +91,16 @@ class Run(BaseRun):
         except TimeoutError:
             return None
 
-    def model(self, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T:
-        """Calls `function` and records the model call. Raises Halted instead of calling it when the switch says so."""
-        with self._model_call(function, keywords) as call:
+    @overload
+    def model(self, function: Callable[..., T], /, *args: Any, ceiling: Dollars, **keywords: Any) -> T: ...
+    @overload
+    def model(self, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T: ...
+    def model(self, function: Callable[..., Any], /, *args: Any, ceiling: Any = None, **keywords: Any) -> Any:
+        """Calls `function` and records the model call. `ceiling`: US dollars that it costs at most; by default what
+        such calls cost before. Raises Halted instead of calling it when the switch, or a budget, says so."""
+        call = self._model_call(function, keywords, ceiling)
+        self._set_aside(call.charge)
+        with call:
             return call.came_back(function(*args, **keywords))
 
     def tool(self, name: str, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T:
@@ -100,8 +109,23 @@ class Run(BaseRun):
         call = self._tool_call(name, function, args, keywords)
         if call is None:
             return None  # type: ignore[return-value]  # the type is of agents that act
+        self._set_aside(call.charge)
         with call:
             return call.came_back(function(*args, **keywords))
+
+    def _set_aside(self, charge: Charge | None) -> None:
+        """Waits until money is set aside for a call, where the card says so."""
+        if charge is None or charge.asked is None:
+            return
+        try:
+            asked, answer = self._ask(charge.asked), None
+            with contextlib.suppress(TimeoutError):
+                answer = asked.result(PATIENCE)
+            self.check()
+        except BaseException:
+            charge.drop()
+            raise
+        self._admit(charge, answer)
 
 
 class Agent(BaseAgent[Run]):

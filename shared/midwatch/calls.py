@@ -10,6 +10,7 @@ from . import usage
 from .contracts.runs import ToolKind
 from .errors import Halted
 from .fields import to_text
+from .purse import Charge
 
 T = TypeVar("T")
 
@@ -17,8 +18,9 @@ Record = Callable[..., object]  # record(event, at, **fields)
 
 
 class _Call:
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, charge: Charge | None) -> None:
         self._record = record
+        self.charge = charge
         self._answer: Any = None
         self._began = 0.0
 
@@ -34,33 +36,39 @@ class _Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._recorded((time.perf_counter() - self._began) * 1000, _described(error) if error else None)
+        self._recorded((time.perf_counter() - self._began) * 1000, error)
+        if self.charge is not None:
+            self.charge.commit()
 
-    def _recorded(self, latency_ms: float, error: str | None) -> None:
+    def _recorded(self, latency_ms: float, error: BaseException | None) -> None:
         raise NotImplementedError
+
+    def _charged(self, fields: Mapping[str, Any], error: BaseException | None) -> dict[str, Any]:
+        return self.charge.ended(fields, error) if self.charge is not None else {}
 
 
 class ModelCall(_Call):
     """A call of a model."""
 
-    def __init__(self, record: Record, function: Any, keywords: Mapping[str, Any]) -> None:
-        super().__init__(record)
+    def __init__(self, record: Record, charge: Charge, function: Any, keywords: Mapping[str, Any]) -> None:
+        super().__init__(record, charge)
         self._function = function
         self._keywords = keywords
 
-    def _recorded(self, latency_ms: float, error: str | None) -> None:
+    def _recorded(self, latency_ms: float, error: BaseException | None) -> None:
         fields = usage.read(self._answer, self._keywords, self._function)
-        self._record("model_called", None, **fields, latency_ms=round(latency_ms, 3), error=error)
+        fields |= self._charged(fields, error)
+        self._record("model_called", None, **fields, latency_ms=round(latency_ms, 3), error=_described(error))
 
 
 class ToolCall(_Call):
     """A call of a tool. One that may write `drains`: a halt waits for it, and it counts as under way meanwhile."""
 
     def __init__(
-        self, record: Record, drain: Callable[[int], None], name: str, kind: ToolKind, function: Any,
-        args: tuple[Any, ...], keywords: Mapping[str, Any],
+        self, record: Record, charge: Charge | None, drain: Callable[[int], None], name: str, kind: ToolKind,
+        function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any],
     ) -> None:  # fmt: skip
-        super().__init__(record)
+        super().__init__(record, charge)
         self.name = name
         self.drains = kind != "read"
         self._drain = drain
@@ -81,10 +89,10 @@ class ToolCall(_Call):
             if self.drains:
                 self._drain(-1)
 
-    def _recorded(self, latency_ms: float, error: str | None) -> None:
+    def _recorded(self, latency_ms: float, error: BaseException | None) -> None:
         self._record(
             "tool_called", None, tool=to_text(self.name), kind=self._kind, arguments=self.arguments,
-            result=self._answer, error=error, latency_ms=round(latency_ms, 3),
+            result=self._answer, error=_described(error), latency_ms=round(latency_ms, 3), **self._charged({}, error),
         )  # fmt: skip
 
 
@@ -110,7 +118,9 @@ def _names(function: Any) -> tuple[str, ...]:
     return names[1:] if isinstance(function, MethodType) else names
 
 
-def _described(error: BaseException) -> str:
+def _described(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
     if isinstance(error, Halted):
         return to_text(error)
     return to_text(f"{type(error).__name__}: {to_text(error)}".rstrip(": "))

@@ -6,6 +6,7 @@ A key of the cases bucket can be created once. Whoever creates it has the case; 
 import asyncio
 import contextlib
 from concurrent.futures import Future
+from typing import TypeVar
 
 import msgspec
 import nats.errors
@@ -18,6 +19,8 @@ from .contracts.envelope import new_id, utc_now
 from .fields import to_text
 from .order import Order
 from .switch import LEASE, Halt
+
+T = TypeVar("T")
 
 CLAIM_WITHIN = 0.8  # seconds for which a customer waits until it is known who has the case
 LAPSED_WITHIN = 0.5  # the same where nobody has answered for a whole lease already
@@ -103,7 +106,7 @@ def claim(order: Order, instance: str, halt: Halt) -> tuple[str, bytes, float]:
     return subjects.case_key(order.agent, order.run_id), control.encode(value), within
 
 
-async def known(answer: "Future[bool | None]", within: float) -> bool | None:
+async def known(answer: "Future[T | None]", within: float) -> T | None:
     """What an engine in another thread finds out, waited for no longer than `within` seconds."""
     future = asyncio.wrap_future(answer)
     await asyncio.wait((future,), timeout=within)

@@ -24,7 +24,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from . import cases, locate, offers
+from .allowance import Allowances
 from .contracts import subjects
+from .contracts.budget import Reserve, Reserved
 from .contracts.runs import EVENT_LIMIT
 from .flush import Flusher
 from .link import Link, end
@@ -82,6 +84,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._flusher: Flusher | None = None
         self._claims = cases.Claims()
+        self._allowances = Allowances(self._spawn)
         self._takers: dict[str, offers.Heard] = {}
         self._tried = asyncio.Event()  # whether the server is there is known by now
 
@@ -107,6 +110,21 @@ class Engine:
         self.call_soon(lambda: self._spawn(self._claim(answer, key, body, within)))
         return answer
 
+    def reserve(self, agent: str, request: Reserve, go_on: bool) -> "Future[Reserved | None]":
+        """Asks cost-watchdog to set money aside; None where it does not answer in time."""
+        answer: Future[Reserved | None] = Future()
+        answer.set_running_or_notify_cancel()  # nobody who stops waiting cancels it
+        self.call_soon(lambda: self._spawn(self._reserve(answer, agent, request, go_on)))
+        return answer
+
+    def commit(self, agent: str, id: str, cost: str) -> None:
+        """Tells cost-watchdog what a call cost for which money was set aside."""
+        self.call_soon(lambda: self._spawn(self._allowances.commit(agent, id, cost)))
+
+    def release(self, agent: str, ticket: str | None, run_id: str) -> None:
+        """A run for which more may be held than it used is over."""
+        self.call_soon(lambda: self._spawn(self._allowances.release(agent, ticket, run_id)))
+
     def take_cases(self, agent: str, heard: offers.Heard) -> None:
         """From now on `heard` is called, in the engine's thread, with each case that `agent` is offered."""
 
@@ -129,7 +147,7 @@ class Engine:
     async def start(self) -> None:
         """Begins; does not wait for the server."""
         self._loop = asyncio.get_running_loop()
-        for work in (self._stay_connected(), self._look_after_spool()):
+        for work in (self._stay_connected(), self._look_after_spool(), self._allowances.renew()):
             self._spawn(work)
 
     async def close(self, within: float = CLOSE_WITHIN) -> None:
@@ -141,6 +159,7 @@ class Engine:
                 run.abandon()
         try:
             async with asyncio.timeout(within):
+                await self._allowances.close()
                 await asyncio.gather(*(link.close(within=1.0) for link in self._links.values()), return_exceptions=True)
                 await self._drain(within)
         except TimeoutError:
@@ -179,6 +198,13 @@ class Engine:
             ours = await self._claims.create(key, body, within)
         finally:
             answer.set_result(ours)
+
+    async def _reserve(self, answer: "Future[Reserved | None]", agent: str, request: Reserve, go_on: bool) -> None:
+        said: Reserved | None = None
+        try:
+            said = await self._allowances.reserve(agent, request, go_on=go_on)
+        finally:
+            answer.set_result(said)
 
     async def _hear_offers(self, client: Client, agent: str) -> None:
         with contextlib.suppress(nats.errors.Error):  # the connection is gone: the next one subscribes
@@ -238,6 +264,7 @@ class Engine:
             )  # fmt: skip
             self._connected(client)
             await self._claims.subscribe(client)
+            await self._allowances.subscribe(client)
             self._nc = client  # from now on a new link, and a new taker of cases, subscribes by itself
             for agent in list(self._takers):
                 await self._hear_offers(client, agent)

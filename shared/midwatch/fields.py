@@ -14,7 +14,20 @@ from .usage import tokens
 log = logging.getLogger("midwatch")
 
 _KEPT = frozenset(  # never cut: identity, or of bounded size
-    ("run_id", "agent", "mode", "seq", "truncated", "full_lengths", "usage", "by", "kind", "resolution")
+    (
+        "run_id",
+        "agent",
+        "mode",
+        "seq",
+        "truncated",
+        "full_lengths",
+        "usage",
+        "by",
+        "kind",
+        "resolution",
+        "reservation",
+        "estimate_usd",
+    )
 )
 _SHORTEST = 64  # bytes; no field is cut below this
 

@@ -34,7 +34,7 @@ class Judged:
         """Raises Halted if the run, or this tool of it, may not go on. A read of local memory."""
         if gettime(*CLOCK) < self._gate.until:
             return
-        halt = self._halt or self._judge(tool)
+        halt = self._halt or self._judge(tool) or self._stopped_otherwise()
         if halt is not None:
             raise self._halted(halt)
 
@@ -46,9 +46,13 @@ class Judged:
     @property
     def halted(self) -> bool:
         """Whether the run may not go on."""
-        return (self._halt or self._judge(None)) is not None
+        return (self._halt or self._judge(None) or self._stopped_otherwise()) is not None
 
     # For the run.
+
+    def _stopped_otherwise(self) -> Halt | None:
+        """What neither switch nor route say: nothing here."""
+        return None
 
     @property
     def awaited(self) -> bool:

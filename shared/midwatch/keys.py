@@ -9,6 +9,7 @@ from .contracts.control import SwitchRecord
 
 LEASE = "lease"  # stands as the key of a halt that no record caused: the switch could not be read
 ROUTE = "route"  # stands as the key of a halt by the agent's route
+BUDGET = "budget"  # stands as the key of a halt by a budget
 NEVER = float("-inf")
 FOREVER = float("inf")
 

@@ -15,9 +15,9 @@ from .contracts.envelope import Envelope, event_type, new_id
 from .contracts.runs import RUN_EVENTS, Resolution, Speaker, ToolKind, Usage
 from .errors import Halted, MidwatchError
 from .fields import describe, encode_event, optional, to_cost, to_duration, to_input, to_text, to_usage, to_utc
-from .judged import Judged
 from .keys import Halt
 from .order import Handoff, Order
+from .spending import Spending, Treasury
 from .story import Story
 from .switch import LocalSwitch
 from .trace import Tracer
@@ -34,7 +34,7 @@ class NotEntered(MidwatchError):
     """This run was not entered: use `async with agent.run(input=…) as run:` (`with` in threads)."""
 
 
-class Publisher(Protocol):
+class Publisher(Treasury, Protocol):
     """What a run needs of the engine, or of its twin in memory."""
 
     instance: str
@@ -58,12 +58,12 @@ class Done:
 DONE = Done()
 
 
-class BaseRun(Judged):
+class BaseRun(Spending):
     """A run of an agent. Recording never raises and may be done from any thread; model and tool calls, and `check`,
     raise Halted once the switch says so. `result` is the fallback's answer after a halt."""
 
     def __init__(self, publisher: Publisher, switch: LocalSwitch | None, order: Order) -> None:
-        super().__init__(switch, order)
+        super().__init__(publisher, switch, order)
         self.result: Any = None
         self._publisher = publisher
         self._source = f"/agents/{order.agent}/{publisher.instance}"
@@ -93,10 +93,12 @@ class BaseRun(Judged):
         error: str | None = None, response_id: str | None = None, at: datetime | None = None,
     ) -> Done:  # fmt: skip
         """Records a model call that was made elsewhere. `usage`: the client's own object, or a dictionary."""
+        cost = {"model": to_text(model), "usage": to_usage(usage), "cost_usd": to_cost(cost_usd)}
+        self._spent(cost)
         return self._record(
-            "model_called", at, model=to_text(model), provider=optional(provider), usage=to_usage(usage),
-            cost_usd=to_cost(cost_usd), latency_ms=to_duration(latency_ms), finish_reason=optional(finish_reason),
-            output=output, error=optional(error), response_id=optional(response_id),
+            "model_called", at, **cost, provider=optional(provider), latency_ms=to_duration(latency_ms),
+            finish_reason=optional(finish_reason), output=output, error=optional(error),
+            response_id=optional(response_id),
         )  # fmt: skip
 
     def record_tool_call(
@@ -105,10 +107,12 @@ class BaseRun(Judged):
         cost_usd: Any = None, undo: str | None = None, at: datetime | None = None,
     ) -> Done:  # fmt: skip
         """Records a tool call that was made elsewhere. `kind` is the card's word unless it is given."""
+        cost = to_cost(cost_usd)
+        self._spent_on_tool(tool, cost)
         return self._record(
             "tool_called", at, tool=to_text(tool), kind=kind if kind in _KINDS else self._kind(tool),
             arguments=arguments, result=result, error=optional(error), call_id=optional(call_id),
-            latency_ms=to_duration(latency_ms), cost_usd=to_cost(cost_usd), undo=optional(undo),
+            latency_ms=to_duration(latency_ms), cost_usd=cost, undo=optional(undo),
         )  # fmt: skip
 
     def hand_off(
@@ -269,6 +273,7 @@ class BaseRun(Judged):
                 epoch=halt.epoch if halt else None,
             )  # fmt: skip
         self._stop_moving()
+        self._give_back()
         if self._switch is not None:
             self._switch.leave(self)
 
@@ -300,10 +305,11 @@ class BaseRun(Judged):
             log.exception("midwatch: an event of run %s could not be recorded", self.run_id)
         return DONE
 
-    def _model_call(self, function: Any, keywords: Mapping[str, Any]) -> ModelCall:
+    def _model_call(self, function: Any, keywords: Mapping[str, Any], ceiling: Any) -> ModelCall:
         self._entered()
         self.check()
-        return ModelCall(self._record, function, keywords)
+        charge = self._charge_model(function, keywords, ceiling)
+        return ModelCall(self._record, charge, function, keywords)
 
     def _tool_call(
         self, name: str, function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]
@@ -311,10 +317,11 @@ class BaseRun(Judged):
         """The call that may be made; None in shadow, where one that may write is only proposed."""
         self._entered()
         self.check(name)
-        call = ToolCall(self._record, self._drain, name, self._kind(name), function, args, keywords)
+        call = ToolCall(self._record, None, self._drain, name, self._kind(name), function, args, keywords)
         if call.drains and not self._acts:
             self._propose(name, call.arguments)
             return None
+        call.charge = self._charge_tool(name)
         return call
 
     def _propose(self, action: str, output: Any) -> None:

@@ -10,10 +10,13 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from . import cases
+from .cases import known
 from .errors import Halted
 from .fields import to_text
 from .interrupt import Scope
+from .purse import Charge
 from .record import BaseRun, Done, beside
+from .spending import PATIENCE, Dollars
 from .switch import Halt, clock
 
 P = ParamSpec("P")
@@ -74,15 +77,24 @@ class Run(BaseRun):
     # What users call.
 
     @overload
+    async def model(
+        self, function: Callable[..., Awaitable[T]], /, *args: Any, ceiling: Dollars, **keywords: Any
+    ) -> T: ...
+    @overload
+    async def model(self, function: Callable[..., T], /, *args: Any, ceiling: Dollars, **keywords: Any) -> T: ...
+    @overload
     async def model(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **keywords: P.kwargs) -> T: ...
     @overload
     async def model(self, function: Callable[P, T], /, *args: P.args, **keywords: P.kwargs) -> T: ...
-    async def model(self, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
+    async def model(self, function: Callable[..., Any], /, *args: Any, ceiling: Any = None, **keywords: Any) -> Any:
         """Calls `function` (asynchronous or not) and records the model call: model, usage, time, answer.
 
-        Raises Halted instead of calling it, or during it, when the switch says so.
+        `ceiling`: US dollars that the call costs at most; by default what such calls cost before. Raises Halted
+        instead of calling it, or during it, when the switch says so, and instead of it where a budget forbids it.
         """
-        with self._model_call(function, keywords) as call:
+        call = self._model_call(function, keywords, ceiling)
+        await self._set_aside(call.charge)
+        with call:
             answer = function(*args, **keywords)
             if inspect.isawaitable(answer):
                 with self._interruptible(None):
@@ -104,6 +116,7 @@ class Run(BaseRun):
         call = self._tool_call(name, function, args, keywords)
         if call is None:
             return None
+        await self._set_aside(call.charge)
         if call.drains:
 
             async def write() -> Any:
@@ -120,6 +133,19 @@ class Run(BaseRun):
                 with self._interruptible(name):
                     answer = await answer
             return call.came_back(answer)
+
+    async def _set_aside(self, charge: Charge | None) -> None:
+        """Waits until money is set aside for a call, where the card says so."""
+        if charge is None or charge.asked is None:
+            return
+        try:
+            with self._interruptible(None):
+                answer = await known(self._ask(charge.asked), PATIENCE)
+            self.check()
+        except BaseException:
+            charge.drop()
+            raise
+        self._admit(charge, answer)
 
     # What the switch calls.
 
@@ -222,7 +248,7 @@ class Run(BaseRun):
                 self._end("halted", halt=halt, error=beside(error))
                 return self._order.fallback is not None  # where nobody waits the program goes on as if it had answered
             claim = cases.claim(self._order, self._publisher.instance, halt)
-            handoff = self._take_over(halt, await cases.known(self._publisher.claim(*claim), claim[2]))
+            handoff = self._take_over(halt, await known(self._publisher.claim(*claim), claim[2]))
             if handoff is None:
                 self._end("halted", halt=halt, error=cases.TAKEN)
                 return False

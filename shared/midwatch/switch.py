@@ -17,6 +17,7 @@ import msgspec
 from .contracts import subjects
 from .contracts.control import Card, LostControl, SwitchRule
 from .keys import CLOSED, FOREVER, LEASE, NEVER, OPEN, ROUTE, Answer, Gate, Halt, Key, clock
+from .purse import Prices
 from .routing import RouteKey
 from .seen import Seen
 
@@ -64,6 +65,7 @@ class LocalSwitch:
         self.card: Card | None = None
         self.card_state: Literal["unread", "absent", "present"] = "unread"
         self._card_floor = (0, 0)
+        self.prices = Prices()  # of the agent's models, as its runs in this process learn them
         self.own_fallback = False  # the program has a fallback of its own
         self.blocking = False  # its runs are in threads
         self._confirmed = NEVER  # when the last acknowledged presence was sent

@@ -18,12 +18,14 @@ from typing import Any
 
 from . import blocking, client, offers
 from .contracts import codec, control, subjects
+from .contracts.budget import Reserve, Reserved
 from .contracts.codec import RunEvent
-from .contracts.control import Card, Route, Stage, SwitchRecord, ToolRule
+from .contracts.control import BudgetRule, Card, Route, Stage, SwitchRecord, ToolRule
 from .contracts.envelope import new_id, utc_now
 from .contracts.governance import CaseOffered, CaseOpened
 from .contracts.runs import EVENT_LIMIT, ToolKind
 from .switch import FOREVER, Answer, LocalSwitch
+from .till import Till
 
 
 def card(agent: str, **fields: object) -> Card:
@@ -46,6 +48,7 @@ class _Server:
         self.closed = False
         self.events: list[RunEvent] = []
         self.accepted: list[str] = []
+        self.till = Till(self._budget)
         self.takers: dict[str, offers.Heard] = {}
         self._cards = None if cards is None else {card.agent: card for card in cards}
         self._switches: dict[str, LocalSwitch] = {}
@@ -65,7 +68,10 @@ class _Server:
         if subject.startswith("midwatch.case."):
             self.accepted.append(codec.decode(subject, body).data.case_id)
         else:
-            self.events.append(codec.decode_run(subject, body))
+            event = codec.decode_run(subject, body)
+            self.events.append(event)
+            with self._lock:
+                self.till.hear(event)
 
     def claim(self, key: str, body: bytes, within: float) -> "Future[bool | None]":
         answer: Future[bool | None] = Future()
@@ -73,6 +79,19 @@ class _Server:
             answer.set_result(key not in self._claimed)
             self._claimed.add(key)
         return answer
+
+    def reserve(self, agent: str, request: Reserve, go_on: bool) -> "Future[Reserved | None]":
+        answer: Future[Reserved | None] = Future()
+        with self._lock:
+            answer.set_result(self.till.reserve(agent, request))
+        return answer
+
+    def commit(self, agent: str, id: str, cost: str) -> None:
+        with self._lock:
+            self.till.commit(agent, id, cost)
+
+    def release(self, agent: str, ticket: str | None, run_id: str) -> None:
+        """Nothing is held beyond what calls need."""
 
     def take_cases(self, agent: str, heard: offers.Heard) -> None:
         self.takers[agent] = heard
@@ -109,6 +128,10 @@ class _Server:
             for run in switch.live:
                 run.abandon()
         self.closed = True
+
+    def _budget(self, agent: str) -> BudgetRule:
+        switch = self._switches.get(agent)
+        return switch.card.budget if switch and switch.card else BudgetRule()
 
     def _new_switch(self, agent: str) -> LocalSwitch:
         switch = LocalSwitch(agent)
@@ -151,6 +174,10 @@ class Controls:
         of that name, which was offered the case, does not get it."""
         key = subjects.offer_key(offered_to, agent, run_id) if offered_to else subjects.case_key(agent, run_id)
         self._server.claim(key, b"", 0)
+
+    def leave_budgets(self, *, away: bool = True) -> None:
+        """From now on nobody answers for budgets, as when cost-watchdog is down; `away=False`: somebody does again."""
+        self._server.till.away = away
 
     def route(self, agent: str, stage: Stage, *, traffic: float = 1.0, salt: str = "") -> int:
         """Says how far an agent is let act: `shadow`, `canary` on the share `traffic` of its tickets, or `full`."""

@@ -7,7 +7,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from midwatch.contracts import codec, control
+from midwatch.contracts import budget, codec, control
 from midwatch.contracts.governance import GOVERNANCE_EVENTS
 from midwatch.contracts.runs import EVENT_LIMIT, RUN_EVENTS
 from midwatch.runtime import contract_docs
@@ -24,6 +24,10 @@ VALUES = {
     "card": control.Card,
     "route": control.Route,
     "case_claim": control.CaseClaim,
+    "budget_reserve": budget.Reserve,
+    "budget_commit": budget.Commit,
+    "budget_reserved": budget.Reserved,
+    "budget_committed": budget.Committed,
 }
 
 

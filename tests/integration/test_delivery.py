@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from prometheus_client import REGISTRY
 
 from helpers import eventually
 from logged import envelope, publish
@@ -141,6 +143,17 @@ async def test_a_bad_event_is_found_with_its_reason_and_stops_nothing(
     await readers.all_acknowledged()
     [letter] = await readers.dead()
     assert (letter.reason, letter.subject, letter.data, letter.stream_seq) == (reason, subject, body, 1)
+
+
+async def test_when_something_was_last_handled_is_a_metric(readers: Readers) -> None:
+    before = time.time()
+    readers.start()
+    await publish(readers.js, "said", by="agent", text="x")
+    await readers.all_acknowledged()
+    labels = {"service": "t", "consumer": "t"}
+    handled = REGISTRY.get_sample_value("midwatch_last_handled_timestamp_seconds", labels)
+    assert handled is not None
+    assert before <= handled <= time.time()
 
 
 async def test_a_crash_before_the_acknowledgement_makes_no_second_dead_letter(readers: Readers) -> None:

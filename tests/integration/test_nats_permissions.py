@@ -16,6 +16,7 @@ from nats.aio.client import Client
 
 import midwatch
 import shipped_server
+from budget_helpers import Model, apply, spend, watchdog
 from helpers import eventually, hears_offers
 from midwatch.contracts import codec, control, runs, subjects
 from midwatch.contracts.envelope import utc_now
@@ -61,6 +62,8 @@ NOT_TO_PUBLISH = [
     subjects.key_subject(subjects.ROUTES, AGENT),
     subjects.run("other", "finished"),
     subjects.presence("other", "pod-1"),
+    subjects.budget("other", "reserve"),
+    subjects.budget("other", "commit"),
     subjects.alert(AGENT, "raised"),
     subjects.switch(AGENT, "contained"),
     subjects.review(AGENT, "judged"),
@@ -81,6 +84,8 @@ NOT_TO_PUBLISH = [
 NOT_TO_HEAR = [
     "midwatch.run.>",
     "midwatch.presence.>",
+    "midwatch.budget.>",
+    subjects.budget(AGENT, "*"),
     "midwatch.control.>",
     subjects.control(subjects.agent_key("other")),
     "_INBOX.>",
@@ -164,6 +169,27 @@ async def test_an_agent_claims_and_takes_cases_with_no_more_than_it_may(
         assert not await agent.may_publish(subjects.key_subject(subjects.CASES, subjects.case_key("other", "r1")))
         assert not await agent.may_publish(subjects.case(AGENT, "opened"))
         assert not await agent.may_subscribe(subjects.case("other", "offered"))
+    assert "violation" not in caplog.text.lower()
+
+
+async def test_an_agent_is_answered_for_its_budgets_and_the_services_need_no_more_than_they_may(
+    connect: Connect, server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect("admin") as admin:
+        await topology.apply(admin.nc.jetstream(), Settings())
+        await apply(admin.nc.jetstream(), AGENT, run="1", ticket="1", reserve=True)
+    services = Settings(home=tmp_path / "home", nats_url=f"nats://services:pw-services@{server}", http_port=0)
+    model = Model()
+    async with watchdog(services):
+        async with midwatch.connect(f"nats://{AGENT}:pw-agent@{server}", home=tmp_path / "agent") as mw:
+            desk = mw.agent(AGENT, version="1", fallback=lambda handoff: handoff.key)
+            runs = await asyncio.gather(*(spend(desk, model, ceiling="0.18") for _ in range(3)))
+        async with connect("services") as service:
+            assert not await service.may_publish(f"_INBOX.{AGENT}.x")  # only where it was asked
+            assert not await service.may_publish(subjects.budget(AGENT, "reserve"))
+        async with connect("drill") as drill:
+            assert not await drill.may_publish(subjects.budget(AGENT, "reserve"))  # a drill spends no live budget
+    assert (str(model.billed), {run.result for run in runs}) == ("0.90", {"budget"})
     assert "violation" not in caplog.text.lower()
 
 

@@ -16,11 +16,15 @@ _PRUNE = 3600.0  # seconds
 
 def build(context: Context) -> None:
     keep = timedelta(days=context.settings.runs_max_age_days)
-    budget = context.settings.fleet_budget_day
-    watchdog = Watchdog(context.database, context.js, context.cards, context.now, keep, budget)
+    budget, acts = context.settings.fleet_budget_day, context.settings.fleet_trip == "act"
+    watchdog = Watchdog(
+        context.database, context.js, context.cards, context.now, keep, fleet_budget=budget, fleet_refuses=acts
+    )
     price_book.follow(context)
     context.on_start(partial(rebuild, watchdog, context.nc, context.js))
     context.on_start(watchdog.load)
+    context.on_start(lambda: watchdog.allowances.subscribe(context.nc))
+    context.background(lambda: watchdog.allowances.serve(context.nc), name="allowances")
     reader = context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
     watchdog.caught_up = reader.caught_up
     context.every(_TICK, watchdog.on_tick)

@@ -26,6 +26,7 @@ from midwatch.runtime.switchboard import NoSwitch, Scope, Switchboard
 
 from . import differs, periods, policy, store
 from .alerts import Decision, HaltAgent, HaltRun
+from .allowances.handlers import Allowances
 from .decide import Clock, Observed, Outcome, decide, forget, tick, ticket_of
 from .differs import Compared
 from .messages import HALT, HaltOrder, outgoing
@@ -44,8 +45,10 @@ class Watchdog:
     def __init__(
         self, database: Database, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime], keep: timedelta,
         fleet_budget: Decimal | None = None,
+        fleet_refuses: bool = False,
     ) -> None:  # fmt: skip
-        """`keep`: for how long the stream may bring an event again. `fleet_budget`: US dollars a UTC day."""
+        """`keep`: for how long the stream may bring an event again. `fleet_budget`: US dollars a UTC day;
+        whether it also refuses to set aside what would pass it."""
         self._database, self._cards, self._now, self._keep = database, cards, now, keep
         self._board = Switchboard(js)
         self.outbox = Outbox(database, store.PREFIX, js, sinks={HALT: self._halt})
@@ -54,6 +57,7 @@ class Watchdog:
         self._policies: dict[str, Policy | None] = {}  # under which the runs in flight were judged last
         self._fleet = None if fleet_budget is None else Limit(fleet_budget, "alert")
         self._hour: str | None = None  # the hour in which periods were judged last
+        self.allowances = Allowances(self._store, self._write, cards, now, fleet_budget if fleet_refuses else None)
         self._awake_since = now()
         self.caught_up: Callable[[], bool] = lambda: True  # whether all that was stored has been read
         self._caught_up_since: datetime | None = None
@@ -91,6 +95,7 @@ class Watchdog:
             await self._judge_agent(agent)
         if changed or f"{self._now():%Y-%m-%dT%H}" != self._hour:
             await self._judge_periods()
+        await self.allowances.on_tick()
         await self.outbox.drain()
 
     async def prune(self) -> None:
@@ -194,6 +199,7 @@ class Watchdog:
                 fresh.discard(identity)  # of two in one batch the first counts
                 is_tool = isinstance(received.event.data, ToolCalled)
                 event = observe(received.event, self._cards.get(received.event.agent).tools if is_tool else {})
+                self.allowances.settle(conn, event, received.event.data)
                 events.append((event, (received.headers or {}).get("traceparent")))
                 if (call := differs.compared(received.event, event)) is not None:
                     calls.append((call, events[-1][1]))

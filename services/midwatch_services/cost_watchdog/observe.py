@@ -8,7 +8,7 @@ import msgspec
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import ToolRule
 from midwatch.contracts.runs import Finished, HumanActed, ModelCalled, ToolCalled
-from midwatch.runtime.pricing import price, tool_cost
+from midwatch.runtime.pricing import or_estimate, price, tool_cost
 
 from .decide import Observed
 from .policy import TOOL_LIMIT
@@ -31,6 +31,7 @@ def observe(event: RunEvent, tools: Mapping[str, ToolRule] = _NO_TOOLS) -> Obser
     if isinstance(data, ModelCalled):
         tokens = min(data.usage.input_tokens + data.usage.output_tokens, _TOKENS_LIMIT) if data.usage else 0
         cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
+        cost = or_estimate(cost, data.estimate_usd)
     elif isinstance(data, ToolCalled):
         tool, pair = data.tool[:TOOL_LIMIT], pair_of(data)
         rule = tools.get(data.tool)
@@ -42,7 +43,7 @@ def observe(event: RunEvent, tools: Mapping[str, ToolRule] = _NO_TOOLS) -> Obser
         event_id=event.id,
         # The system where people work counts for itself: its events have no place among the agent's.
         seq=None if isinstance(data, HumanActed) else min(data.seq, _LARGEST_SEQ),
-        ticket=_shortened(data.ticket) if data.ticket else None,
+        ticket=shortened(data.ticket) if data.ticket else None,
         cost=cost,
         tokens=tokens,
         tool=tool,
@@ -59,7 +60,8 @@ def pair_of(call: ToolCalled) -> int:
     return int.from_bytes(blake2b(body, digest_size=8).digest(), "big")
 
 
-def _shortened(ticket: str) -> str:
+def shortened(ticket: str) -> str:
+    """A ticket's name as its sum is kept under."""
     if len(ticket) <= _TICKET_LIMIT:
         return ticket
     return f"{ticket[:_TICKET_LIMIT]}…{blake2b(ticket.encode(), digest_size=8).hexdigest()}"

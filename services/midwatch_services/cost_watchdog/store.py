@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.subjects import FLEET
 
 from . import policy, tables
+from .allowances import store as allowances
 from .differs import ModelState
 from .rules.memory import Usual
 from .state import RunState, Subject, TicketState
@@ -106,6 +107,7 @@ class Store:
         self.models = _Kind(_models, ModelState)
         self.usual = _Kind(_usual, Usual)  # under an agent and a mode, without a name
         self._kinds = (self.runs, self.tickets, self.models, self.usual)
+        self.reservations = allowances.Reservations()
         self._name = secrets.token_hex(8)
         self._encoder = msgspec.msgpack.Encoder()
 
@@ -116,6 +118,7 @@ class Store:
         if conn.exec_driver_sql(_WROTE_LAST).scalar() != self._name:
             self.forget()
             conn.execute(_writer.update().values(name=self._name))
+        self.reservations.begin(conn)
 
     def save(self, conn: Connection, now: datetime) -> None:
         """Writes the states that were put."""
@@ -132,6 +135,7 @@ class Store:
         self._save_other(conn, _SAVE_TICKET, touched_at, self.tickets.changed)
         self._save_other(conn, _SAVE_MODEL, touched_at, self.models.changed)
         self._save_other(conn, _SAVE_USUAL, touched_at, self.usual.changed)
+        self.reservations.save(conn)
 
     def _save_other(
         self, conn: Connection, statement: sa.TextClause, at: int,
@@ -147,11 +151,13 @@ class Store:
         """The transaction is saved: its states are now what is known."""
         for kind in self._kinds:
             kind.committed()
+        self.reservations.committed()
 
     def forget(self) -> None:
         """The transaction may not be saved: only the tables know."""
         for kind in self._kinds:
             kind.forget()
+        self.reservations.forget()
 
 
 def is_new(conn: Connection) -> bool:
@@ -221,6 +227,7 @@ def prune(conn: Connection, now: datetime) -> None:
     an_hour = _tickets.c.key.like(f"{_PERIODS}/hour/%", escape="\\")
     hours = sa.and_(an_hour, tickets.touched_at < ago(policy.KEEP_HOUR))
     conn.execute(_tickets.delete().where(hours))
+    allowances.prune(conn, now.timestamp())
 
 
 def silent_models(conn: Connection, now: datetime) -> list[Subject]:

@@ -42,6 +42,18 @@ class Ticket(Table, table=True):
     state: Bytes
 
 
+class Reservation(Table, table=True):
+    """Money set aside for a call; `open` is 1 while it is charged."""
+
+    __tablename__ = "cost_watchdog_reservations"
+
+    agent: KeyText
+    id: KeyText
+    open: Annotated[int, Field(sa_type=sa.SmallInteger)]
+    ends_at: Annotated[float, Field(sa_type=sa.Float)]
+    state: Bytes
+
+
 class Model(Table, table=True):
     """The state of a model of an agent, of which a call was reported at another cost than its price's."""
 

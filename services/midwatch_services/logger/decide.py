@@ -17,7 +17,7 @@ from midwatch.contracts.control import ToolRule
 from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved
 from midwatch.contracts.runs import CostBasis, Finished, HandedOff, ModelCalled, RunData, Said, Started, ToolCalled
-from midwatch.runtime.pricing import Cost, agreement, price, tool_cost, worst
+from midwatch.runtime.pricing import Cost, agreement, or_estimate, price, tool_cost, worst
 
 from .policy import POLICY, Policy
 
@@ -200,7 +200,8 @@ def _fold_model_call(row: RunRow, event: RunEvent, data: ModelCalled, policy: Po
     if data.usage is not None:
         row.input_tokens += min(data.usage.input_tokens, policy.largest_count)
         row.output_tokens += min(data.usage.output_tokens, policy.largest_count)
-    _fold_cost(row, price(data.provider, data.model, data.usage, data.cost_usd, event.time))
+    cost = price(data.provider, data.model, data.usage, data.cost_usd, event.time)
+    _fold_cost(row, or_estimate(cost, data.estimate_usd))
 
 
 def _fold_tool_call(row: RunRow, data: ToolCalled, policy: Policy, tools: Mapping[str, ToolRule]) -> None:

@@ -72,7 +72,8 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ModelCalled(RunData, frozen=True, kw_only=True, omit_defaults=True):
-    """A model was called. `cost_usd` stands only where the provider or framework reported one."""
+    """A model was called. `cost_usd` stands only where the provider or framework reported one. `reservation`: the id
+    under which money was set aside for it. `estimate_usd`: what it is counted as where nobody knows a price."""
 
     provider: str | None = None
     model: str
@@ -83,6 +84,8 @@ class ModelCalled(RunData, frozen=True, kw_only=True, omit_defaults=True):
     output: Any = None
     error: str | None = None
     response_id: str | None = None
+    reservation: str | None = None
+    estimate_usd: Money | None = None
 
 
 class ToolCalled(RunData, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,6 +100,7 @@ class ToolCalled(RunData, frozen=True, kw_only=True, omit_defaults=True):
     latency_ms: Milliseconds | None = None
     cost_usd: Money | None = None
     undo: str | None = None
+    reservation: str | None = None
 
 
 class HandedOff(RunData, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,7 +111,7 @@ class HandedOff(RunData, frozen=True, kw_only=True, omit_defaults=True):
     summary: str | None = None
     context: Any = None
     key: str | None = (
-        None  # what stopped the run: a key of the switch, `lease` or `route`; None for the agent's own wish
+        None  # what stopped the run: a key of the switch, `lease`, `route` or `budget`; None for the agent's own wish
     )
     epoch: Epoch | None = None
     own: bool = False  # the fallback of the agent's program takes the case; else the router does

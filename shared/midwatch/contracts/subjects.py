@@ -87,6 +87,11 @@ def presence(agent: str, instance: str) -> str:
     return f"midwatch.presence.{agent}.{instance}"
 
 
+def budget(agent: str, request: str) -> str:
+    """Subject of a request about an agent's budgets: `reserve` or `commit`."""
+    return f"midwatch.budget.{agent}.{request}"
+
+
 def dead(service: str) -> str:
     """Subject of the dead letters of a service."""
     return f"midwatch.dead.{service}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from midwatch.contracts import control, subjects
+from midwatch.contracts import budget, control, subjects
 from midwatch.contracts.envelope import Envelope, event_type
 from midwatch.contracts.governance import GOVERNANCE_EVENTS
 from midwatch.contracts.runs import RUN_EVENTS
@@ -23,6 +23,7 @@ _STREAMS = {
     "review": subjects.GOVERNANCE,
     "case": subjects.GOVERNANCE,
 }
+_REPLY = "{reply}"  # the subject that the request asks to be answered on
 _VALUES: dict[str, tuple[Any, str]] = {
     "presence": (control.Presence, "midwatch.presence.{agent}.{instance}"),
     "dead_letter": (control.DeadLetter, "midwatch.dead.{service}"),
@@ -31,6 +32,10 @@ _VALUES: dict[str, tuple[Any, str]] = {
     "card": (control.Card, "midwatch.control.card.{agent}"),
     "route": (control.Route, "midwatch.control.route.{agent}"),
     "case_claim": (control.CaseClaim, "$KV.MIDWATCH_CASES.{agent}.{run}"),
+    "budget_reserve": (budget.Reserve, "midwatch.budget.{agent}.reserve"),
+    "budget_commit": (budget.Commit, "midwatch.budget.{agent}.commit"),
+    "budget_reserved": (budget.Reserved, _REPLY),
+    "budget_committed": (budget.Committed, _REPLY),
 }
 
 

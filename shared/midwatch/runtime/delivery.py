@@ -101,6 +101,7 @@ class RunReader(Generic[E]):
         self._undelivered = 0  # messages of the stream, as of the last delivery
         labels = (service, consumer)
         self._handled, self._retried = telemetry.HANDLED.labels(*labels), telemetry.RETRIED.labels(*labels)
+        self._last = telemetry.LAST_HANDLED.labels(*labels)
         self._seconds, self._lag = telemetry.BATCH_SECONDS.labels(*labels), telemetry.LAG.labels(*labels)
         self.error: str | None = None  # why nothing can be read, in one line
 
@@ -272,6 +273,7 @@ class RunReader(Generic[E]):
             self._failures.pop(received.stream_seq, None)
         await self._settle(batch, b"")
         self._handled.inc(len(batch))
+        self._last.set_to_current_time()
         faults.reach("delivery.acked")
         return True
 

@@ -11,7 +11,7 @@ from typing import Any
 
 def run_until_signal(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Runs `work` on the fastest loop there is and cancels it, so that it ends in order, on SIGINT or SIGTERM."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_until_signal(work()))
 
 
@@ -24,7 +24,8 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
         await task
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the fastest loop there is, for `asyncio.Runner`; None for asyncio's own."""
     if sys.platform == "win32":
         return None
     try:

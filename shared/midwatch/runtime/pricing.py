@@ -151,6 +151,13 @@ def use(overrides: Iterable[Override]) -> None:
     _book = _Book(overrides)
 
 
+def or_estimate(cost: Cost, estimate: str | None) -> Cost:
+    """The cost, or what the agent counted the call as (US dollars) where nobody knows it."""
+    if cost.amount is not None or estimate is None:
+        return cost
+    return cost._replace(amount=min(Decimal(estimate), CEILING), basis="estimated")
+
+
 async def load() -> None:
     """Reads the price list, which takes a moment, before the first event needs it."""
     get_snapshot()

@@ -36,8 +36,12 @@ BATCH_SECONDS = Histogram(
 )  # fmt: skip
 # Messages of its stream that a consumer has not been given or has not acknowledged: its lag.
 LAG = Gauge("midwatch_consumer_lag", "Messages not yet handled", ["service", "consumer"])
+# Requests about budgets that were answered; `outcome` is granted, refused, committed, or the short code of an error.
+BUDGET_ANSWERS = Counter("midwatch_budget_answers", "Requests about budgets answered", ["service", "outcome"])
 # Periodic work that raised; the service lives on.
 PERIODIC_ERRORS = Counter("midwatch_periodic_errors", "Periodic work that raised", ["service", "work"])
+# When a service last handled and acknowledged something: its age is the age of its last decision.
+LAST_HANDLED = Gauge("midwatch_last_handled_timestamp_seconds", "Unix time of the last batch", ["service", "consumer"])
 # Times that a service was started again after it had died.
 RESTARTS = Counter("midwatch_service_restarts", "Times the service was started again", ["service"])
 # Attempts to bring a message to people, by channel of pager.yaml; `outcome` is sent, failed, refused or given_up.

@@ -97,6 +97,20 @@ def test_another_call_or_another_result_is_another(one, other):
     assert pair(**one) != pair(**other)
 
 
+@pytest.mark.parametrize(("reported", "estimate", "cost"), [
+    ("0.02", "0.18", Cost(Decimal("0.02"), "reported")), (None, "0.18", Cost(Decimal("0.18"), "estimated")),
+    (None, None, Cost(None, "unpriced")),
+])  # fmt: skip
+def test_what_the_agent_counted_a_call_as_stands_where_nobody_knows_its_price(
+    reported: str | None, estimate: str | None, cost: Cost
+) -> None:
+    data = ModelCalled(
+        run_id="r", agent="desk", version="1", mode="live", seq=0, model="m", cost_usd=reported, estimate_usd=estimate
+    )
+    event = RunEvent("desk", "model_called", "e", datetime(2026, 11, 22, tzinfo=UTC), "/agents/desk/1", data)
+    assert observe(event).cost == cost
+
+
 def test_a_trial_charges_tools_as_the_card_says_that_is_tried():
     card = Card(
         agent="refund-desk", owner="o", purpose="p", can=["c"], budget=BudgetRule(run="1"),

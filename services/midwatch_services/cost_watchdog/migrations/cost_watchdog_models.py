@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "cost_watchdog_models"
-down_revision = "cost_watchdog_2"
+down_revision = "cost_watchdog_allowances"
 
 
 def upgrade() -> None:
