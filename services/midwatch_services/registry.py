@@ -14,6 +14,7 @@ _MODULES = {
     subjects.COST_WATCHDOG: "midwatch_services.cost_watchdog.app",
     subjects.REVIEWER_SAMPLER: "midwatch_services.reviewer_sampler.app",
     subjects.KILL_SWITCH: "midwatch_services.kill_switch.app",
+    subjects.PAGER: "midwatch_services.pager.app",
 }
 NAMES = tuple(_MODULES)
 

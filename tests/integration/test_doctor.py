@@ -14,7 +14,9 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.dead_letters import bury
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.probes import Probes
+from midwatch.runtime.settings import Settings
 from midwatch_services.commands import doctor as command
+from midwatch_services.pager.starter import STARTER
 
 FLEET = "$KV.MIDWATCH_SWITCH.fleet"
 
@@ -74,6 +76,23 @@ async def test_all_is_well(js: JetStreamContext, nats_server: NatsServer, monkey
     assert found["consumer", "logger"]["figures"]["lag"] == 0
     assert found["nats", nats_server.url]["figures"]["rtt_ms"] > 0
     assert found["switch", "fleet"]["detail"] == "running"
+
+
+async def test_who_is_paged_is_said_and_a_wrong_file_is_wrong(js: JetStreamContext) -> None:
+    path = Settings().pager_yaml
+    _, found = await _findings()
+    assert found["pager", "pager.yaml"]["ok"]
+    assert found["pager", "pager.yaml"]["detail"] == (
+        f"nobody is paged, unless the pager reads another file: there is no {path}"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(STARTER)
+    _, found = await _findings()
+    assert found["pager", "pager.yaml"]["detail"] == "routes: on-call, support-leads"
+    path.write_text(STARTER.replace("default: on-call", "default: on-cal"))
+    _, found = await _findings()
+    assert not found["pager", "pager.yaml"]["ok"]
+    assert "`on-cal` is no route of this file: did you mean `on-call`?" in found["pager", "pager.yaml"]["detail"]
 
 
 async def test_nothing_answers(nats_server: NatsServer) -> None:

@@ -25,11 +25,12 @@ from helpers import eventually
 from kill_switch_helpers import QUICK, publish, said
 from midwatch.contracts import subjects
 from midwatch.contracts.governance import CaseOpened
+from midwatch.runtime import webhook_signing as signing
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.service import Service, run_services
 from midwatch.runtime.settings import Settings
 from midwatch_services.kill_switch.app import build
-from midwatch_services.kill_switch.cases import case_store, hands, signing
+from midwatch_services.kill_switch.cases import case_store, hands
 from midwatch_services.kill_switch.cases.routing import Case
 
 CASE = "case-0123456789ab"

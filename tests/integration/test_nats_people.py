@@ -1,10 +1,28 @@
 """The server configuration that we ship: people, help desks and drills can do their work and nothing else."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
+import typer
+from nats.js.errors import NotFoundError
+from typer.testing import CliRunner
 
 import shipped_server
-from midwatch.contracts import subjects
+from helpers import eventually
+from midwatch.contracts import codec, subjects
+from midwatch.runtime.settings import Settings
+from midwatch_services.commands import ack
+from midwatch_services.pager.watch import lag
+from pager_helpers import FILE, SECRET, listening, pager, say, write_file
 from shipped_server import AGENT, KEYS, Connect
+
+
+@pytest.fixture
+def settings_in(server: str, tmp_path: Path) -> Settings:
+    """Settings of a service in its own role."""
+    return Settings(home=tmp_path / "home", nats_url=f"nats://services:pw-services@{server}", http_port=0)
+
 
 # Fixtures of this file
 server, connect, declared = shipped_server.server, shipped_server.connect, shipped_server.declared
@@ -15,6 +33,48 @@ async def test_a_reviewer_judges_and_does_nothing_else(connect: Connect) -> None
         assert await reviewer.may_publish(subjects.review(AGENT, "judged"))
         assert not await reviewer.may_publish(subjects.review(AGENT, "sampled"))
         assert not await reviewer.may_publish(subjects.key_subject(subjects.SWITCH, subjects.FLEET_KEY))
+
+
+@pytest.mark.usefixtures("declared")
+async def test_the_person_on_call_takes_an_alert_on_with_the_operators_rights(
+    connect: Connect, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect("services") as services:
+        await say(services.nc.jetstream(), "raised", "a-1", agent=AGENT)
+    monkeypatch.setenv("NATS_URL", f"nats://operator:pw-operator@{server}")
+    app = typer.Typer()
+    ack.register(app)
+    done = await asyncio.to_thread(CliRunner().invoke, app, ["a-1", "--by", "ann"])
+    assert done.exit_code == 0, done.output
+    async with connect("services") as services:
+        message = await services.nc.jetstream().get_last_msg(subjects.GOVERNANCE, subjects.alert(AGENT, "acknowledged"))
+    assert codec.decode(message.subject or "", message.data or b"").data.by == "ann"
+
+
+@pytest.mark.usefixtures("declared")
+async def test_the_pager_does_all_that_it_does_with_the_services_rights(
+    connect: Connect, server: str, settings_in: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAGER_SECRET", SECRET)
+    with listening() as people:
+        write_file(settings_in, FILE % {"url": people.url})
+        people.reply = lambda call: 410 if call.path == "/ann" else 200
+        async with pager(settings_in), connect("services") as services:
+            js = services.nc.jetstream()
+            await say(js, "raised", "a-1", agent=AGENT)
+            await eventually(lambda: people.at("/ann"))
+            subject = subjects.alert(subjects.FLEET, "raised")
+
+            async def dead() -> bool:
+                try:
+                    message = await js.get_last_msg(subjects.GOVERNANCE, subject)
+                except NotFoundError:
+                    return False
+                return bool(codec.decode(subject, message.data or b"").data.rule == "channel_dead")
+
+            await eventually(dead)
+            assert await lag(services.nc, subjects.RUNS, subjects.COST_WATCHDOG) == (0, 0.0)
+            assert services.denied == []
 
 
 CASE_EVENTS = ("accepted", "returned", "closed")

@@ -13,12 +13,14 @@ from midwatch_services.kill_switch.tables import Table as KillSwitch
 from midwatch_services.logger import store
 from midwatch_services.logger.decide import AlertRow, RunRow
 from midwatch_services.logger.tables import Table as Logger
+from midwatch_services.pager.tables import Table as Pager
 from midwatch_services.reviewer_sampler.tables import Table as ReviewerSampler
 
 SERVICES: dict[str, type[SQLModel]] = {
     "cost-watchdog": CostWatchdog,
     "kill-switch": KillSwitch,
     "logger": Logger,
+    "pager": Pager,
     "reviewer-sampler": ReviewerSampler,
 }
 

@@ -17,7 +17,7 @@ import pytest
 from helpers import eventually
 from midwatch.runtime.nats_server import NatsServer
 
-SERVICES = {"logger", "cost-watchdog", "reviewer-sampler", "kill-switch"}
+SERVICES = {"logger", "cost-watchdog", "reviewer-sampler", "kill-switch", "pager"}
 MIDWATCH = (sys.executable, "-m", "midwatch_services.cli")
 
 
@@ -151,7 +151,8 @@ async def test_an_unknown_service_names_the_known_ones(tmp_path: Path) -> None:
     code, _, err = await _ended(await _midwatch(tmp_path, "run", "looger"))
     assert code == 1
     assert err == (
-        "midwatch: There is no service 'looger': choose one of logger, cost-watchdog, reviewer-sampler, kill-switch.\n"
+        "midwatch: There is no service 'looger': choose one of logger, cost-watchdog, reviewer-sampler, kill-switch, "
+        "pager.\n"
     )
 
 

@@ -27,10 +27,10 @@ from midwatch.contracts.control import DeadLetter
 from midwatch.contracts.governance import CaseOpened
 from midwatch.errors import MidwatchError
 from midwatch.runtime import faults
+from midwatch.runtime import webhook_signing as signing
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.settings import Settings
-from midwatch_services.kill_switch.cases import signing
 from midwatch_services.kill_switch.cases import webhook as module
 from midwatch_services.kill_switch.cases.webhook import Target, Webhook, key_in, target
 from midwatch_services.kill_switch.policy import Policy
@@ -378,7 +378,7 @@ def test_the_secret_is_read_as_people_and_libraries_write_it(settings: Settings)
     assert key_in(of(settings, None, "whsec_%%%")) is None
     assert signing.key_of("a plain text of some length") == b"a plain text of some length"
     for bad in ("short", "whsec_%%%", "whsec_c2hvcnQ="):
-        with pytest.raises(MidwatchError, match="MIDWATCH_CASES_WEBHOOK_SECRET"):
+        with pytest.raises(MidwatchError, match="whsec_ and base64"):
             signing.key_of(bad)
 
 

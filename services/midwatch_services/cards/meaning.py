@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from midwatch.contracts.control import BudgetRule, Card, LoopRule, ReviewRule, SwitchRule, ToolRule, TripRule
+from midwatch.contracts.control import AlertRule, BudgetRule, Card, LoopRule, ReviewRule, SwitchRule, ToolRule, TripRule
 
 from .model import CardFile
 from .values import in_words, percent
@@ -43,6 +43,7 @@ def to_card(model: CardFile) -> Card:
                 mode=trips.mode, alerts=trips.alerts, halted_runs=trips.halted_runs, failed_runs=trips.failed_runs
             ),
         ),
+        alerts=AlertRule(page=model.alerts.page, ticket=model.alerts.ticket),
     )
     return msgspec.structs.replace(card, hash=meaning_hash(card))
 
@@ -68,6 +69,8 @@ def meaning_hash(card: Card) -> str:
         parts = said[section].items()
         said[section] = {name: part for name, part in parts if name in first or part != usual[section][name]}
     said["tools"] = {name: _said(rule) for name, rule in said["tools"].items()}
+    if card.alerts == AlertRule():
+        del said["alerts"]
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -28,6 +28,7 @@ _TEXT_LIMIT = 2000
 _TOOL = r"^[^\s]{1,128}$"
 _HOURS = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 _RULE = r"^[a-z][a-z0-9_]{0,62}$"
+_CONTACT = r"^([a-z0-9][a-z0-9_-]{0,62})?$"
 _FALLBACK = r"^(human|agent:[a-z0-9][a-z0-9_-]{0,62})$"
 
 
@@ -93,6 +94,12 @@ def _rule(value: str) -> str:
     return value
 
 
+def _contact(value: str) -> str:
+    if not re.match(_CONTACT, value):
+        raise ValueError("must be the name of a route or contact in pager.yaml, such as on-call")
+    return value
+
+
 def _by_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
@@ -147,6 +154,12 @@ Rule = Annotated[
     BeforeValidator(_text),
     AfterValidator(_rule),
     _text_schema("The rule of an alert, such as budget_run", pattern=_RULE),
+]
+Contact = Annotated[
+    str,
+    BeforeValidator(lambda value: value if value == "" else _text(value)),
+    AfterValidator(_contact),
+    _text_schema("A route or contact of pager.yaml, such as on-call", pattern=_CONTACT),
 ]
 Lasting = Annotated[
     float,
@@ -286,10 +299,17 @@ class Switch(Section):
     trips: Trips = Trips()
 
 
+class Alerts(Section):
+    """Who is told of the agent's alerts: a route or a contact of pager.yaml; what is left out goes by that file."""
+
+    page: Contact = ""
+    ticket: Contact = ""
+
+
 class CardFile(Section):
     """The scope card of one agent: what it is for, what it may do, and where it stops."""
 
-    later = frozenset({"log", "alerts", "rollout"})
+    later = frozenset({"log", "rollout"})
     agent: AgentName = Field(description="The agent's name")
     owner: Text = Field(description="Who answers for it")
     purpose: Text = Field(description="What it is for, in a sentence")
@@ -304,6 +324,7 @@ class CardFile(Section):
     loops: Loops = Loops()
     review: Review = Review()
     switch: Switch = Switch()
+    alerts: Alerts = Alerts()
 
     @field_validator("fallback")
     @classmethod

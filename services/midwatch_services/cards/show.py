@@ -63,6 +63,7 @@ tools: {{}}
 #     alerts: []                                 # rules whose page does it, for instance [budget_run]
 #     halted_runs: 3                             # halted one by one within an hour
 #     failed_runs: 50%                           # of those that finished within an hour
+# alerts: {{page: "", ticket: ""}}                 # routes or contacts of pager.yaml; empty leaves it to that file
 """
 
 

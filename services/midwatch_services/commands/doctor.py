@@ -71,6 +71,8 @@ def _print(finding: Finding) -> None:
 
 
 async def _examine(settings: "Settings") -> list[Finding]:
+    import asyncio
+
     from nats.errors import Error as NatsError
 
     from midwatch.errors import MidwatchError
@@ -87,7 +89,8 @@ async def _examine(settings: "Settings") -> list[Finding]:
     except (NatsError, TimeoutError) as error:
         why = str(error) or type(error).__name__
         findings.append(Finding("nats", where, False, f"it stopped answering: {why}", "look at the server's log"))
-    return [*findings, _prices(settings), *await _services(settings)]
+    own = [_prices(settings), await asyncio.to_thread(_pager, settings)]
+    return [*findings, *own, *await _services(settings)]
 
 
 def _prices(settings: "Settings") -> Finding:
@@ -265,6 +268,29 @@ async def _services(settings: "Settings") -> list[Finding]:
         mend = "start them with `midwatch up`, or name their addresses in MIDWATCH_HTTP"
         return [Finding("service", "all", False, "nothing is known of the services", mend)]
     return list(await asyncio.gather(*(asyncio.to_thread(_ready, name, url) for name, url in urls.items())))
+
+
+def _pager(settings: "Settings") -> Finding:
+    """Whether anybody is told of alerts. Secrets are not looked for: those of the pager are not in this shell."""
+    from midwatch_services.pager.load import PagerFileErrors, read
+
+    path = settings.pager_yaml
+    if not path.exists():
+        mend = "`midwatch pager new` writes a start, `midwatch test-page` tries it"
+        return Finding(
+            "pager",
+            path.name,
+            True,
+            f"nobody is paged, unless the pager reads another file: there is no {path}",
+            mend,
+            {"channels": 0},
+        )
+    try:
+        policy = read(path, None).policy
+    except PagerFileErrors as error:
+        return Finding("pager", path.name, False, error.lines[0], "`midwatch pager check` names every mistake in it")
+    routes = ", ".join(route.name for route in policy.routes)
+    return Finding("pager", path.name, True, f"routes: {routes}", figures={"channels": len(policy.channels)})
 
 
 def _addresses(settings: "Settings") -> Iterator[tuple[str, str]]:

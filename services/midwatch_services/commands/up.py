@@ -65,7 +65,7 @@ def up(
 
 
 def run(
-    service: Annotated[str, typer.Argument(help="logger, cost-watchdog, reviewer-sampler or kill-switch.")],
+    service: Annotated[str, typer.Argument(help="logger, cost-watchdog, reviewer-sampler, kill-switch or pager.")],
 ) -> None:
     """Run one service: what a container starts.
 

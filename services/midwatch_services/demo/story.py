@@ -151,7 +151,7 @@ async def tell(home: Path, database_url: str | None, say: Say) -> Outcome:
         await _check_database(Settings(home=home, database_url=database_url))
     async with stack.running(home, database_url) as url:
         settings = Settings(home=home, nats_url=url, database_url=database_url)
-        say("nats-server and four services are up, on free ports, with their state in a folder of their own")
+        say("nats-server and five services are up, on free ports, with their state in a folder of their own")
         async with connection(url) as nc, run_log(settings) as log:
             js = nc.jetstream()
             session = secrets.token_hex(8)

@@ -128,6 +128,13 @@ class SwitchRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trips: TripRule = TripRule()
 
 
+class AlertRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who is told of the agent's alerts: routes, or contacts, of pager.yaml; empty leaves it to that file."""
+
+    page: str = ""
+    ticket: str = ""
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """An agent's scope as the bucket holds it; `hash` is of its meaning, not of its spacing."""
 
@@ -143,6 +150,7 @@ class Card(Struct, frozen=True, kw_only=True):
     loops: LoopRule = LoopRule()
     review: ReviewRule = ReviewRule()
     switch: SwitchRule = SwitchRule()
+    alerts: AlertRule = AlertRule()
     hash: str = ""
     applied_by: str = ""
     applied_at: Time | None = None

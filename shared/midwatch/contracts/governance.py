@@ -13,8 +13,8 @@ BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents t
 # Rules whose alerts may page, of this release; other systems may have rules of their own.
 PAGES = (
     "activity_after_containment", "budget_day", "budget_hour", "budget_run", "budget_run_steps", "budget_run_tokens",
-    "budget_ticket", "loop_cycle", "loop_hand_offs", "loop_no_new_state", "loop_text", "loop_writes", "not_armed",
-    "velocity",
+    "budget_ticket", "channel_dead", "loop_cycle", "loop_hand_offs", "loop_no_new_state", "loop_text", "loop_writes",
+    "not_armed", "velocity", "watchdog_behind",
 )  # fmt: skip
 InstanceState = Literal["applied", "unconfirmed", "lapsed", "left"]
 

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         default=None,
         description="Signs what goes to the help desk and what comes from it: whsec_ and base64, or a text",
     )
+    pager_file: Path | None = Field(
+        default=None, description="Who is paged, and how. Default: pager.yaml in home; see `midwatch pager new`"
+    )
     otlp_endpoint: str | None = Field(
         default=None,
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "MIDWATCH_OTLP_ENDPOINT", "otlp_endpoint"),
@@ -72,6 +75,11 @@ class Settings(BaseSettings):
     def drill_url(self) -> str:
         """Address of NATS at which a drill's instance speaks in its agent's name."""
         return self.drill_nats_url or self.url
+
+    @property
+    def pager_yaml(self) -> Path:
+        """The file that says who is paged."""
+        return self.pager_file or self.home / "pager.yaml"
 
     @property
     def prices_path(self) -> Path:

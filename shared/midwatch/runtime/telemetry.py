@@ -44,6 +44,14 @@ PERIODIC_ERRORS = Counter("midwatch_periodic_errors", "Periodic work that raised
 LAST_HANDLED = Gauge("midwatch_last_handled_timestamp_seconds", "Unix time of the last batch", ["service", "consumer"])
 # Times that a service was started again after it had died.
 RESTARTS = Counter("midwatch_service_restarts", "Times the service was started again", ["service"])
+# Attempts to bring a message to people, by channel of pager.yaml; `outcome` is sent, failed, refused or given_up.
+DELIVERIES = Counter("midwatch_pager_deliveries", "Attempts to tell people", ["service", "channel", "outcome"])
+# Alerts that wait for somebody or something, by severity.
+OPEN_ALERTS = Gauge("midwatch_pager_open_alerts", "Alerts that are open", ["service", "severity"])
+# Age of the oldest page that nobody has acknowledged; 0 where there is none.
+UNACKNOWLEDGED = Gauge("midwatch_pager_unacknowledged_seconds", "Age of the oldest unacknowledged page", ["service"])
+# For how long the oldest event that cost-watchdog has not acknowledged has waited for it.
+WATCHDOG_LAG = Gauge("midwatch_watchdog_lag_seconds", "Age of the oldest event not yet judged", ["service"])
 # 1 while a service answers its readiness probe with yes; set whenever the probe is asked.
 READY = Gauge("midwatch_service_ready", "1 while the service is ready", ["service"])
 # 1 while the file of the operator's prices has a mistake, so that those read before hold.

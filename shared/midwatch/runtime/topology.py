@@ -181,6 +181,12 @@ CONSUMERS = (
             subjects.switch("*", "drilled"),
         ),
     ),
+    Consumer(
+        subjects.PAGER,
+        subjects.GOVERNANCE,
+        "Brings alerts to the person on call",
+        only=tuple(subjects.alert("*", event) for event in ("raised", "acknowledged", "resolved")),
+    ),
 )
 
 

@@ -157,11 +157,14 @@ switch:
     alerts: []    # default
     halted_runs: 3    # default
     failed_runs: 50%    # default
+alerts:
+  page: ""    # default
+  ticket: ""    # default
 """.splitlines()]  # fmt: skip
 
 
 def test_what_show_prints_is_the_same_card() -> None:
-    said = "switch: {drill_hours: 22:00-02:00, trips: {mode: act, alerts: [a, b]}}\n"
+    said = "switch: {drill_hours: 22:00-02:00, trips: {mode: act, alerts: [a, b]}}\nalerts: {page: on-call}\n"
     Path("desk.yaml").write_text(SMALLEST + said + 'cannot: ["Yes: #no", "[a]", "- b", "3", "true", "\'", "a\\\\b"]\n')
     shown = midwatch("card", "show", "desk.yaml").stdout
     Path("shown.yaml").write_text(shown)
@@ -181,7 +184,7 @@ def test_show_in_json_names_the_defaults() -> None:
         "loops.text.mode", "loops.hand_offs.halt_at", "loops.hand_offs.mode", "loops.velocity.times",
         "loops.velocity.mode", "loops.stalled", "switch.lease", "switch.lost_control", "switch.drill",
         "switch.drill_hours", "switch.trips.mode", "switch.trips.alerts", "switch.trips.halted_runs",
-        "switch.trips.failed_runs",
+        "switch.trips.failed_runs", "alerts.page", "alerts.ticket",
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from midwatch.contracts.control import Card, TripRule
+from midwatch.contracts.control import AlertRule, Card, TripRule
 from midwatch.contracts.money import read_money
 from midwatch_services.cards import CardErrors, as_words, load, read, schema, values
 from midwatch_services.cards.load import count_words
@@ -39,6 +39,7 @@ def test_the_smallest_card_gets_every_safe_default(tmp_path: Path) -> None:
     assert (card.switch.lease, card.switch.lost_control) == (5.0, "fall_back")
     assert (card.switch.drill, card.switch.drill_hours) == ("monthly", "02:00-05:00")
     assert card.switch.trips == TripRule(mode="observe", alerts=[], halted_runs=3, failed_runs=0.5)
+    assert card.alerts == AlertRule(page="", ticket="")
 
 
 def test_drills_and_trips_reach_the_card_as_they_are_written(tmp_path: Path) -> None:
@@ -94,6 +95,7 @@ def test_the_hash_ignores_how_the_card_is_written(tmp_path: Path) -> None:
         "switch: {drill_hours: 02:00-04:00}",
         "switch: {trips: {mode: act}}",
         "switch: {trips: {failed_runs: 40%}}",
+        "alerts: {page: on-call}",
     ],
 )
 def test_the_hash_changes_with_the_meaning(tmp_path: Path, change: str) -> None:

@@ -16,7 +16,7 @@ from midwatch.runtime.nats_server import find_binary
 ROOT = Path(__file__).resolve().parents[3]
 NATS = ROOT / "deploy" / "nats"
 TEMPLATE = NATS / "agent.conf.example"
-SERVICES = (subjects.LOGGER, subjects.REVIEWER_SAMPLER, subjects.COST_WATCHDOG, subjects.KILL_SWITCH)
+SERVICES = (subjects.LOGGER, subjects.REVIEWER_SAMPLER, subjects.COST_WATCHDOG, subjects.KILL_SWITCH, subjects.PAGER)
 ROLES = ("ADMIN", "OPERATOR", "SERVICES", "REVIEWER", "HELP_DESK", "DRILL", "AGENT", "POSTGRES")
 PASSWORDS = [f"MIDWATCH_{role}_PASSWORD" for role in ROLES]
 
@@ -42,6 +42,15 @@ def test_the_drills_that_kill_switch_runs_speak_as_their_own_user(compose: dict[
     assert environment["MIDWATCH_DRILL_NATS_URL"].startswith("nats://drill:${MIDWATCH_DRILL_PASSWORD:?")
 
 
+def test_the_pager_reads_its_file_and_cannot_write_it(compose: dict[str, Any]) -> None:
+    container = compose["services"][subjects.PAGER]
+    assert container["volumes"] == ["./deploy/pager:/etc/midwatch/pager:ro"]
+    assert container["environment"]["MIDWATCH_PAGER_FILE"] == "/etc/midwatch/pager/pager.yaml"
+    assert container["env_file"] == [{"path": "deploy/pager/pager.env", "required": False}]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"deploy/pager/pager.yaml", "deploy/pager/pager.env"} <= set(ignored), "secrets and people are not committed"
+
+
 def test_no_container_can_gain_rights_or_write_to_its_image(compose: dict[str, Any]) -> None:
     for name in (*SERVICES, "topology"):
         container = compose["services"][name]
@@ -50,7 +59,7 @@ def test_no_container_can_gain_rights_or_write_to_its_image(compose: dict[str, A
 
 def test_every_published_port_is_on_loopback_and_its_own(compose: dict[str, Any]) -> None:
     ports = [port for container in compose["services"].values() for port in container.get("ports", ())]
-    assert len(ports) == 5
+    assert len(ports) == 6
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports)
     assert len({port.split(":")[1] for port in ports}) == len(ports)
 

@@ -77,7 +77,15 @@ def test_the_consumers_are_those_of_the_services() -> None:
         ("KV_MIDWATCH_SWITCH", "kill-switch-writes"),
         ("KV_MIDWATCH_CASES", "kill-switch-cases"),
         ("MIDWATCH_GOVERNANCE", "kill-switch-governance"),
+        ("MIDWATCH_GOVERNANCE", "pager"),
     }
+
+
+def test_the_pager_hears_of_alerts_alone() -> None:
+    (pager,) = [consumer for consumer in topology.CONSUMERS if consumer.name == "pager"]
+    assert pager.config().filter_subjects == [
+        "midwatch.alert.*.raised", "midwatch.alert.*.acknowledged", "midwatch.alert.*.resolved",
+    ]  # fmt: skip
 
 
 def test_no_consumer_drops_a_message_after_some_attempts() -> None:

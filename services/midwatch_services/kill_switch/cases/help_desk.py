@@ -12,10 +12,11 @@ from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.errors import Temporary
+from midwatch.runtime import webhook_signing as signing
 from midwatch.runtime.database import Database
 from midwatch.runtime.probes import Answer, Request
 
-from . import case_store, hands, signing
+from . import case_store, hands
 from .hands import VERBS, Deed, Found
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]

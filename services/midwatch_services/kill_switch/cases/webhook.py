@@ -3,12 +3,9 @@
 import asyncio
 import contextlib
 import http.client
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,21 +19,21 @@ from midwatch.contracts import codec, subjects
 from midwatch.contracts.governance import CaseAccepted, CaseClosed, CaseOpened
 from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime import faults
+from midwatch.runtime import webhook_signing as signing
 from midwatch.runtime.database import Database
 from midwatch.runtime.dead_letters import bury
+from midwatch.runtime.http_post import post
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.settings import Settings
 
 from .. import tables
 from ..policy import POLICY, Policy
-from . import case_store, hands, signing
+from . import case_store, hands
 
 TICK = 0.25  # seconds between two looks at what is due
 PARALLEL = 8  # cases told at once
-ANSWER_LIMIT = 64 * 1024  # bytes of an answer that are read
 
 Event = Literal["opened", "closed"]
-T = TypeVar("T")
 log = structlog.get_logger("midwatch.kill_switch")
 _table = tables.WebhookCall.__table__
 
@@ -100,7 +97,7 @@ def key_in(settings: Settings) -> bytes | None:
     try:
         return signing.key_of(settings.cases_webhook_secret.get_secret_value())
     except signing.BadSecret as error:
-        log.error("webhook_waits", why=str(error))
+        log.error("webhook_waits", why=f"MIDWATCH_CASES_WEBHOOK_SECRET: {error}")
         return None
 
 
@@ -199,11 +196,8 @@ class Webhook:
         if self._target is None or self._target.key is None:
             raise NoSecret
         headers = signing.headers(self._target.key, call.id, call.body, self._now())
-        request = urllib.request.Request(  # noqa: S310, `target` lets no other scheme through
-            self._target.url, call.body, headers | {"content-type": "application/json", "user-agent": "midwatch"}
-        )
         within = self._policy.webhook_within.total_seconds()
-        return await _in_a_thread(lambda: _open(request, within), within)
+        return await post(self._target.url, call.body, headers, within)
 
     async def _told(self, call: Call, answer: _Answer | None) -> None:
         def save(conn: Connection) -> None:
@@ -275,43 +269,3 @@ def _accepted(answer: bytes) -> _Answer | None:
         return msgspec.json.decode(answer, type=_Answer)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Whoever is redirected to has not been named, and must not read a customer's words."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _open(request: urllib.request.Request, within: float) -> bytes:
-    opener = urllib.request.build_opener(_NoRedirects())  # anew: certificates and proxies may have changed
-    try:
-        with opener.open(request, timeout=within) as response:
-            answer: bytes = response.read(ANSWER_LIMIT)
-            return answer
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise
-
-
-async def _in_a_thread(work: Callable[[], T], within: float) -> T:
-    """What `work` returns or raises, in a thread of its own: a pool would wait for it when the process ends."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def settle(settled: Callable[[Any], None], value: Any) -> None:
-        if not outcome.done():
-            settled(value)
-
-    def run() -> None:
-        try:
-            done: tuple[Callable[[Any], None], Any] = (outcome.set_result, work())
-        except Exception as error:
-            done = (outcome.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
-            loop.call_soon_threadsafe(settle, *done)
-
-    threading.Thread(target=run, name="webhook", daemon=True).start()
-    async with asyncio.timeout(within):
-        return await outcome

@@ -16,8 +16,8 @@ _VERSION = "v1,"
 
 
 class BadSecret(MidwatchError):
-    """The webhook's secret cannot be used: MIDWATCH_CASES_WEBHOOK_SECRET is whsec_ and base64, or a text without
-    that beginning, of 16 bytes and more."""
+    """The webhook's secret cannot be used: it is whsec_ and base64, or a text without that beginning, of 16 bytes and
+    more."""
 
 
 def key_of(secret: str) -> bytes:
