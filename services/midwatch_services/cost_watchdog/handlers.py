@@ -31,9 +31,9 @@ from .decide import Clock, Observed, Outcome, decide, forget, tick, ticket_of
 from .differs import Compared
 from .messages import HALT, HaltOrder, outgoing
 from .observe import observe
-from .periods import Period
+from .periods import Period, Spending
 from .policy import Limit, Policy
-from .state import NOTHING, Spent, Subject
+from .state import Spent, Subject
 
 log = structlog.get_logger("midwatch.cost_watchdog")
 Said = list[tuple[Decision, str | None]]  # with the traceparent of the event that led to it
@@ -191,7 +191,7 @@ class Watchdog:
         fresh = self.outbox.fresh(conn, [(received.event.agent, received.event.id) for received in batch])
         events: list[tuple[Observed, str | None]] = []
         calls: list[tuple[Compared, str | None]] = []
-        spent: dict[Period, tuple[Spent, list[str]]] = {}
+        spent = Spending()
         for received in batch:
             identity = (received.event.agent, received.event.id)
             if identity in fresh:
@@ -203,9 +203,7 @@ class Watchdog:
                 if (call := differs.compared(received.event, event)) is not None:
                     calls.append((call, events[-1][1]))
                 if event.cost is not None and event.run.mode == "live":
-                    for period in periods.at(event.run.agent, received.stored_at):
-                        so_far, spenders = spent.get(period, (NOTHING, []))
-                        spent[period] = (so_far.plus(event.cost), [*spenders, event.run.name])
+                    spent.add(event.run, event.cost, received.stored_at)
         self._load(conn, {event.run for event, _ in events}, (event for event, _ in events))
         policies = {agent: self._policy(agent) for agent in {event.run.agent for event, _ in events}}
         said = Said()
@@ -213,7 +211,7 @@ class Watchdog:
             outcome = self._decide(event, policies[event.run.agent], clock)
             said += [(decision, traceparent) for decision in outcome.decisions]
         said += self._compare(conn, calls)
-        said += self._spend(conn, spent, policies, clock.now)
+        said += self._spend(conn, spent.by_period(), policies, clock.now)
         for agent, judged_by in policies.items():
             self._policies.setdefault(agent, judged_by)
         return said

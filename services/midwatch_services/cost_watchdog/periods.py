@@ -13,12 +13,13 @@ from msgspec.structs import replace
 from midwatch.contracts import subjects
 from midwatch.contracts.control import AtLimit
 from midwatch.contracts.governance import BUDGET_FLEET_DAY
+from midwatch.runtime.pricing import Cost
 
 from . import say
 from .alerts import Book, Cause, Decision, Halts
 from .budgets import met, of_money
 from .policy import LIVE_LIMIT, Limit, Policy
-from .state import Subject, TicketState
+from .state import NOTHING, Spent, Subject, TicketState
 
 _HALTS: dict[AtLimit, Halts | None] = {
     "alert": None, "halt_run": "run", "fall_back": "agent", "halt_agent": "agent",
@@ -74,6 +75,29 @@ def of(subject: Subject) -> Period:
         return Period(subjects.FLEET, "day", subject.name)
     agent, kind, name = subject.name.split("/")
     return Period(agent, "hour" if kind == "hour" else "day", name)
+
+
+class Spending:
+    """What the events of a batch spent. First by agent and hour, of which there are few."""
+
+    def __init__(self) -> None:
+        self._hours: dict[tuple[str, datetime], tuple[list[Spent], list[str]]] = {}
+
+    def add(self, run: Subject, cost: Cost, stored_at: datetime) -> None:
+        """One event's cost, of which the server's time is `stored_at`."""
+        hour = (run.agent, stored_at.replace(minute=0, second=0, microsecond=0))
+        sums, spenders = self._hours.setdefault(hour, ([NOTHING], []))
+        sums[0] = sums[0].plus(cost)
+        spenders.append(run.name)
+
+    def by_period(self) -> dict[Period, tuple[Spent, list[str]]]:
+        """The sums of hours and days, and the runs that spent on each."""
+        found: dict[Period, tuple[Spent, list[str]]] = {}
+        for (agent, hour), (sums, spenders) in self._hours.items():
+            for period in at(agent, hour):
+                spent, others = found.get(period, (NOTHING, []))
+                found[period] = (spent.joined(sums[0]), others + spenders)
+        return found
 
 
 def limit_of(period: Period, policy: Policy) -> Limit | None:

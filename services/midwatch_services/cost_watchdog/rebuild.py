@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from midwatch.contracts import codec, subjects
-from midwatch.runtime.delivery import Received
+from midwatch.runtime.delivery import Received, spare_collections
 from midwatch.runtime.stream_read import Stored, read_range
 
 from .handlers import Watchdog
@@ -39,6 +39,7 @@ async def rebuild(watchdog: Watchdog, nc: Client, js: JetStreamContext) -> None:
         return
     goes_on = max(goes_on or 0, first)
     log.warning("rebuild_begins", next=goes_on, last=last, why="the database does not know what was acknowledged")
+    spare_collections()
     began = said = monotonic()
     async for stored in _ahead(read_range(nc, subjects.RUNS, "midwatch.run.>", goes_on, to=last)):
         batch = [received for one in stored if (received := _received(one)) is not None]

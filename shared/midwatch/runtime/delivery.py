@@ -108,7 +108,7 @@ class RunReader(Generic[E]):
     async def run(self) -> None:
         """Reads until cancelled. What was delivered and not yet handled goes back to the server at once."""
         await self._find_consumer()
-        _spare_collections()
+        spare_collections()
         subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_message)
         ticker = asyncio.create_task(self._tick())
         try:
@@ -334,7 +334,7 @@ class RunReader(Generic[E]):
                 await self._nc.publish(item.reply, answer)
 
 
-def _spare_collections() -> None:
+def spare_collections() -> None:
     """Thousands of events are held at a time and none is garbage: with Python's own thresholds, looking through them,
     and through all that the service imported, takes an eighth of a reader's time."""
     gc.freeze()

@@ -46,6 +46,10 @@ REMEMBERED = 4096  # models of agents whose dearest call is remembered
 log = structlog.get_logger("midwatch.cost_watchdog.allowances")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MILLION = 1_000_000
+_CALLS = (
+    ModelCalled,
+    ToolCalled,
+)  # a tuple: to make `ModelCalled | ToolCalled` for each event cost as much as judging it
 _decoders: dict[str, msgspec.json.Decoder[Any]] = {
     "reserve": msgspec.json.Decoder(Reserve),
     "commit": msgspec.json.Decoder(Commit),
@@ -140,7 +144,7 @@ class Allowances:
     def settle(self, conn: Connection, event: Observed, data: RunData) -> None:
         """Within the transaction that sums the event's cost: its reservation is over."""
         # A replay carries the ids of the live calls that it repeats.
-        if event.run.mode != "live" or not isinstance(data, ModelCalled | ToolCalled):
+        if event.run.mode != "live" or not isinstance(data, _CALLS):
             return
         model = data.model if isinstance(data, ModelCalled) else None
         if data.reservation and _ID.fullmatch(data.reservation):
