@@ -21,14 +21,17 @@ from load import QUICK, Message, connect, events, fill
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from midwatch.contracts import codec, runs, subjects
+from midwatch import testing
+from midwatch.contracts import codec, control, runs, subjects
 from midwatch.contracts.envelope import new_id
+from midwatch.engine import Engine
 from midwatch.runtime import topology
 from midwatch.runtime.delivery import Received, RunReader
 from midwatch.runtime.loop import run_until_signal
 from midwatch.runtime.nats_server import start_nats
 from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
+from midwatch.switch import LocalSwitch
 from midwatch_services.cost_watchdog import app
 
 REBUILT = 1_000_000  # events
@@ -97,26 +100,50 @@ def fatal(agent: str) -> Message:
     return Message(subjects.run(agent, "model_called"), envelope.id, codec.encode(envelope))
 
 
-async def latencies(client: Client, other: Client, samples: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from publishing a fatal event until its halt is pushed, and until the event itself is acknowledged;
-    an event at a time."""
-    js, halted = client.jetstream(), asyncio.Queue[float]()
+class Stopped:
+    """Stands where a run stands: notes when the switch of its process stops it."""
 
-    async def pushed(_: Msg) -> None:
-        halted.put_nowait(time.perf_counter())
+    draining, moving, awaited = False, True, True
 
-    await other.subscribe(subjects.control(subjects.runs_key("*")), cb=pushed)
-    await other.flush()
-    to_halt, to_ack = [], []
+    def __init__(self, switch: LocalSwitch, run_id: str) -> None:
+        self.run_id, self._switch = run_id, switch
+        self.at: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        switch.enter(self)
+
+    def review(self) -> None:
+        """The switch moved."""
+        if self._switch.judge(self.run_id) is not None and not self.at.done():
+            self.at.set_result(time.perf_counter())
+
+    def abandon(self) -> None:
+        """The process ends."""
+
+
+async def latencies(client: Client, url: str, folder: Path, samples: int) -> tuple[list[float], list[float]]:
+    """Milliseconds from publishing a fatal event until its run is stopped in the process that runs it, and until the
+    event itself is acknowledged; an event at a time."""
+    js, engine = client.jetstream(), Engine(url, home=folder)
+    await engine.start()
+    to_stop, to_ack, switch = [], [], None
     for number in range(samples + RUNS_AN_AGENT):
-        message = fatal(f"bench-{number // RUNS_AN_AGENT}")
+        agent = f"bench-{number // RUNS_AN_AGENT}"
+        if number % RUNS_AN_AGENT == 0:
+            await js.publish(subjects.key_subject(subjects.SWITCH, subjects.agent_key(agent)), b'{"state":"running"}')
+            await js.publish(subjects.key_subject(subjects.AGENTS, agent), control.encode(testing.card(agent)))
+            switch = engine.follow(agent, "1")
+            await asyncio.wait_for(asyncio.wrap_future(switch.known), 10)
+        assert switch is not None
+        message = fatal(agent)
+        stopped = Stopped(switch, codec.decode_run(message.subject, message.body).data.run_id)
         begin = time.perf_counter()
         await js.publish(message.subject, message.body, headers={subjects.MSG_ID: message.id})
         acked = time.perf_counter()
-        to_halt.append((await asyncio.wait_for(halted.get(), 10) - begin) * 1e3)
+        to_stop.append((await asyncio.wait_for(stopped.at, 10) - begin) * 1e3)
         to_ack.append((acked - begin) * 1e3)
+        switch.leave(stopped)
         await asyncio.sleep(0.02)  # idle: the alert has left, and the event is acknowledged
-    return to_halt[RUNS_AN_AGENT:], to_ack[RUNS_AN_AGENT:]  # the first ones warm it up
+    await engine.close()
+    return to_stop[RUNS_AN_AGENT:], to_ack[RUNS_AN_AGENT:]  # the first ones warm it up
 
 
 async def rebuild(count: int) -> list[dict[str, Any]]:
@@ -150,7 +177,7 @@ async def rebuild(count: int) -> list[dict[str, Any]]:
 async def measure(count: int, samples: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         async with await start_nats(Path(folder) / "nats", sync_interval="always") as server:
-            client, other = await connect(server.url), await connect(server.url)
+            client = await connect(server.url)
             js = client.jetstream()
             await topology.apply(js, Settings(home=Path(folder), nats_url=server.url))
             declared = await js.consumer_info(subjects.RUNS, subjects.COST_WATCHDOG)
@@ -162,17 +189,16 @@ async def measure(count: int, samples: int) -> list[dict[str, Any]]:
             await js.delete_consumer(subjects.RUNS, ALONE)
             with Part("watchdog", environment) as part:
                 rate = await consumed(client, subjects.COST_WATCHDOG, count, part)
-                to_halt, to_ack = await latencies(client, other, samples)
+                to_stop, to_ack = await latencies(client, server.url, Path(folder) / "agents", samples)
             await client.close()
-            await other.close()
     rows = [{
         "name": "cost-watchdog, events", "value": rate, "unit": "events/s", "target": "≥ 5,000",
         "peer": "receiving alone, events/s", "peer_value": bare, "ratio": rate / bare,
     }]  # fmt: skip
     for name, place, target in (("p50", 50, ""), ("p99", 99, "< 10")):
-        value, peer = (statistics.quantiles(of, n=100)[place - 1] for of in (to_halt, to_ack))
+        value, peer = (statistics.quantiles(of, n=100)[place - 1] for of in (to_stop, to_ack))
         rows.append({
-            "name": f"event published to halt pushed, {name}", "value": value, "unit": "ms", "target": target,
+            "name": f"event published to its run stopped, {name}", "value": value, "unit": "ms", "target": target,
             "peer": "event published to its own acknowledgement, ms", "peer_value": peer, "ratio": value / peer,
         })  # fmt: skip
     return rows
