@@ -46,7 +46,8 @@ def test_the_pager_reads_its_file_and_cannot_write_it(compose: dict[str, Any]) -
     container = compose["services"][subjects.PAGER]
     assert container["volumes"] == ["./deploy/pager:/etc/midwatch/pager:ro"]
     assert container["environment"]["MIDWATCH_PAGER_FILE"] == "/etc/midwatch/pager/pager.yaml"
-    assert container["env_file"] == [{"path": "deploy/pager/pager.env", "required": False}]
+    assert container["env_file"] == ["${MIDWATCH_PAGER_ENV:-deploy/pager/pager.env.example}"]
+    assert (ROOT / "deploy" / "pager" / "pager.env.example").is_file(), "compose reads it until there is another"
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {"deploy/pager/pager.yaml", "deploy/pager/pager.env"} <= set(ignored), "secrets and people are not committed"
 
