@@ -14,7 +14,7 @@ from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import Card
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
-from midwatch_services.cost_watchdog import policy
+from midwatch_services.cost_watchdog import differs, policy
 from midwatch_services.cost_watchdog.alerts import RaiseAlert
 from midwatch_services.cost_watchdog.decide import Clock, decide, ticket_of
 from midwatch_services.cost_watchdog.observe import observe
@@ -109,10 +109,12 @@ def alerts_without_a_crash(messages: list[tuple[str, bytes]]) -> Counter[tuple[s
     """What the watchdog raises on the same stream if nothing ever kills it: rule, run and event of each alert."""
     runs: dict[Subject, RunState] = {}
     tickets: dict[Subject, TicketState] = {}
+    models: dict[Subject, differs.ModelState] = {}
     raised: Counter[tuple[str, str, str]] = Counter()
     limits = policy.of(Card(agent="any", owner="", purpose="", can=[]))
     for subject, body in messages:
-        event = observe(codec.decode_run(subject, body))
+        read = codec.decode_run(subject, body)
+        event = observe(read)
         run = runs.get(event.run, RunState())
         name = ticket_of(run, event)
         ticket = event.run._replace(name=name) if name else None
@@ -121,9 +123,11 @@ def alerts_without_a_crash(messages: list[tuple[str, bytes]]) -> Counter[tuple[s
         runs[event.run] = outcome.run
         if ticket and outcome.ticket:
             tickets[ticket] = outcome.ticket
-        raised.update(
-            (one.rule, one.run_id, one.event_id or "") for one in outcome.decisions if isinstance(one, RaiseAlert)
-        )
+        decisions = list(outcome.decisions)
+        if (call := differs.compared(read, event)) is not None:
+            models[call.model], of_model = differs.judge(models.get(call.model, differs.ModelState()), call)
+            decisions += of_model
+        raised.update((one.rule, one.run_id, one.event_id or "") for one in decisions if isinstance(one, RaiseAlert))
     return raised
 
 
