@@ -76,8 +76,8 @@ def tell(found: Result, *, full: bool) -> Iterator[str]:
 def whole(found: Result) -> dict[str, Any]:
     """One letter for scripts: its body as JSON where it is, else as text, and as it was in base64."""
     listed, written = found.listed, found.written
-    fields = msgspec.structs.asdict(written) if written is not None else {"data": found.raw, "at": listed.at}
-    body = fields["data"]
+    body = found.raw if written is None else written.data
+    fields = {"at": listed.at, "data": body} if written is None else msgspec.structs.asdict(written)
     try:
         value = msgspec.json.decode(body)
         msgspec.json.encode(value)

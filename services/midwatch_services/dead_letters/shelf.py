@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError, NoRespondersError
+from nats.errors import MaxPayloadError, NoRespondersError, StaleConnectionError, UnexpectedEOF
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServiceUnavailableError
 
 from midwatch.contracts import subjects
@@ -30,7 +30,17 @@ Fate = Literal["retried", "duplicate", "refused", "failed"]
 
 TIME_LIMIT = 5.0  # seconds for one answer
 _ERROR = 2_000  # characters of an error that are kept of each letter; `show` has all
+_DELETE = f"$JS.API.STREAM.MSG.DELETE.{subjects.DEAD}"
 _NO_MESSAGE = 10057
+
+
+class _Error(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Deleted(msgspec.Struct):
+    error: _Error | None = None
 
 
 class NotAllowed(MidwatchError):
@@ -58,24 +68,28 @@ class Outcome:
 @asynccontextmanager
 async def open_shelf(url: str) -> AsyncIterator["Shelf"]:
     """The shelf, over a connection of its own. Raises Temporary where no server answers."""
-    denied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Future[MidwatchError] = asyncio.get_running_loop().create_future()
 
     async def told(error: Exception) -> None:
-        # What a user may not do is not answered; it is said here alone.
-        if "permissions violation" in str(error).lower() and not denied.done():
-            denied.set_result(None)
+        # What a user may not do is not answered, nor what was asked before the connection went: it is said here alone.
+        if ended.done():
+            return
+        if "permissions violation" in str(error).lower():
+            ended.set_result(NotAllowed())
+        elif isinstance(error, (UnexpectedEOF, StaleConnectionError, OSError)):
+            ended.set_result(_silent(error))
 
     async with connection(url, told=told) as nc:
-        yield Shelf(nc, denied)
+        yield Shelf(nc, ended)
 
 
 class Shelf:
     """Reads and writes the dead letters. Every method raises NotAllowed, NoShelf or Temporary."""
 
-    def __init__(self, nc: Client, denied: "asyncio.Future[None]") -> None:
+    def __init__(self, nc: Client, ended: "asyncio.Future[MidwatchError]") -> None:
         self._nc = nc
         self._js = nc.jetstream(timeout=TIME_LIMIT)
-        self._denied = denied
+        self._ended = ended
 
     async def letters(self) -> list[Letter]:
         """All that lie there, without their bodies."""
@@ -88,7 +102,7 @@ class Shelf:
                 for stored in batch
             ]
 
-        return await self._unless_denied(work())
+        return await self._unless_ended(work())
 
     async def remembered(self) -> timedelta:
         """For how long services know what they have applied: as long as the stream of runs keeps it."""
@@ -98,11 +112,12 @@ class Shelf:
     async def body(self, number: int) -> tuple[Letter, DeadLetter | None, bytes]:
         """One letter whole: as it is listed, as it was written (None where it cannot be read), and its bytes. Raises
         NoLetter."""
-        await self._max_age(subjects.DEAD)
         try:
-            message = await self._unless_denied(self._js.get_msg(subjects.DEAD, seq=number, direct=True))
+            message = await self._unless_ended(self._js.get_msg(subjects.DEAD, seq=number, direct=True))
         except NotFoundError:
             raise NoLetter(number=number) from None
+        except NoRespondersError:
+            raise NoShelf from None
         data, stored_at = message.data or b"", message.time or datetime.now(UTC)
         return letter_of(number, message.subject or "", data, stored_at), _decoded(data), data
 
@@ -114,7 +129,7 @@ class Shelf:
             return Outcome("failed", "its letters are gone: somebody has retried or dropped it meanwhile")
         headers = headers_again(letter.headers)
         try:
-            ack = await self._unless_denied(
+            ack = await self._unless_ended(
                 self._js.publish(letter.subject, letter.data, timeout=TIME_LIMIT, headers=headers or None)
             )
         except NoStreamResponseError:
@@ -126,22 +141,24 @@ class Shelf:
         if ack.duplicate:
             return Outcome("duplicate")
         faults.reach("dead.published")
-        deleted = 0
-        for number in original.numbers:
-            deleted += await self.drop(number)
-            faults.reach("dead.deleted")
-        return Outcome("retried", deleted=deleted)
+        # What they held is in its stream again: to overwrite it on the disk would only take ten times as long.
+        gone = await asyncio.gather(*(self._delete(number, erase=False) for number in original.numbers))
+        return Outcome("retried", deleted=sum(gone))
 
     async def drop(self, number: int) -> bool:
         """Deletes a letter for good. False where it was gone already."""
+        return await self._delete(number, erase=True)
+
+    async def _delete(self, number: int, *, erase: bool) -> bool:
+        request = msgspec.json.encode({"seq": number, "no_erase": not erase})
         try:
-            return await self._unless_denied(self._js.delete_msg(subjects.DEAD, number))
-        except NotFoundError:
-            return False
-        except APIError as error:
-            if error.err_code == _NO_MESSAGE:
-                return False
-            raise Temporary(f"letter {number} was not deleted: {error.description or error}") from error
+            answer = await self._unless_ended(self._nc.request(_DELETE, request, timeout=TIME_LIMIT))
+        except NoRespondersError:
+            raise NoJetStream from None
+        error = msgspec.json.decode(answer.data, type=_Deleted).error
+        if error is not None and error.err_code != _NO_MESSAGE:
+            raise Temporary(f"letter {number} was not deleted: {error.description} ({error.err_code})")
+        return error is None
 
     async def _first_left(self, original: Original) -> DeadLetter | None:
         for number in original.numbers:
@@ -152,31 +169,33 @@ class Shelf:
     async def _max_age(self, stream: str) -> float:
         """How long the stream keeps a message, in seconds; it also tells whether the stream is there."""
         try:
-            return (await self._unless_denied(self._js.stream_info(stream))).config.max_age or 0.0
+            return (await self._unless_ended(self._js.stream_info(stream))).config.max_age or 0.0
         except NotFoundError:
             raise NoShelf from None
         except (NoRespondersError, ServiceUnavailableError):
             raise NoJetStream from None
 
-    async def _unless_denied(self, work: "Coroutine[Any, Any, T]") -> T:
-        """What `work` returns, or NotAllowed as soon as the server refuses it."""
+    async def _unless_ended(self, work: "Coroutine[Any, Any, T]") -> T:
+        """What `work` returns, or the error by which the server or the connection ended it."""
         task = asyncio.ensure_future(work)
-        waiting: list[asyncio.Future[Any]] = [task, self._denied]
+        waiting: list[asyncio.Future[Any]] = [task, self._ended]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise NotAllowed
+                raise self._ended.result()
             return task.result()
         except APIError:
             raise
         except (NoStreamResponseError, NoRespondersError, MaxPayloadError):
             raise
         except (NatsError, OSError, TimeoutError) as error:
-            raise Temporary(
-                f"NATS stopped answering ({str(error) or type(error).__name__}): see `midwatch doctor`"
-            ) from error
+            raise _silent(error) from error
         finally:
             task.cancel()
+
+
+def _silent(error: Exception) -> Temporary:
+    return Temporary(f"NATS stopped answering ({str(error) or type(error).__name__}): see `midwatch doctor`")
 
 
 def letter_of(number: int, subject: str, data: bytes, stored_at: datetime) -> Letter:
