@@ -141,7 +141,8 @@ async def test_dead_letters_are_counted_with_reasons_and_the_last_error(js: JetS
     _, shown = await _doctor()
     assert "3; of the newest: malformed 2, wrong_agent 1." in shown
     assert "\x1b[31m" not in shown.replace("\x1b[31mWRONG", "")
-    assert "nats stream purge MIDWATCH_DEAD --subject midwatch.dead.logger" in shown
+    assert "`midwatch dead list` names them" in shown
+    assert "`midwatch dead retry --service logger`, or `drop`" in shown
 
 
 async def test_an_old_dead_letter_is_shown_but_no_longer_a_fault(

@@ -58,10 +58,10 @@ async def fail(js: JetStreamContext, failed: int, fine: int, prefix: str = "r") 
 
 async def page(
     js: JetStreamContext, rule: str = "budget_run", agent: str = "desk", id: str = "a1", severity: Any = "page",
-    title: str = "too dear",
+    title: str = "too dear", at: datetime | None = None,
 ) -> None:  # fmt: skip
     data = AlertRaised(alert_id=id, rule=rule, severity=severity, title=title, agent=agent, dedupe_key=id)
-    envelope = codec.envelope("alert", "raised", data, source="/services/cost-watchdog", id=id, time=datetime.now(UTC))
+    envelope = codec.envelope("alert", "raised", data, source="/services/cost-watchdog", id=id, time=at)
     await js.publish(subjects.alert(agent, "raised"), codec.encode(envelope))
 
 
@@ -209,6 +209,20 @@ async def test_an_alert_from_before_the_resume_does_not_halt_again(
     await js.delete_consumer(subjects.GOVERNANCE, subjects.KILL_SWITCH_GOVERNANCE)
     await topology.apply(js, settings)  # everything is delivered again
     async with kill_switch(settings):
+        await judged(js)
+        await tripped(js)
+    assert (await stands(board)).state == "running"
+
+
+async def test_an_alert_that_is_published_again_after_the_resume_does_not_halt_again(
+    js: JetStreamContext, settings: Settings, board: Switchboard
+) -> None:
+    raised_at = datetime.now(UTC) - timedelta(minutes=5)
+    await apply(js, mode="act", alerts=["budget_run"])
+    await board.halt(Scope("desk"), **WHY)
+    await board.resume(Scope("desk"), **WHY)
+    async with kill_switch(settings):
+        await page(js, at=raised_at)  # as `midwatch dead retry` does
         await judged(js)
         await tripped(js)
     assert (await stands(board)).state == "running"

@@ -215,8 +215,8 @@ async def _dead_letters(js: "JetStreamContext") -> AsyncIterator[Finding]:
         detail = f"{count:,}; of the newest: {told}. The last, at {_minute(last.at)} on {last.subject}: {last.error}"
         fresh = utc_now() - last.at < FRESH
         mend = (
-            f"mend the sender (or the service, where the reason is `failed`); once done, "
-            f"`nats stream purge {subjects.DEAD} --subject {subject}`"
+            "`midwatch dead list` names them. Mend the sender (or the service, where the reason is `failed`), then "
+            f"`midwatch dead retry --service {service}`, or `drop`"
         )
         yield Finding("dead letters", service, not fresh, detail, mend if fresh else "", figures)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
 import nats
@@ -34,13 +34,14 @@ def without_credentials(url: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connection(url: str) -> AsyncIterator[Client]:
-    """One connection for a command, which does not wait for a server. Raises Temporary, and OldNatsServer."""
+async def connection(url: str, *, told: Callable[[Exception], Awaitable[None]] | None = None) -> AsyncIterator[Client]:
+    """One connection for a command, which does not wait for a server. `told` hears what the server says unasked, for
+    instance that a user may not do something. Raises Temporary, and OldNatsServer."""
     where = without_credentials(url)
     try:
         client = await nats.connect(
             url.split(","), allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
-            connect_timeout=CONNECT_WITHIN, error_cb=_quiet,
+            connect_timeout=CONNECT_WITHIN, error_cb=told or _quiet,
         )  # fmt: skip
     except (OSError, NatsError, TimeoutError) as error:
         why = str(error) or type(error).__name__

@@ -12,6 +12,7 @@ from midwatch.errors import Temporary
 
 TIME_LIMIT = 5.0  # seconds for one acknowledgement
 _KEPT = 4 * 1024 * 1024  # bytes of a body; base64 adds a third, and the letter must pass the server's max_payload
+_CUT = "bytes are kept)"
 
 
 async def bury(
@@ -33,7 +34,7 @@ async def bury(
     Raises Temporary where the server does not acknowledge it.
     """
     if len(body) > _KEPT:
-        error = f"{error} (the first {_KEPT} of {len(body)} bytes are kept)"
+        error = f"{error} (the first {_KEPT} of {len(body)} {_CUT}"
     letter = DeadLetter(
         service=service, reason=reason, error=error, attempts=attempts, subject=subject, stream=stream,
         stream_seq=stream_seq, at=utc_now(), headers=dict(headers or {}), data=body[:_KEPT],
@@ -44,3 +45,8 @@ async def bury(
         )
     except (NatsError, TimeoutError) as failure:
         raise Temporary(f"the dead letter of {subject} was not acknowledged: {failure}") from failure
+
+
+def is_cut(letter: DeadLetter) -> bool:
+    """Whether only the beginning of the body was kept."""
+    return len(letter.data) == _KEPT and letter.error.endswith(_CUT)

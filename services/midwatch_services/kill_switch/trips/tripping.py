@@ -106,8 +106,9 @@ class Tripping:
         now = self._now()
         for received in batch:
             agent = received.subject.split(".")[2]
-            if isinstance(received.event.data, AlertRaised) and received.stored_at > now - WINDOW:
-                trip = trips.of_alert(self._rule(agent), agent, received.event.data, received.stored_at)
+            at = trips.raised_at(received.event.time, received.stored_at)
+            if isinstance(received.event.data, AlertRaised) and at > now - WINDOW:
+                trip = trips.of_alert(self._rule(agent), agent, received.event.data, at)
                 found += [(agent, trip)] if trip else []
         if found:
             resumed = await self._database.read(lambda conn: trip_store.resumes(conn, now - WINDOW))

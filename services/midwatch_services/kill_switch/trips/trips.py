@@ -12,6 +12,7 @@ from midwatch.contracts.governance import BUDGET_FLEET_DAY, AlertRaised
 RULE = "tripped"
 WINDOW = timedelta(hours=1)
 LEAST = 10  # finished runs of which a share says something
+_LATE = timedelta(minutes=1)  # beyond what clocks differ by; what is published again comes two minutes late at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +56,21 @@ def of_figures(rule: TripRule, figures: Figures) -> list[Trip]:
     return found
 
 
-def of_alert(rule: TripRule, agent: str, alert: AlertRaised, stored_at: datetime) -> Trip | None:
-    """The condition that an alert meets; an alert of the fleet's day budget meets one on no card."""
+def raised_at(said: datetime, stored_at: datetime) -> datetime:
+    """When an alert was raised: by the server's clock, unless the stream had it only later, or once more."""
+    return said if stored_at - said > _LATE else stored_at
+
+
+def of_alert(rule: TripRule, agent: str, alert: AlertRaised, at: datetime) -> Trip | None:
+    """The condition that an alert raised at `at` meets; an alert of the fleet's day budget meets one on no card."""
     if alert.severity != "page" or alert.mode != "live":
         return None
     if agent == subjects.FLEET:
         named = alert.rule == BUDGET_FLEET_DAY
-        return Trip("fleet_budget", "fleet_budget", alert.title, stored_at) if named else None
+        return Trip("fleet_budget", "fleet_budget", alert.title, at) if named else None
     if alert.rule not in rule.alerts:
         return None
-    return Trip("alerts", f"alert:{alert.rule}", f"the alert {alert.rule} was raised: {alert.title}", stored_at)
+    return Trip("alerts", f"alert:{alert.rule}", f"the alert {alert.rule} was raised: {alert.title}", at)
 
 
 def title(agent: str, trip: Trip, mode: TripMode) -> str:

@@ -1,0 +1,1 @@
+"""Dead letters, read and published again. Watches nothing: `midwatch dead` asks it."""
