@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,15 +16,13 @@ from kill_switch_helpers import said
 from logged import publish, received
 from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Card, LoopRule, RepeatRule, ToolRule, VelocityRule
-from midwatch.runtime import faults
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received, RunReader
-from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services.cost_watchdog import policy
-from midwatch_services.cost_watchdog.app import SERVICE
 from midwatch_services.cost_watchdog.handlers import Watchdog
+from watchdog_helpers import all_read, crash_at, watchdog
 
 WRITE: dict[str, Any] = {
     "tool": "issue_refund", "kind": "write", "arguments": {"order": "A-1", "usd": 20}, "result": "refunded"
@@ -33,30 +30,11 @@ WRITE: dict[str, Any] = {
 ANSWER = "I am still looking into your order."
 
 
-class Crash(BaseException):
-    """The process is gone at this point."""
-
-
 def card(**loops: Any) -> Card:
     return Card(agent="desk", owner="o", purpose="p", can=["c"], loops=LoopRule(**loops))
 
 
 # The whole service
-
-
-@asynccontextmanager
-async def watchdog(settings: Settings) -> AsyncIterator["asyncio.Task[None]"]:
-    running = asyncio.Event()
-    task = asyncio.create_task(run_services([SERVICE], settings, started=lambda _: running.set(), restart=False))
-    started = asyncio.create_task(running.wait())
-    await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
-    started.cancel()
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Crash):
-            await task
 
 
 async def apply(js: JetStreamContext, said_by: Card) -> None:
@@ -73,17 +51,11 @@ async def halted(js: JetStreamContext) -> dict[str, str]:
     return {run_id: record.by for run_id, record in records.items() if record.state == "halted"}
 
 
-async def read(js: JetStreamContext) -> bool:
-    stream = await js.stream_info(subjects.RUNS)
-    consumer = await js.consumer_info(subjects.RUNS, subjects.COST_WATCHDOG)
-    return consumer.ack_floor is not None and consumer.ack_floor.stream_seq == stream.state.last_seq
-
-
 async def test_a_write_for_the_fourth_time_is_halted_on_the_switch_and_paged(js, settings):
     async with watchdog(settings):
         for seq in range(4):
             await publish(js, "tool_called", seq=seq, **{**WRITE, "result": f"refunded, number {seq}"})
-        await eventually(lambda: read(js))
+        await eventually(lambda: all_read(js))
         assert await halted(js) == {"r-1": "cost-watchdog/loop_writes"}
         (alert,) = await alerts(js)
         assert (alert.rule, alert.severity, alert.action_taken) == ("loop_writes", "page", "halted_run")
@@ -96,7 +68,7 @@ async def test_a_text_said_again_is_told_and_halts_nothing(js, settings):
         for seq in range(4):
             await publish(js, "said", seq=seq, by="agent", text=ANSWER)
         await publish(js, "finished", seq=4, resolution="resolved", output=ANSWER)
-        await eventually(lambda: read(js))
+        await eventually(lambda: all_read(js))
         assert await halted(js) == {}
         (alert,) = await alerts(js)
         assert (alert.rule, alert.severity, alert.action_taken) == ("loop_text", "ticket", "would_halt_run")
@@ -110,7 +82,7 @@ async def test_a_rule_that_the_card_lets_act_halts(js, settings):
     async with watchdog(settings):
         for seq in range(2):
             await publish(js, "said", seq=seq, by="agent", text=ANSWER)
-        await eventually(lambda: read(js))
+        await eventually(lambda: all_read(js))
         assert await halted(js) == {"r-1": "cost-watchdog/loop_text"}
 
 
@@ -135,22 +107,9 @@ async def test_a_silent_run_is_reported_and_its_next_event_ends_that(js, setting
 async def test_a_crash_loses_and_doubles_nothing_of_a_rule(js, settings, point):
     for seq in range(6):
         await publish(js, "tool_called", seq=seq, **{**WRITE, "result": f"refunded, number {seq}"})
-    consumer = await js.consumer_info(subjects.RUNS, subjects.COST_WATCHDOG)
-    await js.add_consumer(subjects.RUNS, consumer.config.evolve(ack_wait=0.5))  # so that what it held comes back soon
-
-    def hook(name: str) -> None:
-        if name == point:
-            raise Crash
-
-    faults.set_hook(hook)
-    try:
-        async with watchdog(settings) as task:
-            with pytest.raises(Crash):
-                await asyncio.wait_for(asyncio.shield(task), 5)
-    finally:
-        faults.set_hook(None)
+    await crash_at(js, settings, point)
     async with watchdog(settings):
-        await eventually(lambda: read(js))
+        await eventually(lambda: all_read(js))
         await eventually(lambda: alerts(js))
         assert await halted(js) == {"r-1": "cost-watchdog/loop_writes"}
         await publish(js, "finished", seq=6, resolution="halted")

@@ -104,10 +104,9 @@ class Watchdog:
 
         def work(conn: Connection) -> None:
             self._store.begin(conn)
-            self._lapse(conn, now)
-            said = Said()
-            for run in store.silent(conn, now):
-                self._store.runs.load(conn, [run])
+            said, silent = self._lapse(conn, now), store.silent(conn, now)
+            self._store.runs.load(conn, silent)
+            for run in silent:
                 said += [(decision, None) for decision in forget(self._store.runs.get(run), run)]
             self._save(conn, said, now)
             store.prune(conn, now)
@@ -226,7 +225,7 @@ class Watchdog:
             said += [(decision, traceparent) for decision in decisions]
         return said
 
-    def _lapse(self, conn: Connection, now: datetime) -> None:
+    def _lapse(self, conn: Connection, now: datetime) -> Said:
         """Drops models that nobody calls any more."""
         silent = store.silent_models(conn, now)
         self._store.models.load(conn, silent)
@@ -234,7 +233,7 @@ class Watchdog:
             (decision, None) for model in silent for decision in differs.lapse(self._store.models.get(model), model)
         ]
         store.drop_models(conn, silent)
-        self._save(conn, said, now)
+        return said
 
     def _spend(
         self, conn: Connection, spent: Mapping[Period, tuple[Spent, list[str]]], policies: Mapping[str, Policy],
