@@ -56,7 +56,7 @@ check: lint test base-install ## What has to pass before a change lands
 
 .PHONY: chaos
 chaos: $(STAMP) ## Kill, stop and cut real processes in the middle of their work
-	@$(BIN)/python -m pytest tests/chaos
+	@$(BIN)/python -m pytest --timeout 400 tests/chaos
 
 .PHONY: bench
 bench: $(STAMP) ## Every figure of docs/performance.md, beside its limit or peer in the same run
