@@ -23,6 +23,7 @@ from midwatch_services.cost_watchdog import app as watchdog
 from midwatch_services.cost_watchdog.differs import AGREEING
 from midwatch_services.logger import app as logger
 from midwatch_services.logger import store
+from watchdog_helpers import all_read
 
 MILLION = {"input_tokens": 1_000_000}  # $0.15 at gpt-4o-mini
 MINI: dict[str, Any] = {"provider": "openai", "model": "gpt-4o-mini", "usage": MILLION}
@@ -138,7 +139,7 @@ async def test_the_open_alert_is_remembered_across_a_restart(js, stored):
     for seq in range(2):
         async with running(stored):
             await publish(js, "model_called", seq=seq, cost_usd="0.10", **MINI)
-            await row(stored, events=seq + 1)
+            await eventually(lambda: all_read(js))
             await alerts(js, 1)
     async with running(stored):
         for seq in range(AGREEING):
