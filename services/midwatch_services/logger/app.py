@@ -5,13 +5,15 @@ from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
+from .places import Streams
 from .policy import POLICY
 
 
 def build(context: Context) -> None:
     """Reads run events and governance into the log."""
     price_book.follow(context)
-    context.read_runs(subjects.LOGGER, handlers.on_events(context.database, context.cards), batch=POLICY.batch)
+    streams = Streams(context.js, context.database)
+    context.read_runs(subjects.LOGGER, handlers.on_events(context.database, context.cards, streams), batch=POLICY.batch)
     context.read(
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
         decode=handlers.decode_alert,

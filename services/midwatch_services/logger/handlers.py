@@ -12,16 +12,18 @@ from midwatch.runtime.delivery import Received
 
 from . import store
 from .decide import Alert
+from .places import Streams
 
 
-def on_events(database: Database, cards: CardBook) -> Callable[[list[Received]], Awaitable[None]]:
+def on_events(database: Database, cards: CardBook, streams: Streams) -> Callable[[list[Received]], Awaitable[None]]:
     """Run events: each into the log once, and into its run's row."""
 
     def tools(agent: str) -> store.Tools:
         return cards.get(agent).tools
 
     async def handle(batch: list[Received]) -> None:
-        await database.write(lambda conn: store.save(conn, batch, tools=tools))
+        place = await streams.of(batch)
+        await database.write(lambda conn: store.save(conn, batch, tools=tools, place=place))
 
     return handle
 

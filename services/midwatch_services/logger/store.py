@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from os import urandom
 from typing import Any
 
 import msgspec
@@ -17,10 +18,14 @@ from midwatch.runtime.delivery import Received
 
 from . import tables
 from .decide import LARGEST_SEQ, Alert, AlertRow, RunRow, clock_note, fold, fold_alert, text_of
+from .evidence.leaf import SALT, content_hash, leaf_hash
+from .partitions import make_partitions
+from .places import in_the_first_stream
 from .policy import POLICY, Policy
 
 EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
+_MONTH = EVENT_COLUMNS.index("month")
 ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
 _HALTS = "('halted_run', 'would_halt_run')"
 _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
@@ -39,8 +44,8 @@ _SELECT_RUNS = f"""
          WHERE a.agent = r.agent AND a.run_id = r.run_id AND a.action_taken IN {_HALTS}
          ORDER BY a.raised_key LIMIT 1) AS halted_by_alert
     FROM logger_runs r
-    LEFT JOIN logger_events s ON s.agent = r.agent AND s.id = r.started_id
-    LEFT JOIN logger_events f ON f.agent = r.agent AND f.id = r.finished_id
+    LEFT JOIN logger_events s ON s.agent = r.agent AND s.id = r.started_id AND s.month = r.month
+    LEFT JOIN logger_events f ON f.agent = r.agent AND f.id = r.finished_id AND f.month = r.month
 """  # noqa: S608
 
 
@@ -52,28 +57,38 @@ def _no_tools(_: str) -> Tools:
 
 
 def save(
-    conn: Connection, batch: Sequence[Received], policy: Policy = POLICY, tools: Callable[[str], Tools] = _no_tools
+    conn: Connection,
+    batch: Sequence[Received],
+    policy: Policy = POLICY,
+    tools: Callable[[str], Tools] = _no_tools,
+    place: Callable[[Received], int] = in_the_first_stream,
 ) -> int:
     """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new.
 
-    `tools`: those of an agent's card, which may say what a call costs."""
-    rows = [event_row(received, policy) for received in batch]
+    `tools`: those of an agent's card, which may say what a call costs. `place`: where each stands in the log."""
+    rows = [event_row(received, place(received), policy) for received in batch]
+    runs = _runs_of(conn, rows)
+    rows = [(*row[:_MONTH], runs[row[0], row[2]].month, *row[_MONTH + 1 :]) for row in rows]
+    make_partitions(conn, {row[_MONTH] for row in rows})
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     faults.reach("logger.inserted")
-    runs: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
-    for place in fresh:
-        row = rows[place]
-        runs.setdefault((row[0], row[2]), []).append((batch[place].event, row[5]))
-    if runs:
-        known = _load_runs(conn, list(runs))
-        of_card = {agent: tools(agent) for agent in {agent for agent, _ in runs}}
-        folded = [
-            fold(known.get(key) or RunRow(agent=key[0], run_id=key[1]), events, policy, of_card[key[0]])
-            for key, events in runs.items()
-        ]
+    new: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
+    for at in fresh:
+        row = rows[at]
+        new.setdefault((row[0], row[2]), []).append((batch[at].event, row[5]))
+    if new:
+        of_card = {agent: tools(agent) for agent in {agent for agent, _ in new}}
+        folded = [fold(runs[key], events, policy, of_card[key[0]]) for key, events in new.items()]
         upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in folded], ("agent", "run_id"))
     faults.reach("logger.folded")
     return len(fresh)
+
+
+def _runs_of(conn: Connection, rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str], RunRow]:
+    """The row of each run that the events are of; a new one has the month of its first event."""
+    firsts = {(row[0], row[2]): row[6][:7] for row in reversed(rows)}
+    known = _load_runs(conn, list(firsts))
+    return {key: known.get(key) or RunRow(agent=key[0], run_id=key[1], month=month) for key, month in firsts.items()}
 
 
 def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
@@ -86,18 +101,27 @@ def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
     upsert(conn, "logger_alerts", ALERT_COLUMNS, [_columns(fold_alert(row, event))], ("alert_id",))
 
 
-def event_row(received: Received, policy: Policy = POLICY) -> tuple[Any, ...]:
-    """An event's columns, in the order of `EVENT_COLUMNS`."""
+def event_row(received: Received, place: int, policy: Policy = POLICY) -> tuple[Any, ...]:
+    """An event's columns, in the order of `EVENT_COLUMNS`; its month is that of its run, here still its own."""
     event, body = received.event, received.body
     data = event.data
-    time, stored_at = event.time, received.stored_at
-    note = clock_note(time, stored_at, data.mode, policy)
+    time, stored_at = event.time, text_of(received.stored_at)
+    note = clock_note(time, received.stored_at, data.mode, policy)
     id, run_id, version, ticket = event.id, data.run_id, data.version, data.ticket
     if b"\\u0000" in body:
         id, run_id, version, ticket = _text(id), _text(run_id), _text(version), ticket and _text(ticket)
+    agent, kind, seq, at, mode = event.agent, event.event, min(data.seq, LARGEST_SEQ), text_of(time), data.mode
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text = body.decode("utf-8", "replace")
+        body = text.encode()  # what is stored is what is proved
+    salt = urandom(SALT)
+    content = content_hash(salt, body)
+    leaf = leaf_hash(agent, id, run_id, kind, seq, at, stored_at, place, mode, version, content)
     return (
-        event.agent, id, run_id, event.event, min(data.seq, LARGEST_SEQ), text_of(time), text_of(stored_at), data.mode,
-        version, ticket, note, body.decode("utf-8", "replace"),
+        agent, id, run_id, kind, seq, at, stored_at, mode, version, ticket, note, text, place,
+        stored_at[:7], salt, leaf,
     )  # fmt: skip
 
 
@@ -236,7 +260,7 @@ def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _data(body: str | None) -> dict[str, Any]:
-    return dict(msgspec.json.decode(body)["data"]) if body else {}
+    return dict(msgspec.json.decode(body).get("data") or {}) if body else {}
 
 
 def _milliseconds(start: str, end: str | None) -> float | None:

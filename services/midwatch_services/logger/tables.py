@@ -10,6 +10,7 @@ KeyText = Annotated[str, Field(sa_type=sa.Text, primary_key=True)]
 Text = Annotated[str, Field(sa_type=sa.Text)]
 MaybeText = Annotated[str | None, Field(sa_type=sa.Text)]
 Number = Annotated[int, Field(sa_type=sa.BigInteger)]
+MaybeBytes = Annotated[bytes | None, Field(sa_type=sa.LargeBinary)]
 MaybeNumber = Annotated[int | None, Field(sa_type=sa.BigInteger)]
 
 
@@ -20,7 +21,12 @@ class Table(SQLModel, registry=registry()):
 
 
 class Event(Table, table=True):
-    """An event as it was published, with what queries ask for beside it."""
+    """An event as it was published, redacted, with what queries ask for beside it.
+
+    `place`: see `places.py`. `month`: that in which the first event of its run was stored, so that a run stands in one
+    partition. `salt`, `leaf`: see `evidence/leaf.py`; None for what was stored before there were any, `salt` also for
+    what was erased.
+    """
 
     __tablename__ = "logger_events"
 
@@ -36,6 +42,19 @@ class Event(Table, table=True):
     ticket: MaybeText
     note: MaybeText
     body: Text
+    place: Number
+    month: KeyText
+    salt: MaybeBytes
+    leaf: MaybeBytes
+
+
+class Stream(Table, table=True):
+    """A stream that the log has read: its number, from 1, and when the server made it."""
+
+    __tablename__ = "logger_streams"
+
+    number: Annotated[int, Field(sa_type=sa.BigInteger, primary_key=True)]
+    created: Text
 
 
 class Run(Table, table=True):
@@ -45,6 +64,7 @@ class Run(Table, table=True):
 
     agent: KeyText
     run_id: KeyText
+    month: Text
     head_key: Text
     version: Text
     mode: Text
