@@ -43,7 +43,7 @@ async def finished(js: JetStreamContext, count: int) -> list[Any]:
         assert len(ends) == count
         return ends
 
-    return await eventually(look, 10)
+    return await eventually(look, 20)
 
 
 async def claims(js: JetStreamContext) -> list[CaseClaim]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-async def eventually(predicate: Callable[[], Any], within: float = 5.0) -> Any:
+async def eventually(predicate: Callable[[], Any], within: float = 20.0) -> Any:
     """The first truthy answer of `predicate` (plain or async), which may also assert. Fails after `within` seconds."""
     deadline = time.monotonic() + within
     while True:

@@ -80,7 +80,7 @@ async def said(js: JetStreamContext, noun: str = "switch") -> list[tuple[str, An
     return found
 
 
-async def heard(js: JetStreamContext, *events: str, within: float = 5.0) -> list[Any]:
+async def heard(js: JetStreamContext, *events: str, within: float = 20.0) -> list[Any]:
     """Data of what was said, once it is exactly `events`, in order."""
 
     async def look() -> list[Any]:

@@ -235,7 +235,7 @@ def rows(settings: Settings, query: str) -> list[Mapping[str, Any]]:
         database.close()
 
 
-async def told(receiver: Receiver, path: str, *whats: str, within: float = 5.0) -> list[Call]:
+async def told(receiver: Receiver, path: str, *whats: str, within: float = 20.0) -> list[Call]:
     """The calls at `path`, once they are exactly these."""
 
     def look() -> list[Call]:

@@ -91,7 +91,7 @@ class Cases:
         assert found is not None, f"no case of {run_id}"
         return found
 
-    async def until(self, state: str, agent: str = "desk", run_id: str = "r1", within: float = 5.0) -> dict[str, Any]:
+    async def until(self, state: str, agent: str = "desk", run_id: str = "r1", within: float = 20.0) -> dict[str, Any]:
         """The case, once it is in that state."""
 
         async def look() -> dict[str, Any]:

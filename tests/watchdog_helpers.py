@@ -146,6 +146,6 @@ async def crash_at(js: JetStreamContext, settings: Settings, point: str) -> None
     try:
         async with watchdog(settings) as task:
             with pytest.raises(Crash):
-                await asyncio.wait_for(asyncio.shield(task), 5)
+                await asyncio.wait_for(asyncio.shield(task), 20)
     finally:
         faults.set_hook(None)

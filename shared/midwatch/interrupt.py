@@ -1,4 +1,4 @@
-"""Cancelling a task from outside, once, and taking exactly that cancellation back."""
+"""Cancelling a task from outside, and taking exactly that cancellation back."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,10 @@ from collections.abc import Callable
 # Before Python 3.13 a task group that a child's error ends leaves its parent counted as cancelled for ever.
 _GROUPS_MISCOUNT = sys.version_info < (3, 13)
 
+# Seconds. Libraries swallow cancellations (before Python 3.12 `asyncio.wait_for` does, when its answer comes at that
+# moment): a task that goes on is cancelled again. One that cleans up has so long, or shields itself.
+AGAIN = 5.0
+
 
 class Scope:
     """A stretch of one task that a halt may cancel. Made inside the task; `close` ends the stretch.
@@ -15,18 +19,19 @@ class Scope:
     Other cancellations are counted apart, as `asyncio.timeout` does: they always win.
     """
 
-    __slots__ = ("_baseline", "_closed", "_loop", "_may_fire", "fired", "task")
+    __slots__ = ("_baseline", "_closed", "_loop", "_may_fire", "_waits", "fired", "task")
 
     def __init__(self, may_fire: Callable[[], bool]) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a run of an agent needs a task: use asyncio.run, or midwatch.blocking in threads")
         self.task = task
-        self.fired = False
+        self.fired = 0  # times that the task was cancelled
         self._loop = task.get_loop()
         self._baseline = task.cancelling()
         self._may_fire = may_fire
         self._closed = False
+        self._waits = False  # since it was cancelled a moment ago
 
     def request(self) -> None:
         """Cancels the task at its next step, if it may be cancelled then. From any thread."""
@@ -65,7 +70,10 @@ class Scope:
         self._closed = True
         if not self.fired:
             return False
-        self.fired = False
+        while self.fired > 1:
+            self.fired -= 1
+            self.task.uncancel()
+        self.fired = 0
         return self.task.uncancel() <= self._baseline
 
     @property
@@ -76,13 +84,19 @@ class Scope:
     def _fire(self) -> None:
         # Only from a callback of the loop: the task is suspended then, so the cancellation reaches it at its next
         # step and cannot be left pending after the stretch.
-        if self._closed or self.fired or self.task.done():
+        if self._closed or self._waits or self.task.done():
             return
         if _GROUPS_MISCOUNT and self.cancelled_from_outside:
             return  # or miscounted: the two cannot be told apart here, so the halt waits for the task's next call
         if self._may_fire():
-            self.fired = True
+            self.fired += 1
+            self._waits = True
+            self._loop.call_later(AGAIN, self._fire_again)
             self.task.cancel()
+
+    def _fire_again(self) -> None:
+        self._waits = False
+        self._fire()
 
 
 def _came_of_cancellation(error: BaseException | None) -> bool:

@@ -112,7 +112,7 @@ async def test_an_alert_that_comes_again_after_its_end_is_another(js: JetStreamC
 PROMPT = replace(QUICK, not_armed_after=timedelta(seconds=0.4))
 
 
-async def alerts(js: JetStreamContext, *events: str, within: float = 5.0) -> list[Any]:
+async def alerts(js: JetStreamContext, *events: str, within: float = 20.0) -> list[Any]:
     """Data of the alerts, once they are exactly `events`."""
 
     async def look() -> list[Any]:
@@ -158,7 +158,7 @@ async def test_an_instance_that_falls_silent_is_paged_within_five_seconds_and_re
     async with kill_switch(settings, Policy(armed_for=timedelta(0))), alive(first):
         await second.say()
         fell_silent = time.monotonic()
-        (alert,) = await alerts(js, "raised", within=8)
+        (alert,) = await alerts(js, "raised", within=20)
         took = time.monotonic() - fell_silent
         assert (alert.rule, alert.severity, alert.agent) == ("not_armed", "page", "desk")
         assert alert.title == "1 of 2 instances of desk is not armed: pod-2 silent for 4 s"
@@ -237,11 +237,11 @@ async def test_a_killed_instance_need_not_be_armed_once_its_runs_are_seen_to_and
     async with kill_switch(settings, policy):
         await dead.say(runs_in_flight=["r1"])
         await publish(js, "started", "r1")
-        await alerts(js, "raised", within=8)
-        await eventually(lambda: said_cases(js), within=8)
+        await alerts(js, "raised", within=20)
+        await eventually(lambda: said_cases(js), within=20)
         assert len(await said(js, "alert")) == 1  # nobody else is armed
         async with alive(heir):
-            await alerts(js, "raised", "resolved", within=8)
+            await alerts(js, "raised", "resolved", within=20)
     patient = replace(policy, not_armed_after=timedelta(seconds=1.5))  # a start must not pass for the heir's silence
     async with alive(heir), kill_switch(settings, patient):  # nor does a restart page it anew
         await asyncio.sleep(2.8)  # longer than the fault has to last
@@ -262,7 +262,7 @@ async def test_an_instance_that_may_act_without_control_is_paged_however_long_it
     policy = replace(PROMPT, silent_after=timedelta(seconds=2), gone_after=timedelta(seconds=0.1))
     async with kill_switch(settings, policy), alive(Pod(js, "pod-2", applied=applied)):
         await dead.say()
-        await alerts(js, "raised", within=8)
+        await alerts(js, "raised", within=20)
         await asyncio.sleep(0.5)  # some looks
         await alerts(js, "raised")
 
@@ -314,7 +314,7 @@ async def test_a_crash_after_the_alert_was_saved_neither_forgets_nor_repeats_it(
         faults.set_hook(crash)
         async with kill_switch(settings, PROMPT) as task:
             with pytest.raises(Crash):
-                await asyncio.wait_for(asyncio.shield(task), 5)
+                await asyncio.wait_for(asyncio.shield(task), 20)
         faults.set_hook(None)
         async with kill_switch(settings, PROMPT):
             await alerts(js, "raised")
@@ -336,7 +336,7 @@ async def test_nobody_is_silent_while_the_server_is_away(
         async with alive(pod):
             ghost = Pod(js, "ghost")  # what it misses is paged: the judge is awake
             async with alive(ghost):
-                (alert,) = await alerts(js, "raised", within=8)
+                (alert,) = await alerts(js, "raised", within=20)
         assert alert.title == "1 of 2 instances of desk is not armed: ghost has not read fleet"
 
 

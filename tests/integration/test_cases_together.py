@@ -196,7 +196,7 @@ async def test_people_get_the_case_of_a_process_that_is_killed(
         async def opened() -> bool:
             return names(await said(js, "case")) == ["opened"]
 
-        await eventually(opened, 10)
+        await eventually(opened, 20)
         ((_, case),) = await said(js, "case")
     assert (case.run_id, case.to, case.input, case.doubt) == ("r1", "human", "Where?", doubt)
     assert [event["event"] for event in case.events][:2] == ["started", "said"]

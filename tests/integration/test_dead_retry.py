@@ -209,7 +209,7 @@ async def logged(database: Database, count: int) -> list[dict[str, Any]]:
         events = await database.read(lambda conn: store.read_events(conn, "desk", "r-1"))
         return events if len(events) >= count else None
 
-    events = await eventually(found, within=10)
+    events = await eventually(found, within=20)
     assert isinstance(events, list)
     return events
 

@@ -56,7 +56,7 @@ class Readers:
             info = await self.js.consumer_info(subjects.RUNS, "t")
             return not info.num_pending and not info.num_ack_pending
 
-        await eventually(done, within=10)
+        await eventually(done, within=20)
 
     async def dead(self) -> list[DeadLetter]:
         info = await self.js.stream_info(subjects.DEAD)
@@ -161,7 +161,7 @@ async def test_a_crash_before_the_acknowledgement_makes_no_second_dead_letter(re
     readers.start()
     await readers.js.publish("midwatch.run.desk.said", b"{")
     with pytest.raises(Crash):
-        await asyncio.wait_for(readers.tasks[0], 5)
+        await asyncio.wait_for(readers.tasks[0], 20)
     readers.start()
     await readers.all_acknowledged()
     assert len(await readers.dead()) == 1
@@ -232,10 +232,10 @@ async def test_a_cancelled_reader_gives_back_what_it_held(readers: Readers) -> N
 
     readers.start(handle)
     id = await publish(readers.js, "said", by="agent", text="x")
-    await asyncio.wait_for(held.wait(), 5)
+    await asyncio.wait_for(held.wait(), 20)
     await readers.stop()
     readers.start()
-    await eventually(lambda: readers.handled == [id], within=15)  # half of ack_wait
+    await eventually(lambda: readers.handled == [id], within=20)  # before ack_wait is over
 
 
 async def test_a_killed_server_loses_nothing(readers: Readers, nats_server: NatsServer) -> None:

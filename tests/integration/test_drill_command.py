@@ -73,8 +73,8 @@ async def test_a_drill_that_is_killed_is_lifted_by_its_expiry_and_kept_as_failed
         async def lifted() -> bool:
             return await state(board) == ("running", subjects.KILL_SWITCH)
 
-        await eventually(lifted, within=10)
-        (result,) = await eventually(lambda: drilled(js), within=10)
+        await eventually(lifted, within=20)
+        (result,) = await eventually(lambda: drilled(js), within=20)
     assert (result.passed, result.failures) == (False, ["did not report; its halt expired"])
     assert (result.agent, result.by, result.restored) == ("desk", "ann", True)
 

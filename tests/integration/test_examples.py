@@ -94,6 +94,6 @@ async def test_the_taking_agent_answers_what_another_left(
         await desk.publish(subjects.case(taker, "offered"), body)  # until it listens: it takes the case once
         return bool((await asyncio.wait({saying}, timeout=0.1))[0])
 
-    await eventually(answered, 10)
+    await eventually(answered, 20)
     assert await saying == ("T-1, left by refund-desk: Order A-1001 is on its way. A person will look at the rest.\n")
     assert await events(desk) == {"started": 1, "tool_called": 1, "said": 1, "finished": 1}

@@ -184,7 +184,7 @@ async def _watchdog(settings: Settings) -> AsyncIterator[None]:
     running = asyncio.Event()
     service = Service(subjects.COST_WATCHDOG, build)
     task = asyncio.create_task(run_services([service], settings, started=lambda _: running.set(), restart=False))
-    await asyncio.wait_for(running.wait(), 5)
+    await asyncio.wait_for(running.wait(), 20)
     try:
         yield
     finally:

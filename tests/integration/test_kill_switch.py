@@ -289,7 +289,7 @@ async def test_a_crash_at_any_point_loses_and_doubles_no_report(js, board, setti
         written = await board.halt_agent("desk", **WHY)
         await pod.say({"agent.desk": written.revision})
         with pytest.raises(Crash):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 20)
     async with kill_switch(settings):
         await heard(js, "halted", "contained")
         await board.resume_agent("desk", **WHY)

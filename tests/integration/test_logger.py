@@ -52,7 +52,7 @@ class Log:
         async def found() -> dict[str, Any] | None:
             return next((run for run in await self.runs(run_id=run_id) if run["events"] == events), None)
 
-        run = await eventually(found, within=10)
+        run = await eventually(found, within=20)
         assert run is not None
         return run
 

@@ -181,7 +181,7 @@ async def test_a_crash_between_two_steps_neither_loses_nor_doubles(
     _crash_once(point)
     ids = [await publish(js, "said", seq=n, by="agent", text="x") for n in range(10)]
     with pytest.raises(Crash):
-        await asyncio.wait_for(live(), 5)
+        await asyncio.wait_for(live(), 20)
     task = live()
 
     async def all_acknowledged() -> bool:

@@ -333,7 +333,7 @@ async def test_a_run_that_spends_too_much_wakes_somebody(
     services = [registry.load("cost-watchdog"), registry.load("pager")]
     task = asyncio.create_task(run_services(services, settings, started=lambda _: running.set(), restart=False))
     try:
-        await asyncio.wait_for(running.wait(), 10)
+        await asyncio.wait_for(running.wait(), 20)
         for seq, cost in enumerate(("0.40", "0.45", "0.25")):
             await publish(js, "model_called", seq=seq, model="m", cost_usd=cost)
         [page] = await told(people, "/ann", "page")

@@ -151,8 +151,8 @@ async def test_without_nats_people_are_called_all_the_same_and_it_is_said_later(
         await nats_server.stop()
         people.reply = lambda call: 410 if call.path == "/bob" else 200
         clock.forward(minutes=10)
-        await told(people, "/bob", "escalated", within=15)
-        _, dead = await told(people, "/ann", "page", "page", within=15)
+        await told(people, "/bob", "escalated", within=20)
+        _, dead = await told(people, "/ann", "page", "page", within=20)
         assert dead.said["data"]["rule"] == "channel_dead"
         await nats_server.start()
 
@@ -265,7 +265,7 @@ async def test_mail_arrives_through_apprise_as_plain_text(
         write_file(settings, f"channels: {{mail: {{apprise: '${{MAIL}}'}}}}\ncontacts: {{all: mail}}\n{ROUTES}")
         async with pager(settings):
             await say(js, "raised", title="Run r\r\nBcc: x@evil.example <b>[click](http://evil.example)</b> @everyone")
-            [letter] = await eventually(lambda: mailbox.letters, within=10)
+            [letter] = await eventually(lambda: mailbox.letters, within=20)
     assert letter["to"] == "ann@shop.example"
     assert letter["bcc"] is None
     assert letter["subject"].startswith("Run r Bcc: x＠evil.example ‹b›［click］(http:／／evil.example)‹/b› ＠everyone")
@@ -297,7 +297,7 @@ async def test_no_secret_reaches_a_log_or_a_table(
     )
     async with pager(settings, clock):
         await say(js, "raised")
-        await eventually(lambda: len(rows(settings, "SELECT * FROM pager_channels WHERE failures > 0")) == 5, within=15)
+        await eventually(lambda: len(rows(settings, "SELECT * FROM pager_channels WHERE failures > 0")) == 5, within=20)
         tables = [rows(settings, f"SELECT * FROM pager_{name}") for name in ("channels", "deliveries", "outbox")]
         said = await alerts_said(js)
     logging.getLogger().removeHandler(heard)

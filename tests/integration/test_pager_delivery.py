@@ -173,7 +173,7 @@ async def test_a_crash_between_any_two_steps_loses_no_page(
         faults.set_hook(hook)
         await say(js, "raised")
         with pytest.raises(BaseException) as ended:
-            await asyncio.wait_for(running, 10)
+            await asyncio.wait_for(running, 20)
         assert ended.group_contains(Crash) if isinstance(ended.value, BaseExceptionGroup) else True
     async with pager(settings):
         await eventually(lambda: rows(settings, "SELECT id FROM pager_deliveries WHERE phase = 'sent'"), within=40)
@@ -198,7 +198,7 @@ async def test_a_crash_right_after_an_escalation_was_decided_sends_it_once(
         faults.set_hook(hook)
         clock.forward(minutes=10)
         with pytest.raises(BaseException):  # noqa: B017, a crash in a task group comes wrapped
-            await asyncio.wait_for(running, 10)
+            await asyncio.wait_for(running, 20)
     async with pager(settings, clock):
         await told(people, "/bob", "escalated")
         await ticks.settled(js, settings)

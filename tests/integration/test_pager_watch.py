@@ -63,7 +63,7 @@ async def test_events_that_nobody_reads_page_and_catching_up_ends_it(
         assert data["title"].startswith("cost-watchdog is 0 s behind: 3 events wait for it")
         watchdog = asyncio.create_task(run_services([registry.load("cost-watchdog")], settings))
         try:
-            await told(people, "/ann", "page", "ended", within=15)
+            await told(people, "/ann", "page", "ended", within=20)
         finally:
             watchdog.cancel()
             await asyncio.gather(watchdog, return_exceptions=True)
@@ -122,7 +122,7 @@ async def test_time_without_nats_is_not_the_watchdogs(
         await nats_server.stop()
         clock.ahead += timedelta(minutes=10)
         await nats_server.start()
-        await eventually(lambda: ticks.settled_once(js), within=15)
+        await eventually(lambda: ticks.settled_once(js), within=20)
         assert await alerts_said(js) == []
         await ticks.settled(js, settings)
         assert people.calls == []

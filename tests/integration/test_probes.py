@@ -46,7 +46,7 @@ class Asked:
             assert found == status, body
             return body
 
-        return await eventually(asked, within=10)
+        return await eventually(asked, within=20)
 
 
 @contextlib.asynccontextmanager

@@ -48,7 +48,7 @@ def die_once_at(point: str) -> None:
 async def crashed(running: "asyncio.Task[None]") -> None:
     """Waits for the service to die."""
     with pytest.raises(Crash):
-        await asyncio.wait_for(asyncio.shield(running), 10)
+        await asyncio.wait_for(asyncio.shield(running), 20)
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +146,7 @@ async def test_what_was_heard_since_the_last_save_is_read_again(
 ) -> None:
     async with kill_switch(settings, HASTY) as running:
         await begin(js, "r0")
-        await eventually(lambda: saved(cases, 2), within=6)
+        await eventually(lambda: saved(cases, 2), within=20)
         await begin(js)
         await eventually(lambda: all_read(js, subjects.RUNS, subjects.KILL_SWITCH))
         die_once_at("kill_switch.case_saved")
@@ -164,7 +164,7 @@ async def test_what_is_read_again_has_the_time_at_which_it_was_stored(
 ) -> None:
     async with kill_switch(settings, HASTY) as running:
         await begin(js, "r0")
-        await eventually(lambda: saved(cases, 2), within=6)
+        await eventually(lambda: saved(cases, 2), within=20)
         await begin(js)
         began = (await js.get_last_msg(subjects.RUNS, subjects.run("desk", "started"))).time
         await eventually(lambda: all_read(js, subjects.RUNS, subjects.KILL_SWITCH))
@@ -172,7 +172,7 @@ async def test_what_is_read_again_has_the_time_at_which_it_was_stored(
         await stop(js, "r0")
         await crashed(running)
     async with kill_switch(settings, HASTY):
-        await eventually(lambda: saved(cases, 6), within=6)
+        await eventually(lambda: saved(cases, 6), within=20)
         _, flights = await cases.database.read(case_store.flights)
     assert flights["desk", "r1"].at == began
 

@@ -297,7 +297,7 @@ async def test_a_crash_between_any_two_steps_neither_loses_nor_doubles_a_sample(
             for n in range(3):
                 await publish(js, f"run-{n}")
             with pytest.raises(Crash):
-                await asyncio.wait_for(task, 5)
+                await asyncio.wait_for(task, 20)
         finally:
             faults.set_hook(None)
     assert reached
@@ -336,7 +336,7 @@ async def test_the_service_draws_and_says_so_as_it_is_wired(js: JetStreamContext
     started = asyncio.Event()
     task = asyncio.create_task(run_services([SERVICE], settings, started=lambda _: started.set(), restart=False))
     try:
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), 20)
         await publish(js, "run-1")
 
         async def drawn() -> bool:

@@ -92,7 +92,7 @@ async def test_without_the_bucket_the_fallback_is_called_all_the_same(mw: Midwat
     handoffs: list[Handoff] = []
     async with mw.agent("desk", version="1", fallback=handoffs.append).run(input="x"):
         await halt(js)
-        await asyncio.wait_for(asyncio.Event().wait(), 3)
+        await asyncio.wait_for(asyncio.Event().wait(), 20)
     assert [(handoff.key, handoff.sole) for handoff in handoffs] == [("agent.desk", False)]
 
 
@@ -198,7 +198,7 @@ async def test_a_process_that_ends_in_order_hands_its_halted_runs_to_the_router(
 
         task = asyncio.create_task(serve())
         await halt(js)
-        await asyncio.wait_for(entered.wait(), 5)
+        await asyncio.wait_for(entered.wait(), 20)
     events = [(event.event, getattr(event.data, "own", None)) for event in await stored(js)]
     assert events == [("started", None), ("handed_off", True), ("handed_off", False), ("finished", None)]
     task.cancel()

@@ -30,7 +30,7 @@ async def mw(nats_server: NatsServer, js: JetStreamContext, tmp_path: Path) -> A
         yield mw
 
 
-async def offer(js: JetStreamContext, run_id: str, within: float = 5.0) -> None:
+async def offer(js: JetStreamContext, run_id: str, within: float = 20.0) -> None:
     """What the router publishes."""
     case = CaseOpened(
         case_id=subjects.case_id("desk", run_id), agent="desk", run_id=run_id, to="agent:desk-2", reason="too many",

@@ -95,7 +95,7 @@ async def test_a_deleted_route_stops_the_agent(mw: Midwatch, hands: Hands, opera
     await hands.route(FULL)
     async with mw.agent("desk", version="1", fallback=to_person).run(input="x") as run:
         await hands.route(b"", {"KV-Operation": operation})
-        await asyncio.wait_for(asyncio.Event().wait(), 5)
+        await asyncio.wait_for(asyncio.Event().wait(), 20)
     assert run.result == "a person (route): the route was deleted"
 
 
@@ -121,7 +121,7 @@ async def test_a_route_whose_nudge_was_lost_is_read_all_the_same(
     monkeypatch.setattr("midwatch.link.OTHERS_EVERY", 1)
     async with mw.agent("desk", version="1", fallback=to_person).run(input="x") as run:
         await hands.route(SHADOW)
-        await asyncio.wait_for(asyncio.Event().wait(), 3)
+        await asyncio.wait_for(asyncio.Event().wait(), 20)
     assert run.result == "a person (route): too bold"
 
 
@@ -137,7 +137,7 @@ async def test_a_route_written_while_the_connection_was_down_is_read_on_reconnec
         await hands.route(SHADOW)
         nats_server.kill()
         await nats_server.restart()
-        await asyncio.wait_for(asyncio.Event().wait(), 4)
+        await asyncio.wait_for(asyncio.Event().wait(), 20)
     assert run.result == "a person (route): too bold"
 
 

@@ -99,7 +99,7 @@ async def test_a_halt_whose_nudge_was_lost_is_found_by_the_next_reading(
     async with midwatch.connect(nats_server.url, home=tmp_path / "agent") as mw:
         async with mw.agent("desk", version="1", fallback=to_person).run(input="x") as run:
             await hands.write("agent.desk", HALTED)
-            await asyncio.wait_for(asyncio.Event().wait(), 2)
+            await asyncio.wait_for(asyncio.Event().wait(), 20)
         assert run.result == "a person: too many refunds"
 
 
@@ -111,7 +111,7 @@ async def test_a_bucket_made_anew_is_obeyed_though_it_counts_from_one_again(mw: 
         await hands.js.delete_stream("KV_MIDWATCH_SWITCH")
         await hands.js.add_stream(config)
         assert await hands.write("agent.desk", HALTED) == 1
-        await asyncio.wait_for(asyncio.Event().wait(), 3)
+        await asyncio.wait_for(asyncio.Event().wait(), 20)
     assert run.result is not None
 
 

@@ -163,7 +163,7 @@ async def test_presence_that_the_server_does_not_take_lets_the_lease_lapse(mw: M
     await apply(js)
     async with mw.agent("desk", version="1", fallback=to_person).run(input="x") as run:
         await js.delete_stream(subjects.PRESENCE)
-        await asyncio.wait_for(asyncio.Event().wait(), 5)
+        await asyncio.wait_for(asyncio.Event().wait(), 20)
     assert run.result == "a person (lease)"
 
 
@@ -177,7 +177,7 @@ async def test_a_halt_written_while_the_connection_was_down_is_obeyed_on_reconne
         await topology.apply(js, Settings(nats_url=nats_server.url))
         await js.publish(subjects.key_subject(subjects.SWITCH, "agent.desk"), HALTED)
         written = time.monotonic()
-        await asyncio.wait_for(asyncio.Event().wait(), 5)
+        await asyncio.wait_for(asyncio.Event().wait(), 20)
     assert run.result == "a person (agent.desk)"
     assert time.monotonic() - written < 2
 

@@ -170,7 +170,7 @@ async def test_a_service_waits_for_the_topology_and_then_starts(
         await topology.apply(nc.jetstream(), settings)
 
     applying = asyncio.create_task(apply_later())
-    async with asyncio.timeout(10), _running(lambda _: None, settings) as task:
+    async with asyncio.timeout(20), _running(lambda _: None, settings) as task:
         assert not task.done()
     await applying
 
@@ -193,7 +193,7 @@ async def test_a_service_reads_on_after_the_server_was_killed(
         await nats_server.restart()
         await eventually(lambda: nc.is_connected)
         await _publish(js, "r-2")
-        await eventually(lambda: "r-2" in seen, within=10)
+        await eventually(lambda: "r-2" in seen, within=20)
         assert not task.done()
         await eventually(lambda: _is_there(js, subjects.PRESENCE))
 
@@ -213,7 +213,7 @@ async def test_a_service_ends_quickly_and_cleanly_while_the_server_is_away(
     async with _running(_read, settings) as task:
         nats_server.kill()
         await nats_server.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
@@ -240,6 +240,6 @@ async def test_a_task_that_misses_its_cancellation_is_cancelled_again(js: JetStr
         finally:
             ended.set()
 
-    async with asyncio.timeout(5), _running(lambda context: context.background(deaf), settings):
+    async with asyncio.timeout(20), _running(lambda context: context.background(deaf), settings):
         pass
     assert ended.is_set()

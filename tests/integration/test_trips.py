@@ -274,7 +274,7 @@ async def test_a_crash_neither_forgets_nor_repeats_the_halt(
         faults.set_hook(crash)
         await page(js)
         with pytest.raises(Crash):
-            await asyncio.wait_for(asyncio.shield(task), 5)
+            await asyncio.wait_for(asyncio.shield(task), 20)
     faults.set_hook(None)
     async with kill_switch(settings):
         await halted(board)
@@ -298,7 +298,7 @@ async def test_a_person_who_resumes_before_the_halt_was_written_has_the_last_wor
         faults.set_hook(crash)
         await page(js)
         with pytest.raises(Crash):
-            await asyncio.wait_for(asyncio.shield(task), 5)
+            await asyncio.wait_for(asyncio.shield(task), 20)
     faults.set_hook(None)
     await board.halt(Scope("desk"), **WHY)
     await board.resume(Scope("desk"), **WHY)

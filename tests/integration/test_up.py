@@ -87,14 +87,14 @@ async def test_a_killed_server_is_started_again_with_what_it_kept(tmp_path: Path
         await js.publish("midwatch.alert.a.raised", b"{}")
         os.kill(int((home / "nats" / "nats.pid").read_text()), signal.SIGKILL)
         await eventually(lambda: not client.is_connected)
-        await eventually(lambda: client.is_connected, within=10)
+        await eventually(lambda: client.is_connected, within=20)
         assert (await js.get_last_msg("MIDWATCH_GOVERNANCE", "midwatch.alert.a.raised")).data == b"{}"
         async with httpx.AsyncClient() as http:
 
             async def ready() -> bool:
                 return (await http.get(f"{run['http']['logger']}/readyz")).status_code == 200
 
-            await eventually(ready, within=10)
+            await eventually(ready, within=20)
         await client.close()
 
 

@@ -103,7 +103,7 @@ async def row(settings: Settings, events: int, run_id: str = "r-1") -> dict[str,
         return next((run for run in runs if run["events"] == events), None)
 
     try:
-        return dict(await eventually(found, within=10))
+        return dict(await eventually(found, within=20))
     finally:
         database.close()
 

@@ -122,10 +122,10 @@ async def test_a_halt_under_a_timeout_is_no_timeout(mw: testing.InMemory, inside
     desk = mw.agent("desk", version="1", fallback=to_human)
     asyncio.get_running_loop().call_later(0.01, mw.halt, "desk")
     if inside:
-        async with desk.run(input="x") as run, asyncio.timeout(5):
+        async with desk.run(input="x") as run, asyncio.timeout(20):
             await asyncio.Event().wait()
     else:
-        async with asyncio.timeout(5), desk.run(input="x") as run:
+        async with asyncio.timeout(20), desk.run(input="x") as run:
             await asyncio.Event().wait()
     assert run.result == "a person, because halted"
     await nothing_pending()
@@ -167,7 +167,7 @@ async def test_wait_for_and_shield_let_the_halt_through(mw: testing.InMemory) ->
     inner = asyncio.create_task(asyncio.sleep(0.05, "whole"))
     async with desk.run(input="x") as first:
         asyncio.get_running_loop().call_soon(mw.halt, "desk")
-        await asyncio.wait_for(asyncio.shield(inner), 5)
+        await asyncio.wait_for(asyncio.shield(inner), 20)
     assert first.result == "a person, because halted"
     assert await inner == "whole"
     await nothing_pending()

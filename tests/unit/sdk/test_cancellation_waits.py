@@ -1,6 +1,7 @@
 """A halt cannot be swallowed, and cuts no write in half, however the agent's code waits for its calls."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,7 +42,7 @@ async def shielded(call: Awaitable[Any]) -> Any:
 
 
 async def waited_for(call: Awaitable[Any]) -> Any:
-    return await asyncio.wait_for(call, 5)
+    return await asyncio.wait_for(call, 20)
 
 
 async def waited(call: Awaitable[Any]) -> Any:
@@ -64,6 +65,31 @@ async def test_except_exception_does_not_swallow_a_halt(mw: testing.InMemory, wa
         except Exception as error:
             raise AssertionError("swallowed") from error
     assert run.result == "a person, because halted"
+    await nothing_pending()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_task_whose_library_swallows_the_cancellation_is_cancelled_again(
+    mw: testing.InMemory, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr("midwatch.interrupt.AGAIN", 0.02)
+    async with mw.agent("desk", version="1", fallback=to_human).run(input="x") as run:
+        mw.halt("desk")
+        for _ in range(times):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        await asyncio.Event().wait()
+    assert run.result == "a person, because halted"
+    await nothing_pending()
+
+
+async def test_a_task_that_has_left_its_run_is_not_cancelled_again(
+    mw: testing.InMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("midwatch.interrupt.AGAIN", 0.0)
+    async with mw.agent("desk", version="1", fallback=to_human).run(input="x"):
+        mw.halt("desk")
+        await asyncio.Event().wait()
     await nothing_pending()
 
 

@@ -109,7 +109,7 @@ async def test_in_asyncio(stage: str, switch: str, card: str, kind: str) -> None
         put_on_stage(mw, known, stage)
         turn(mw, known, switch, kind)
         try:
-            async with asyncio.timeout(5), desk.run(input="x", run_id="r1", ticket=TICKETS.get(stage)) as run:
+            async with asyncio.timeout(20), desk.run(input="x", run_id="r1", ticket=TICKETS.get(stage)) as run:
                 await run.tool(kind, calls.append, "tool")
                 run.finish()
             found = became(mw.events, calls)
