@@ -78,7 +78,7 @@ def insert_alone(url: str, count: int) -> float:
     """Rows a second of inserting the same columns with nothing around it: `executemany`, a commit a batch."""
     migrate(url, subjects.LOGGER)
     database = Database(url, name="bench")
-    rows = [store.event_row(one, place) for place, one in enumerate(received(count))]
+    rows = [store.event_row(one, place, bytes(16)) for place, one in enumerate(received(count))]
     mark = "?" if database.dialect == "sqlite" else "%s"
     marks = ", ".join([mark] * len(store.EVENT_COLUMNS))
     insert = f"INSERT INTO logger_events ({', '.join(store.EVENT_COLUMNS)}) VALUES ({marks})"

@@ -66,10 +66,15 @@ def save(
     """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new.
 
     `tools`: those of an agent's card, which may say what a call costs. `place`: where each stands in the log."""
-    rows = [event_row(received, place(received), policy) for received in batch]
+    salts = urandom(SALT * len(batch))
+    rows = [
+        event_row(received, place(received), salts[SALT * at : SALT * (at + 1)], policy)
+        for at, received in enumerate(batch)
+    ]
     runs = _runs_of(conn, rows)
-    rows = [(*row[:_MONTH], runs[row[0], row[2]].month, *row[_MONTH + 1 :]) for row in rows]
-    make_partitions(conn, {row[_MONTH] for row in rows})
+    for row in rows:
+        row[_MONTH] = runs[row[0], row[2]].month
+    make_partitions(conn, {run.month for run in runs.values()})
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     faults.reach("logger.inserted")
     new: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
@@ -84,7 +89,7 @@ def save(
     return len(fresh)
 
 
-def _runs_of(conn: Connection, rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str], RunRow]:
+def _runs_of(conn: Connection, rows: Sequence[list[Any]]) -> dict[tuple[str, str], RunRow]:
     """The row of each run that the events are of; a new one has the month of its first event."""
     firsts = {(row[0], row[2]): row[6][:7] for row in reversed(rows)}
     known = _load_runs(conn, list(firsts))
@@ -101,7 +106,7 @@ def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
     upsert(conn, "logger_alerts", ALERT_COLUMNS, [_columns(fold_alert(row, event))], ("alert_id",))
 
 
-def event_row(received: Received, place: int, policy: Policy = POLICY) -> tuple[Any, ...]:
+def event_row(received: Received, place: int, salt: bytes, policy: Policy = POLICY) -> list[Any]:
     """An event's columns, in the order of `EVENT_COLUMNS`; its month is that of its run, here still its own."""
     event, body = received.event, received.body
     data = event.data
@@ -116,13 +121,12 @@ def event_row(received: Received, place: int, policy: Policy = POLICY) -> tuple[
     except UnicodeDecodeError:
         text = body.decode("utf-8", "replace")
         body = text.encode()  # what is stored is what is proved
-    salt = urandom(SALT)
     content = content_hash(salt, body)
     leaf = leaf_hash(agent, id, run_id, kind, seq, at, stored_at, place, mode, version, content)
-    return (
+    return [
         agent, id, run_id, kind, seq, at, stored_at, mode, version, ticket, note, text, place,
         stored_at[:7], salt, leaf,
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def _text(value: str) -> str:
