@@ -195,6 +195,16 @@ def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any
     return [{**event, "data": _data(event.pop("body"))} for event in found]
 
 
+def read_whole(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
+    """The events of a run in order, each with every column of its row; bytes in hex."""
+    query = sa.text("SELECT * FROM logger_events WHERE agent = :agent AND run_id = :run_id ORDER BY seq, time, id")
+    rows = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
+    for row in rows:
+        for name in ("salt", "leaf"):
+            row[name] = None if row[name] is None else bytes(row[name]).hex()
+    return rows
+
+
 def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
     """How many events `read_stored` gives."""
     query = sa.text("SELECT count(*) FROM logger_events WHERE agent = :agent AND mode = :mode AND stored_at >= :since")

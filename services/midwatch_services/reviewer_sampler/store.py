@@ -113,6 +113,12 @@ def queue(
     return [_shown(dict(row._mapping)) for row in conn.execute(query)]
 
 
+def of_run(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
+    """What the queue holds of one run: nothing where it was not drawn."""
+    query = sa.select(_queue).where(_queue.c.agent == agent, _queue.c.run_id == run_id)
+    return [_shown(dict(row._mapping)) for row in conn.execute(query)]
+
+
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     del row["track"]
     row["sampled_at"] = datetime.fromtimestamp(row["sampled_at"], UTC).isoformat().replace("+00:00", "Z")

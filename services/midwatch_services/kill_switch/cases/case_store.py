@@ -87,6 +87,13 @@ def read_case(conn: Connection, name: str) -> dict[str, Any] | None:
     return _plain(row) | {"case": None if row.body is None else msgspec.json.decode(row.body)}
 
 
+def of_run(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | None:
+    """The case of a run, without its body; None where there is none."""
+    query = sa.select(*_WITHOUT_BODY).where(_cases.c.agent == agent, _cases.c.run_id == run_id)
+    row = conn.execute(query.order_by(_cases.c.opened_at).limit(1)).first()
+    return None if row is None else _plain(row)
+
+
 def history(conn: Connection, case_id: str) -> list[dict[str, Any]]:
     """What happened to a case, in order: `at`, `who`, `what`, `note`."""
     query = sa.select(_history).where(_history.c.case_id == case_id).order_by(_history.c.position)
