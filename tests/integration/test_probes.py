@@ -54,7 +54,7 @@ async def _serving(settings: Settings, *services: Service) -> AsyncIterator[Aske
     listening: asyncio.Future[Mapping[str, str]] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(run_services(services, settings, listening=listening.set_result))
     urls = await listening
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=20) as client:
         yield Asked(client, next(iter(urls.values())).rsplit("/", 1)[0])
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -95,9 +95,7 @@ async def test_a_hung_server_is_noticed_by_a_real_round_trip(
         await asked.says("/readyz", 200)
         os.kill(nats_server.pid, signal.SIGSTOP)
         try:
-            body = (await asked._client.get(f"{asked._base}/logger/readyz", timeout=10)).json()
-            assert body["ok"] is False
-            assert "nats" in body["errors"]
+            assert "nats" in (await asked.says("/logger/readyz", 503))["errors"]
         finally:
             os.kill(nats_server.pid, signal.SIGCONT)
 
