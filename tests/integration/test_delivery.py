@@ -18,7 +18,7 @@ from logged import envelope, publish
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import DeadLetter
 from midwatch.errors import Permanent, Temporary
-from midwatch.runtime import faults
+from midwatch.runtime import delivery, faults
 from midwatch.runtime.delivery import Received, RunReader
 from midwatch.runtime.nats_server import NatsServer
 
@@ -182,6 +182,39 @@ async def test_trouble_that_passes_brings_the_whole_batch_again(readers: Readers
     await eventually(lambda: set(readers.handled) == ids)
     await readers.all_acknowledged()
     assert await readers.dead() == []
+
+
+async def test_trouble_is_told_while_it_lasts(readers: Readers) -> None:
+    away = True
+
+    async def handle(batch: list[Received]) -> None:
+        if away:
+            raise Temporary("the database is away", delay=0.05)
+        readers.handled += [received.event.id for received in batch]
+
+    reader = readers.start(handle)
+    await publish(readers.js, "said", by="agent", text="x")
+    assert await eventually(reader.trouble) == "the database is away"
+    away = False
+    await readers.all_acknowledged()
+    assert reader.trouble() is None
+
+
+async def test_trouble_is_over_where_another_process_took_what_was_given_back(
+    readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SILENCE", 0.3)
+
+    async def handle(_: list[Received]) -> None:
+        raise Temporary("the database is away", delay=0.05)
+
+    reader = readers.start(handle)
+    id = await publish(readers.js, "said", by="agent", text="x")
+    await eventually(reader.trouble)
+    await readers.stop()  # what it reads of this reader is what a process says that gets no more messages
+    readers.start()
+    await eventually(lambda: readers.handled == [id])
+    await eventually(lambda: reader.trouble() is None)
 
 
 async def test_an_event_that_always_fails_does_not_hold_up_the_others(readers: Readers) -> None:

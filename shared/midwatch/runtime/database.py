@@ -34,6 +34,12 @@ _OURS = {
     sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISUSE,
 }  # fmt: skip
 
+# PostgreSQL by SQLSTATE, where psycopg's own classes say otherwise. The database's state, whatever the row: read-only,
+# a right that was taken away, a session that was ended, a damaged page.
+_PASSING = {"25006", "42501", "25P03", "25P04", "XX001", "XX002"}
+# The row's fault: more than an index or a statement can hold. It would come back for ever and stop the line.
+_LIMITS = "54"
+
 
 class NoDatabase(MidwatchError):
     """There is no database at {where} yet: start the services with `midwatch up`, or set MIDWATCH_DATABASE_URL."""
@@ -77,7 +83,7 @@ class Database:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in one transaction on the writer's thread and commits it.
 
-        Raises Temporary where the database is locked, full, or lost; the next call connects anew.
+        Raises Temporary where the database is locked, full, read-only, or lost; the next call connects anew.
         """
         return await asyncio.get_running_loop().run_in_executor(self._writer, self.write_now, work)
 
@@ -141,7 +147,10 @@ def _may_pass(error: BaseException) -> bool:
     if module.startswith("psycopg"):
         import psycopg
 
-        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+        state = getattr(error, "sqlstate", None) or ""
+        if state.startswith(_LIMITS):
+            return False
+        return state in _PASSING or isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     return isinstance(error, (sa.exc.TimeoutError, sa.exc.ResourceClosedError))
 
 

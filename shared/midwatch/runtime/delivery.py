@@ -104,6 +104,7 @@ class RunReader(Generic[E]):
         self._last = telemetry.LAST_HANDLED.labels(*labels)
         self._seconds, self._lag = telemetry.BATCH_SECONDS.labels(*labels), telemetry.LAG.labels(*labels)
         self.error: str | None = None  # why nothing can be read, in one line
+        self._stuck: tuple[str, float] | None = None  # why it cannot be handled, and until when that holds
 
     async def run(self) -> None:
         """Reads until cancelled. What was delivered and not yet handled goes back to the server at once."""
@@ -138,6 +139,14 @@ class RunReader(Generic[E]):
         """Whether, by what was heard of the server a moment ago, all that it has was handled."""
         heard = self.error is None and monotonic() - self._heard < SILENCE
         return heard and not (self._undelivered or self._waiting or self._working)
+
+    def trouble(self) -> str | None:
+        """Why it cannot read, or cannot handle what it reads, in one line; None where all is well.
+
+        What it gave back may have gone to another process since: trouble that is not met again is over."""
+        if self.error is None and self._stuck is not None and (self._working or monotonic() < self._stuck[1]):
+            return self._stuck[0]
+        return self.error
 
     # Receiving
 
@@ -259,7 +268,9 @@ class RunReader(Generic[E]):
                 faults.reach("delivery.drained")
         except (Temporary, NatsError, TimeoutError) as error:
             delay = error.delay if isinstance(error, Temporary) else 1.0
-            log.warning("%s: %s; trying again in %g s", self._service, str(error) or repr(error), delay)
+            why = str(error) or repr(error)
+            log.warning("%s: %s; trying again in %g s", self._service, why, delay)
+            self._stuck = (why, monotonic() + delay + SILENCE)
             await self._send_back(batch, delay)
             await asyncio.sleep(delay)
             return False
@@ -269,6 +280,7 @@ class RunReader(Generic[E]):
             else:
                 await self._apply_each(batch)
             return True
+        self._stuck = None
         for received in batch if self._failures else ():
             self._failures.pop(received.stream_seq, None)
         await self._settle(batch, b"")
