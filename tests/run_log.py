@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -188,3 +189,9 @@ async def assert_as_undisturbed(stack: Stack, good: int) -> None:
 async def errors_of(process: Process, within: float = 30) -> str:
     """Waits until the logger says that it is not ready; what its /readyz answers."""
     return str(await eventually(lambda: asyncio.to_thread(process.complaint), within=within))
+
+
+def handled(process: Process) -> int:
+    """How many events the process has stored, by its own /metrics."""
+    found = re.search(r'^midwatch_\S*handled\S*\{[^}]*consumer="logger"[^}]*\} (\S+)$', process.metrics(), re.MULTILINE)
+    return int(float(found[1])) if found else 0

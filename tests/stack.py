@@ -62,7 +62,13 @@ class Process:
             with error:
                 return str(error.read().decode())
         except OSError:
+            assert self.child.returncode is None, f"{self.name} ended with {self.child.returncode}"
             return ""
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
 
     async def kill(self) -> None:
         """SIGKILL: nothing is flushed, nothing is said."""

@@ -79,8 +79,8 @@ async def locked(stack: Stack) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def immutable(stack: Stack) -> AsyncIterator[None]:
-    """No write reaches SQLite's files, through descriptors that are open neither, and none can be made beside them.
-    (A read-only mount is refused while a file on it is open for writing.)"""
+    """No write reaches SQLite's file and its WAL, through descriptors that are open neither, and no file can be made
+    beside them. (A read-only mount is refused while a file on it is open for writing.)"""
     folder = stack.home / "data"
     freeze(folder, "+i")
     try:
@@ -90,7 +90,8 @@ async def immutable(stack: Stack) -> AsyncIterator[None]:
 
 
 def freeze(folder: Path, how: str) -> None:
-    files = [str(path) for path in folder.glob("logger.db*")]
+    # Not the index of the WAL: it is mapped into memory, where a refused write is a SIGBUS and no error.
+    files = [str(path) for path in folder.glob("logger.db*") if not path.name.endswith("-shm")]
     subprocess.run(["chattr", how, str(folder), *files], check=True, capture_output=True)
 
 

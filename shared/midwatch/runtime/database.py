@@ -116,7 +116,8 @@ class Database:
             raise error
         self.engine.dispose()  # a broken connection must not come back from the pool
         first = str(original).strip().splitlines()
-        raise Temporary(f"the database at {self.where} does not answer: {first[0] if first else original!r}") from error
+        why = first[0] if first else repr(original)
+        raise Temporary(f"the database at {self.where} does not answer: {why}") from error
 
     async def ping(self) -> None:
         """One round trip. Raises Temporary where the database does not answer."""
