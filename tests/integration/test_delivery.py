@@ -167,6 +167,30 @@ async def test_a_crash_before_the_acknowledgement_makes_no_second_dead_letter(re
     assert len(await readers.dead()) == 1
 
 
+async def test_many_bad_events_at_once_are_one_letter_each(readers: Readers) -> None:
+    for number in range(30):
+        await readers.js.publish("midwatch.run.desk.said", b"{" * (number + 1))
+    readers.start()
+    await readers.all_acknowledged()
+    letters = await readers.dead()
+    assert [len(letter.data) for letter in letters] == list(range(1, 31))
+    assert {(letter.reason, letter.attempts, letter.service) for letter in letters} == {("malformed", 1, "t")}
+
+
+async def test_bad_events_of_which_some_are_buried_already_make_no_second_letter(readers: Readers) -> None:
+    for number in range(10):
+        await readers.js.publish("midwatch.run.desk.said", b"{" * (number + 1))
+    _crash_once("delivery.buried")
+    readers.start()
+    with pytest.raises(Crash):
+        await asyncio.wait_for(readers.tasks[0], 5)
+    for number in range(10, 20):
+        await readers.js.publish("midwatch.run.desk.said", b"{" * (number + 1))
+    readers.start()
+    await readers.all_acknowledged()
+    assert sorted(len(letter.data) for letter in await readers.dead()) == list(range(1, 21))
+
+
 async def test_trouble_that_passes_brings_the_whole_batch_again(readers: Readers) -> None:
     failures = 2
 
