@@ -21,7 +21,8 @@ def on_events(database: Database, cards: CardBook) -> Callable[[list[Received]],
         return cards.get(agent).tools
 
     async def handle(batch: list[Received]) -> None:
-        await database.write(lambda conn: store.save(conn, batch, tools=tools))
+        # Instances insert side by side and fold one after another.
+        await database.write(lambda conn: store.save(conn, batch, tools=tools, lock=database.lock), lock=False)
 
     return handle
 

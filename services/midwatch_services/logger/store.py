@@ -52,11 +52,16 @@ def _no_tools(_: str) -> Tools:
 
 
 def save(
-    conn: Connection, batch: Sequence[Received], policy: Policy = POLICY, tools: Callable[[str], Tools] = _no_tools
+    conn: Connection,
+    batch: Sequence[Received],
+    policy: Policy = POLICY,
+    tools: Callable[[str], Tools] = _no_tools,
+    lock: Callable[[Connection], None] = lambda _: None,
 ) -> int:
     """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new.
 
-    `tools`: those of an agent's card, which may say what a call costs."""
+    `tools`: those of an agent's card, which may say what a call costs. `lock`: keeps others from the runs' rows until
+    the transaction has ended; the events need none."""
     rows = [event_row(received, policy) for received in batch]
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     faults.reach("logger.inserted")
@@ -65,6 +70,7 @@ def save(
         row = rows[place]
         runs.setdefault((row[0], row[2]), []).append((batch[place].event, row[5]))
     if runs:
+        lock(conn)
         known = _load_runs(conn, list(runs))
         of_card = {agent: tools(agent) for agent in {agent for agent, _ in runs}}
         folded = [

@@ -5,7 +5,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -80,23 +80,30 @@ class Database:
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Runs `work` in one transaction on the writer's thread and commits it.
+    async def write(self, work: Callable[[Connection], T], *, lock: bool = True) -> T:
+        """Runs `work` in one transaction on the writer's thread and commits it. Without `lock`, `work` has to
+        call `self.lock` before it reads what it will write.
 
         Raises Temporary where the database is locked, full, read-only, or lost; the next call connects anew.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self.write_now, work)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, partial(self.write_now, work, lock=lock))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs `work`, which only reads, on another thread. Raises Temporary as `write` does."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
 
-    def write_now(self, work: Callable[[Connection], T]) -> T:
+    def lock(self, conn: Connection) -> None:
+        """PostgreSQL: waits for the service's other instances, and has them wait until this transaction has ended. On
+        SQLite a transaction that writes has done so since it began."""
+        if self.dialect == "postgresql":
+            conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._lock_key})")
+
+    def write_now(self, work: Callable[[Connection], T], *, lock: bool = True) -> T:
         """`write` for a caller that may block; not for an event loop."""
         try:
             with self.engine.connect().execution_options(**{_WRITE: True}) as conn, conn.begin():
-                if self.dialect == "postgresql":
-                    conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._lock_key})")
+                if lock:
+                    self.lock(conn)
                 return work(conn)
         except Exception as error:
             self._judge(error)
@@ -227,7 +234,9 @@ def _insert_postgres(
 ) -> list[tuple[Any, ...]]:
     with raw.cursor() as cursor:
         select = _stage(cursor, table, columns, rows)
-        cursor.execute(f"{select} ON CONFLICT DO NOTHING RETURNING {', '.join(key)}")
+        names = ", ".join(key)
+        # In the order of their keys: two instances with the same rows then wait for one another and never lock up.
+        cursor.execute(f"{select} ORDER BY {names} ON CONFLICT DO NOTHING RETURNING {names}")
         return list(cursor.fetchall())
 
 
