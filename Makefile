@@ -62,6 +62,10 @@ chaos: $(STAMP) ## Kill, stop and cut real processes in the middle of their work
 bench: $(STAMP) ## Every figure of docs/performance.md, beside its limit or peer in the same run
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## Arize Phoenix and MLflow on the same real runs; installs both in a temporary folder
+	@$(BIN)/python benchmarks/bench_peers.py $(ARGS)
+
 .PHONY: lock
 lock: $(STAMP) ## Pin the dependencies anew, with hashes and without addresses
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

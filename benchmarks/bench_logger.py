@@ -52,12 +52,13 @@ async def logger() -> None:
     await run_services([app.SERVICE], Settings(), restart=False)
 
 
-async def consume(client: Client, consumer: str, part: str, count: int, environment: dict[str, str]) -> float:
-    """Events a second of this file's `part` in a process of its own, from its first delivery to its last ack."""
+async def consume(
+    client: Client, consumer: str, part: str, count: int, environment: dict[str, str], processes: int = 1
+) -> float:
+    """Events a second of this file's `part` in so many processes, from the first delivery to the last ack."""
     js = client.jetstream()
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--part", part], env={**os.environ, **environment}, stdout=sys.stderr
-    )
+    command, its = [sys.executable, __file__, "--part", part], {**os.environ, **environment}
+    started = [subprocess.Popen(command, env=its, stdout=sys.stderr) for _ in range(processes)]
     try:
         begin = 0.0
         while True:
@@ -66,12 +67,14 @@ async def consume(client: Client, consumer: str, part: str, count: int, environm
                 begin = time.perf_counter()
             if begin and not info.num_pending and not info.num_ack_pending:
                 return count / (time.perf_counter() - begin)
-            if process.poll() is not None:
-                sys.exit(f"{part} ended with {process.returncode}")
+            if any(process.poll() is not None for process in started):
+                sys.exit(f"{part} ended with {[process.returncode for process in started]}")
             await asyncio.sleep(0.02)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        for process in started:
+            process.wait(30)
 
 
 def insert_alone(url: str, count: int) -> float:
@@ -120,16 +123,45 @@ async def measure(count: int) -> list[dict[str, Any]]:
             for name, url in (("SQLite", settings.database_for("logger")), ("PostgreSQL", postgres)):
                 if url is None:
                     continue
-                rate = await consume(
-                    client, subjects.LOGGER, "logger", count, {**environment, "MIDWATCH_DATABASE_URL": url}
-                )
+                own = {**environment, "MIDWATCH_DATABASE_URL": url}
+                rate = await consume(client, subjects.LOGGER, "logger", count, own)
                 limit_url = url if name == "PostgreSQL" else f"sqlite:///{home}/limit.db"
                 limit = insert_alone(limit_url, count)
                 rows += figures(name, rate, bare, limit)
-                await client.jetstream().delete_consumer(subjects.RUNS, subjects.LOGGER)
-                await topology.apply(client.jetstream(), settings)
+                await read_anew(client, settings)
+                if name == "PostgreSQL":
+                    rows.append(await beside_each_other(client, settings, count, own))
             await client.close()
     return rows
+
+
+async def read_anew(client: Client, settings: Settings) -> None:
+    """Has the logger begin at the stream's start."""
+    await client.jetstream().delete_consumer(subjects.RUNS, subjects.LOGGER)
+    await topology.apply(client.jetstream(), settings)
+
+
+async def beside_each_other(
+    client: Client, settings: Settings, count: int, environment: dict[str, str]
+) -> dict[str, Any]:
+    """Two processes on the one consumer beside one, each time into empty tables, in turn."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for processes in (1, 2, 1, 2):
+        empty(environment["MIDWATCH_DATABASE_URL"])
+        rates[processes].append(await consume(client, subjects.LOGGER, "logger", count, environment, processes))
+        await read_anew(client, settings)
+    one, two = max(rates[1]), max(rates[2])
+    return {
+        "name": "two loggers on one consumer, PostgreSQL", "value": two, "unit": "events/s",
+        "target": "no slower than one", "peer": "one logger, events/s", "peer_value": one, "ratio": two / one,
+    }  # fmt: skip
+
+
+def empty(url: str) -> None:
+    """Drops what the log holds; its tables stay."""
+    database = Database(url, name="bench")
+    database.write_now(lambda conn: conn.exec_driver_sql("TRUNCATE logger_events, logger_runs"))
+    database.close()
 
 
 def figures(name: str, rate: float, bare: float, limit: float) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,6 +52,23 @@ class Process:
                 return False
 
         await eventually(lambda: asyncio.to_thread(answers), within=30)
+
+    def complaint(self) -> str:
+        """What /readyz says is wrong; nothing where all is well, or where nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=10):
+                return ""
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(error.read().decode())
+        except OSError:
+            assert self.child.returncode is None, f"{self.name} ended with {self.child.returncode}"
+            return ""
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
 
     async def kill(self) -> None:
         """SIGKILL: nothing is flushed, nothing is said."""

@@ -142,6 +142,69 @@ async def test_a_connection_lost_in_a_bulk_insert_is_trouble_that_passes(postgre
     database.close()
 
 
+@pytest.mark.postgres
+async def test_a_database_that_only_lets_read_is_trouble_that_passes(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    await database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (agent TEXT, id TEXT, body TEXT)"))
+
+    def only_read(conn: sa.Connection) -> None:
+        conn.exec_driver_sql("SET TRANSACTION READ ONLY")
+        insert_new(conn, "t", COLUMNS, [("a", "1", "x")], KEY)
+
+    with pytest.raises(Temporary, match="read-only transaction"):
+        await database.write(only_read)
+    database.close()
+
+
+@pytest.mark.postgres
+async def test_a_right_that_was_taken_away_is_trouble_that_passes(postgres_url: str) -> None:
+    database = Database(postgres_url)
+
+    def as_nobody(conn: sa.Connection) -> None:
+        conn.exec_driver_sql("SET LOCAL ROLE pg_monitor")
+        conn.exec_driver_sql("INSERT INTO t VALUES ('a', '1', 'x')")
+
+    await database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (agent TEXT, id TEXT, body TEXT)"))
+    with pytest.raises(Temporary, match="permission denied"):
+        await database.write(as_nobody)
+    database.close()
+
+
+@pytest.mark.postgres
+async def test_a_row_that_no_index_can_hold_does_not_pass_and_stops_no_line(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    large = "".join(f"{n:x}-{n * n:x}-" for n in range(3000))  # an index holds 2,704 bytes of it, compressed
+    await database.write(
+        lambda conn: conn.exec_driver_sql("CREATE TABLE t (agent TEXT, id TEXT, body TEXT, PRIMARY KEY (agent, id))")
+    )
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+        await database.write(lambda conn: insert_new(conn, "t", COLUMNS, [("a", large, "x")], KEY))
+    database.close()
+
+
+async def test_a_file_that_cannot_be_written_is_trouble_that_passes(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/read.db")
+    await database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (x)"))
+    sa.event.listen(database.engine, "connect", lambda raw, _: raw.execute("PRAGMA query_only = ON"))
+    database.engine.dispose()
+    with pytest.raises(Temporary, match="readonly"):
+        await database.write(lambda conn: conn.exec_driver_sql("INSERT INTO t VALUES (1)"))
+    database.close()
+
+
+async def test_a_full_disk_is_trouble_that_passes(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/full.db")
+    await database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (x)"))
+
+    def too_much(conn: sa.Connection) -> None:
+        conn.exec_driver_sql("PRAGMA max_page_count = 3")
+        conn.exec_driver_sql("INSERT INTO t VALUES (zeroblob(1000000))")
+
+    with pytest.raises(Temporary, match="disk is full"):
+        await database.write(too_much)
+    database.close()
+
+
 def test_a_database_that_is_not_there_names_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NoDatabase, match="midwatch up"):
         Database(f"sqlite:///{tmp_path}/none.db", must_exist=True)

@@ -18,7 +18,7 @@ from logged import envelope, publish
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import DeadLetter
 from midwatch.errors import Permanent, Temporary
-from midwatch.runtime import faults
+from midwatch.runtime import delivery, faults
 from midwatch.runtime.delivery import Received, RunReader
 from midwatch.runtime.nats_server import NatsServer
 
@@ -167,6 +167,30 @@ async def test_a_crash_before_the_acknowledgement_makes_no_second_dead_letter(re
     assert len(await readers.dead()) == 1
 
 
+async def test_many_bad_events_at_once_are_one_letter_each(readers: Readers) -> None:
+    for number in range(30):
+        await readers.js.publish("midwatch.run.desk.said", b"{" * (number + 1))
+    readers.start()
+    await readers.all_acknowledged()
+    letters = await readers.dead()
+    assert [len(letter.data) for letter in letters] == list(range(1, 31))
+    assert {(letter.reason, letter.attempts, letter.service) for letter in letters} == {("malformed", 1, "t")}
+
+
+async def test_bad_events_of_which_some_are_buried_already_make_no_second_letter(readers: Readers) -> None:
+    for number in range(10):
+        await readers.js.publish("midwatch.run.desk.said", b"{" * (number + 1))
+    _crash_once("delivery.buried")
+    readers.start()
+    with pytest.raises(Crash):
+        await asyncio.wait_for(readers.tasks[0], 5)
+    for number in range(10, 20):
+        await readers.js.publish("midwatch.run.desk.said", b"{" * (number + 1))
+    readers.start()
+    await readers.all_acknowledged()
+    assert sorted(len(letter.data) for letter in await readers.dead()) == list(range(1, 21))
+
+
 async def test_trouble_that_passes_brings_the_whole_batch_again(readers: Readers) -> None:
     failures = 2
 
@@ -182,6 +206,39 @@ async def test_trouble_that_passes_brings_the_whole_batch_again(readers: Readers
     await eventually(lambda: set(readers.handled) == ids)
     await readers.all_acknowledged()
     assert await readers.dead() == []
+
+
+async def test_trouble_is_told_while_it_lasts(readers: Readers) -> None:
+    away = True
+
+    async def handle(batch: list[Received]) -> None:
+        if away:
+            raise Temporary("the database is away", delay=0.05)
+        readers.handled += [received.event.id for received in batch]
+
+    reader = readers.start(handle)
+    await publish(readers.js, "said", by="agent", text="x")
+    assert await eventually(reader.trouble) == "the database is away"
+    away = False
+    await readers.all_acknowledged()
+    assert reader.trouble() is None
+
+
+async def test_trouble_is_over_where_another_process_took_what_was_given_back(
+    readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SILENCE", 0.3)
+
+    async def handle(_: list[Received]) -> None:
+        raise Temporary("the database is away", delay=0.05)
+
+    reader = readers.start(handle)
+    id = await publish(readers.js, "said", by="agent", text="x")
+    await eventually(reader.trouble)
+    await readers.stop()  # what it reads of this reader is what a process says that gets no more messages
+    readers.start()
+    await eventually(lambda: readers.handled == [id])
+    await eventually(lambda: reader.trouble() is None)
 
 
 async def test_an_event_that_always_fails_does_not_hold_up_the_others(readers: Readers) -> None:

@@ -23,7 +23,11 @@ def on_events(database: Database, cards: CardBook, streams: Streams) -> Callable
 
     async def handle(batch: list[Received]) -> None:
         place = await streams.of(batch)
-        await database.write(lambda conn: store.save(conn, batch, tools=tools, place=place))
+
+        def work(conn: Connection) -> None:
+            store.save(conn, batch, tools=tools, place=place, lock=database.lock)
+
+        await database.write(work, lock=False)  # instances insert side by side and fold one after another
 
     return handle
 

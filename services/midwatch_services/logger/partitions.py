@@ -1,10 +1,15 @@
 """PostgreSQL keeps events in one partition a month, so that old ones go by dropping a table. SQLite has one table."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy.engine import Connection
 
-_there: set[tuple[str, str]] = set()  # (database, month) of partitions that were seen to be there
+_ABSENT = """
+    SELECT month FROM unnest(%s::text[]) AS month WHERE NOT EXISTS (
+        SELECT 1 FROM pg_inherits
+        WHERE inhparent = to_regclass('logger_events')
+            AND inhrelid = to_regclass('logger_events_' || replace(month, '-', '_')))
+"""
 
 
 def partition(month: str) -> str:
@@ -12,16 +17,32 @@ def partition(month: str) -> str:
     return f"logger_events_{month.replace('-', '_')}"
 
 
-def make_partitions(conn: Connection, months: Iterable[str]) -> None:
-    """Makes the partitions that are not there yet; `months` come from the server's clock, never from an agent."""
-    if conn.dialect.name == "sqlite":
+def make_partitions(
+    conn: Connection, months: Iterable[str], lock: Callable[[Connection], None] = lambda _: None
+) -> None:
+    """Makes the partitions that are not there yet; `months` come from the server's clock, never from an agent.
+
+    `lock`: keeps other processes from making the same at the same time.
+    """
+    if conn.dialect.name == "sqlite" or not _absent(conn, months):
         return
-    where = conn.engine.url.render_as_string(hide_password=True)
-    for month in months:
-        if (where, month) in _there:
-            continue
+    lock(conn)
+    for month in _absent(conn, months):  # another may have made it while this one waited
         name = partition(month)
-        if conn.exec_driver_sql("SELECT to_regclass(%s)", (name,)).scalar():
-            _there.add((where, month))  # committed: one made here may yet be rolled back
-            continue
-        conn.exec_driver_sql(f"CREATE TABLE {name} PARTITION OF logger_events FOR VALUES IN ('{month}')")
+        # Attached and not made in place: that would wait for every reader, and have all others wait behind it.
+        conn.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {name} (LIKE logger_events INCLUDING ALL)")
+        conn.exec_driver_sql(f"ALTER TABLE logger_events ATTACH PARTITION {name} FOR VALUES IN ('{month}')")
+
+
+def _absent(conn: Connection, months: Iterable[str]) -> list[str]:
+    return list(conn.exec_driver_sql(_ABSENT, (sorted(months),)).scalars())
+
+
+def partitions(conn: Connection) -> list[str]:
+    """The months that have a partition, oldest first; none on SQLite."""
+    if conn.dialect.name == "sqlite":
+        return []
+    found = conn.exec_driver_sql(
+        "SELECT right(inhrelid::regclass::text, 7) FROM pg_inherits WHERE inhparent = to_regclass('logger_events')"
+    )
+    return sorted(name.replace("_", "-") for name in found.scalars())

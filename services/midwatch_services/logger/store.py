@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import ToolRule
 from midwatch.contracts.envelope import Envelope
+from midwatch.errors import Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.database import insert_new, upsert
 from midwatch.runtime.delivery import Received
@@ -26,6 +27,7 @@ from .policy import POLICY, Policy
 EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
 _MONTH = EVENT_COLUMNS.index("month")
+_KEYS = ("agent", "run_id", "month")
 ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
 _HALTS = "('halted_run', 'would_halt_run')"
 _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
@@ -62,19 +64,23 @@ def save(
     policy: Policy = POLICY,
     tools: Callable[[str], Tools] = _no_tools,
     place: Callable[[Received], int] = in_the_first_stream,
+    lock: Callable[[Connection], None] = lambda _: None,
 ) -> int:
     """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new.
 
-    `tools`: those of an agent's card, which may say what a call costs. `place`: where each stands in the log."""
+    `tools`: those of an agent's card, which may say what a call costs. `place`: where each stands in the log. `lock`:
+    keeps others from the runs' rows until the transaction has ended; the events need none. Raises Temporary where
+    another logger put the run into another month meanwhile.
+    """
     salts = urandom(SALT * len(batch))
     rows = [
         event_row(received, place(received), salts[SALT * at : SALT * (at + 1)], policy)
         for at, received in enumerate(batch)
     ]
-    runs = _runs_of(conn, rows)
+    months = _months(conn, rows)
     for row in rows:
-        row[_MONTH] = runs[row[0], row[2]].month
-    make_partitions(conn, {run.month for run in runs.values()})
+        row[_MONTH] = months[row[0], row[2]]
+    make_partitions(conn, set(months.values()), lock)
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     faults.reach("logger.inserted")
     new: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
@@ -82,18 +88,27 @@ def save(
         row = rows[at]
         new.setdefault((row[0], row[2]), []).append((batch[at].event, row[5]))
     if new:
+        lock(conn)
+        known = _load_runs(conn, list(new))
+        if any(row.month != months[key] for key, row in known.items()):
+            raise Temporary("another logger began the same run in another month", delay=0.1)
         of_card = {agent: tools(agent) for agent in {agent for agent, _ in new}}
-        folded = [fold(runs[key], events, policy, of_card[key[0]]) for key, events in new.items()]
+        folded = [
+            fold(
+                known.get(key) or RunRow(agent=key[0], run_id=key[1], month=months[key]),
+                events, policy, of_card[key[0]],
+            )
+            for key, events in new.items()
+        ]  # fmt: skip
         upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in folded], ("agent", "run_id"))
     faults.reach("logger.folded")
     return len(fresh)
 
 
-def _runs_of(conn: Connection, rows: Sequence[list[Any]]) -> dict[tuple[str, str], RunRow]:
-    """The row of each run that the events are of; a new one has the month of its first event."""
-    firsts = {(row[0], row[2]): row[6][:7] for row in reversed(rows)}
-    known = _load_runs(conn, list(firsts))
-    return {key: known.get(key) or RunRow(agent=key[0], run_id=key[1], month=month) for key, month in firsts.items()}
+def _months(conn: Connection, rows: Sequence[list[Any]]) -> dict[tuple[str, str], str]:
+    """The month of each run that the events are of: that of its row, else that of its first event here."""
+    firsts = {(row[0], row[2]): row[_MONTH] for row in reversed(rows)}
+    return firsts | {(agent, run_id): month for agent, run_id, month in _read_runs(conn, list(firsts), _KEYS)}
 
 
 def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
@@ -139,23 +154,27 @@ def _columns(row: RunRow | AlertRow) -> list[Any]:
 
 
 def _load_runs(conn: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], RunRow]:
+    rows = _read_runs(conn, keys, RUN_COLUMNS)
+    return {(row[0], row[1]): RunRow(**dict(zip(RUN_COLUMNS, row, strict=True))) for row in rows}
+
+
+def _read_runs(conn: Connection, keys: Sequence[tuple[str, str]], columns: Sequence[str]) -> list[Any]:
     raw: Any = conn.connection.driver_connection
     if conn.dialect.name == "sqlite":
         # One row with everything: each row fetched would give up and take back Python's global lock.
-        names = ", ".join(f"r.{name}" for name in RUN_COLUMNS)
+        names = ", ".join(f"r.{name}" for name in columns)
         found = raw.execute(
             f"SELECT json_group_array(json_array({names})) FROM json_each(?) k JOIN logger_runs r "  # noqa: S608
             "ON r.agent = k.value ->> 0 AND r.run_id = k.value ->> 1",
             (msgspec.json.encode(keys).decode(),),
         ).fetchone()[0]
-        rows: Any = _rows.decode(found)
-    else:
-        rows = raw.execute(
-            f"SELECT {', '.join(RUN_COLUMNS)} FROM logger_runs "  # noqa: S608
-            "WHERE (agent, run_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
-            ([agent for agent, _ in keys], [run_id for _, run_id in keys]),
-        ).fetchall()
-    return {(row[0], row[1]): RunRow(**dict(zip(RUN_COLUMNS, row, strict=True))) for row in rows}
+        return list(_rows.decode(found))
+    found = raw.execute(
+        f"SELECT {', '.join(columns)} FROM logger_runs "  # noqa: S608
+        "WHERE (agent, run_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        ([agent for agent, _ in keys], [run_id for _, run_id in keys]),
+    )
+    return list(found.fetchall())
 
 
 # Reading

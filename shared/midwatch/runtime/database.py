@@ -5,7 +5,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -33,6 +33,12 @@ _OURS = {
     sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISUSE,
 }  # fmt: skip
+
+# PostgreSQL by SQLSTATE, where psycopg's own classes say otherwise. The database's state, whatever the row: read-only,
+# a right that was taken away, a session that was ended, a damaged page.
+_PASSING = {"25006", "42501", "25P03", "25P04", "XX001", "XX002"}
+# The row's fault: more than an index or a statement can hold. It would come back for ever and stop the line.
+_LIMITS = "54"
 
 
 class NoDatabase(MidwatchError):
@@ -74,23 +80,30 @@ class Database:
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Runs `work` in one transaction on the writer's thread and commits it.
+    async def write(self, work: Callable[[Connection], T], *, lock: bool = True) -> T:
+        """Runs `work` in one transaction on the writer's thread and commits it. Without `lock`, `work` has to
+        call `self.lock` before it reads what it will write.
 
-        Raises Temporary where the database is locked, full, or lost; the next call connects anew.
+        Raises Temporary where the database is locked, full, read-only, or lost; the next call connects anew.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self.write_now, work)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, partial(self.write_now, work, lock=lock))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs `work`, which only reads, on another thread. Raises Temporary as `write` does."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
 
-    def write_now(self, work: Callable[[Connection], T]) -> T:
+    def lock(self, conn: Connection) -> None:
+        """PostgreSQL: waits for the service's other instances, and has them wait until this transaction has ended. On
+        SQLite a transaction that writes has done so since it began."""
+        if self.dialect == "postgresql":
+            conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._lock_key})")
+
+    def write_now(self, work: Callable[[Connection], T], *, lock: bool = True) -> T:
         """`write` for a caller that may block; not for an event loop."""
         try:
             with self.engine.connect().execution_options(**{_WRITE: True}) as conn, conn.begin():
-                if self.dialect == "postgresql":
-                    conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._lock_key})")
+                if lock:
+                    self.lock(conn)
                 return work(conn)
         except Exception as error:
             self._judge(error)
@@ -110,7 +123,8 @@ class Database:
             raise error
         self.engine.dispose()  # a broken connection must not come back from the pool
         first = str(original).strip().splitlines()
-        raise Temporary(f"the database at {self.where} does not answer: {first[0] if first else original!r}") from error
+        why = first[0] if first else repr(original)
+        raise Temporary(f"the database at {self.where} does not answer: {why}") from error
 
     async def ping(self) -> None:
         """One round trip. Raises Temporary where the database does not answer."""
@@ -141,7 +155,10 @@ def _may_pass(error: BaseException) -> bool:
     if module.startswith("psycopg"):
         import psycopg
 
-        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+        state = getattr(error, "sqlstate", None) or ""
+        if state.startswith(_LIMITS):
+            return False
+        return state in _PASSING or isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     return isinstance(error, (sa.exc.TimeoutError, sa.exc.ResourceClosedError))
 
 
@@ -217,7 +234,9 @@ def _insert_postgres(
 ) -> list[tuple[Any, ...]]:
     with raw.cursor() as cursor:
         select = _stage(cursor, table, columns, rows)
-        cursor.execute(f"{select} ON CONFLICT DO NOTHING RETURNING {', '.join(key)}")
+        names = ", ".join(key)
+        # In the order of their keys: two instances with the same rows then wait for one another and never lock up.
+        cursor.execute(f"{select} ORDER BY {names} ON CONFLICT DO NOTHING RETURNING {names}")
         return list(cursor.fetchall())
 
 

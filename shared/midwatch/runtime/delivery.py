@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Generic
+from typing import Any, Generic
 
 import msgspec
 from nats.aio.client import Client
@@ -22,7 +22,7 @@ from midwatch.contracts.codec import Refused, RunEvent
 from midwatch.errors import Permanent, Temporary
 
 from . import faults, telemetry
-from .dead_letters import bury
+from .dead_letters import bury, bury_together, groups, pack
 from .outbox import Outbox
 
 E = TypeVar("E", default=RunEvent)
@@ -35,7 +35,7 @@ LINGER = 0.02  # seconds to wait for a batch to fill while the server has more
 TICK = 0.2  # seconds between looks at the connection and at deliveries that wait
 MAX_BYTES = 16 * 1024 * 1024  # of one pull; bounds memory where events are large
 LONGEST_DELAY = 60.0  # seconds between attempts
-BURIALS = 50  # dead letters under way at once
+BURIALS = 50  # dead letters under way at once, where they go one by one
 _REMEMBERED = 10_000  # messages whose failures are counted
 
 
@@ -104,6 +104,7 @@ class RunReader(Generic[E]):
         self._last = telemetry.LAST_HANDLED.labels(*labels)
         self._seconds, self._lag = telemetry.BATCH_SECONDS.labels(*labels), telemetry.LAG.labels(*labels)
         self.error: str | None = None  # why nothing can be read, in one line
+        self._stuck: tuple[str, float] | None = None  # why it cannot be handled, and until when that holds
 
     async def run(self) -> None:
         """Reads until cancelled. What was delivered and not yet handled goes back to the server at once."""
@@ -138,6 +139,14 @@ class RunReader(Generic[E]):
         """Whether, by what was heard of the server a moment ago, all that it has was handled."""
         heard = self.error is None and monotonic() - self._heard < SILENCE
         return heard and not (self._undelivered or self._waiting or self._working)
+
+    def trouble(self) -> str | None:
+        """Why it cannot read, or cannot handle what it reads, in one line; None where all is well.
+
+        What it gave back may have gone to another process since: trouble that is not met again is over."""
+        if self.error is None and self._stuck is not None and (self._working or monotonic() < self._stuck[1]):
+            return self._stuck[0]
+        return self.error
 
     # Receiving
 
@@ -244,8 +253,10 @@ class RunReader(Generic[E]):
         if good:
             await self._apply(good)
         bad = [item for item in batch if isinstance(item, _Refusal)]
-        for start in range(0, len(bad), BURIALS):
-            await asyncio.gather(*(self._refuse(item) for item in bad[start : start + BURIALS]))
+        for some in groups(bad, lambda item: len(item.received.body)):
+            if len(some) == 1 or not await self._refuse_together(some):
+                for start in range(0, len(some), BURIALS):
+                    await asyncio.gather(*(self._refuse(item) for item in some[start : start + BURIALS]))
 
     async def _apply(self, batch: list[Received[E]]) -> bool:
         """Handles and answers the batch. False where the service cannot work at the moment."""
@@ -259,7 +270,9 @@ class RunReader(Generic[E]):
                 faults.reach("delivery.drained")
         except (Temporary, NatsError, TimeoutError) as error:
             delay = error.delay if isinstance(error, Temporary) else 1.0
-            log.warning("%s: %s; trying again in %g s", self._service, str(error) or repr(error), delay)
+            why = str(error) or repr(error)
+            log.warning("%s: %s; trying again in %g s", self._service, why, delay)
+            self._stuck = (why, monotonic() + delay + SILENCE)
             await self._send_back(batch, delay)
             await asyncio.sleep(delay)
             return False
@@ -269,6 +282,7 @@ class RunReader(Generic[E]):
             else:
                 await self._apply_each(batch)
             return True
+        self._stuck = None
         for received in batch if self._failures else ():
             self._failures.pop(received.stream_seq, None)
         await self._settle(batch, b"")
@@ -295,25 +309,45 @@ class RunReader(Generic[E]):
         reason = error.reason if isinstance(error, Permanent) else "failed"
         await self._bury(received, reason, str(error) or repr(error), failures)
 
+    async def _refuse_together(self, refusals: Sequence[_Refusal]) -> bool:
+        """One by one, each letter costs the server a sync of its disk, and good events wait behind them."""
+        letters = [
+            pack(self._service, **self._letter(one.received, one.reason, one.error, one.received.delivered))
+            for one in refusals
+        ]
+        if not await bury_together(self._nc, letters):
+            return False
+        for one in refusals:
+            self._say_dead(one.received, one.reason, one.error)
+        faults.reach("delivery.buried")
+        await self._settle([one.received for one in refusals], b"")
+        return True
+
     async def _refuse(self, refusal: _Refusal) -> None:
         await self._bury(refusal.received, refusal.reason, refusal.error, refusal.received.delivered)
 
     async def _bury(self, received: Received[E] | Received[None], reason: str, error: str, attempts: int) -> None:
-        log.warning("%s: %s is dead-lettered (%s): %s", self._service, received.subject, reason, error)
-        stored = int(received.stored_at.timestamp() * 1e6)
         try:
-            await bury(
-                self._js, self._service, id=f"{self._service}-{self._stream}-{received.stream_seq}-{stored}",
-                reason=reason, error=error, attempts=attempts, subject=received.subject, body=received.body,
-                stream=self._stream, stream_seq=received.stream_seq, headers=received.headers,
-            )  # fmt: skip
+            await bury(self._js, self._service, **self._letter(received, reason, error, attempts))
         except Temporary as failure:
             log.warning("%s: %s", self._service, failure)
             await self._send_back([received], failure.delay)
             return
-        telemetry.DEAD.labels(self._service, reason).inc()
+        self._say_dead(received, reason, error)
         faults.reach("delivery.buried")
         await self._settle([received], b"")
+
+    def _letter(self, received: Received[E] | Received[None], reason: str, error: str, attempts: int) -> dict[str, Any]:
+        stored = int(received.stored_at.timestamp() * 1e6)
+        return {
+            "id": f"{self._service}-{self._stream}-{received.stream_seq}-{stored}", "reason": reason, "error": error,
+            "attempts": attempts, "subject": received.subject, "body": received.body, "stream": self._stream,
+            "stream_seq": received.stream_seq, "headers": received.headers,
+        }  # fmt: skip
+
+    def _say_dead(self, received: Received[E] | Received[None], reason: str, error: str) -> None:
+        log.warning("%s: %s is dead-lettered (%s): %s", self._service, received.subject, reason, error)
+        telemetry.DEAD.labels(self._service, reason).inc()
 
     # Answering
 

@@ -177,7 +177,7 @@ class Context:
             wrong["nats"] = problem
         if self._database and (problem := await _problem(self._database.ping())):
             wrong["database"] = problem
-        wrong.update({consumer: reader.error for consumer, reader in self.readers if reader.error})
+        wrong.update({consumer: why for consumer, reader in self.readers if (why := reader.trouble())})
         return wrong
 
     async def _begin(self) -> None:

@@ -147,7 +147,7 @@ STREAMS = (
         keep=lambda _: PRESENCE_MAX_AGE, memory=True, last_only=True, max_msg_size=LARGE,
     ),
     Stream(
-        subjects.DEAD, "Messages that a service could not process", ("midwatch.dead.>",),
+        subjects.DEAD, "Messages that a service could not process", ("midwatch.dead.>",), atomic=True,
         keep=lambda s: s.dead_max_age_days * _DAY,
     ),
 )  # fmt: skip
