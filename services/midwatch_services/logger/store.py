@@ -193,6 +193,16 @@ def read_firsts(conn: Connection) -> Iterator[tuple[str, str, str, str]]:
     return ((agent, run_id, mode, stored_at) for agent, run_id, mode, stored_at in conn.execute(query))
 
 
+def read_ended(conn: Connection, since: str) -> Iterator[tuple[str, str, str, str, str, int]]:
+    """The runs that have ended, of those that began at that time or later: (agent, run id, mode, version, when it
+    ended, how many events)."""
+    query = sa.text(
+        "SELECT agent, run_id, mode, version, ended_at, events FROM logger_runs "
+        "WHERE first_at >= :since AND ended_at IS NOT NULL"
+    )
+    return (tuple(row) for row in conn.execute(query, {"since": since}))
+
+
 def read_alerts(
     conn: Connection, *, agent: str | None = None, run_id: str | None = None, is_open: bool = False
 ) -> list[dict[str, Any]]:
