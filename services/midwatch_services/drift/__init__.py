@@ -1,1 +1,1 @@
-"""Watches how each agent's runs change from day to day; emits one alert for each cause of a change that is no chance."""
+"""Watches how each agent's runs change from day to day; emits one alert for each cause of a change."""

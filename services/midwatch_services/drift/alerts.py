@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+from midwatch.contracts.runs import Mode
+
 from . import words
 from .decide import Finding, Verdict
 
@@ -25,7 +27,7 @@ class Raise:
 
     alert_id: str
     agent: str
-    mode: str
+    mode: Mode
     cause: str
     title: str
     finding: Finding
@@ -46,7 +48,7 @@ Decision = Raise | Resolve
 
 
 def follow(
-    agent: str, mode: str, day: str, verdicts: Sequence[Verdict], standing: Mapping[str, Open]
+    agent: str, mode: Mode, day: str, verdicts: Sequence[Verdict], standing: Mapping[str, Open]
 ) -> tuple[dict[str, Open], list[Decision]]:
     """The alerts that stand after the day, and what is to be said. What cannot be judged resolves nothing."""
     found: dict[str, list[Finding]] = {}

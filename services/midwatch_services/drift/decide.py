@@ -159,9 +159,7 @@ def _trait(trait: Trait, one: Comparison, policy: Policy) -> _Shown | None:
     a, b = (sum(map(trait.of, runs)) for runs in (one.recent, one.baseline))
     n, m = len(one.recent), len(one.baseline)
     distance = cohens_h(a / n, b / m)
-    if abs(distance) < policy.least_h or (
-        trait.cause in ("words", "tools") and max(a / n, b / m) < policy.least_share
-    ):
+    if abs(distance) < policy.least_h or (trait.cause in ("words", "tools") and max(a / n, b / m) < policy.least_share):
         return None
     sentence = words.trait(trait.cause, _said(trait, one), a / n, b / m)
     psi = stability_index((a, n - a), (b, m - b))

@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from midwatch.contracts.runs import Mode
+
 from . import text
 from .policy import POLICY
 
@@ -20,7 +22,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     agent: str
     run_id: str
-    mode: str
+    mode: Mode
     version: str
     ticket: str | None
     ended_at: str  # RFC 3339, UTC
@@ -108,7 +110,7 @@ def _call_seconds(run: RUN) -> float | None:
 
 def _input(events: Sequence[EVENT]) -> list[str]:
     """What the run began with, where the customer is not heard otherwise."""
-    started = next((event["data"] for event in events if event["event"] == "started"), {})
+    started: Mapping[str, Any] = next((event["data"] for event in events if event["event"] == "started"), {})
     given = started.get("input")
     if isinstance(given, str):
         return [given]

@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-TRACKS = ("live", "shadow", "replay")  # modes that are judged, each by itself; drills and evals are no customers
-ALERTING = {"live": "ticket", "shadow": "info"}  # severity by mode; of a replay nobody is told
+from midwatch.contracts.governance import Severity
+from midwatch.contracts.runs import Mode
+
+TRACKS: tuple[Mode, ...] = (
+    "live",
+    "shadow",
+    "replay",
+)  # modes that are judged, each by itself; drills and evals are no customers
+ALERTING: dict[Mode, Severity] = {"live": "ticket", "shadow": "info"}  # severity by mode; of a replay nobody is told
 RULE = "drift"
 
 

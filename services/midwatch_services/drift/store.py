@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from midwatch.contracts.runs import Mode
 from midwatch.runtime.database import insert_new, upsert
 
 from . import tables
@@ -41,7 +42,7 @@ def save_facts(conn: Connection, some: Sequence[tuple[Facts, int]]) -> None:
     upsert(conn, _facts.name, _FACTS_COLUMNS, rows, ("agent", "run_id"))
 
 
-def save_verdicts(conn: Connection, agent: str, mode: str, day: str, verdicts: Sequence[Verdict]) -> bool:
+def save_verdicts(conn: Connection, agent: str, mode: Mode, day: str, verdicts: Sequence[Verdict]) -> bool:
     """Keeps the verdicts on a day, unless there are some: a day is judged once. Returns whether there were none."""
     query = sa.select(_judgements.c.day).where(
         _judgements.c.agent == agent, _judgements.c.mode == mode, _judgements.c.day == day
@@ -63,12 +64,10 @@ def save_verdicts(conn: Connection, agent: str, mode: str, day: str, verdicts: S
     return True
 
 
-def save_alerts(conn: Connection, agent: str, mode: str, standing: Mapping[str, Open]) -> None:
+def save_alerts(conn: Connection, agent: str, mode: Mode, standing: Mapping[str, Open]) -> None:
     """Keeps the alerts of an agent that stand, and no others."""
     conn.execute(_alerts.delete().where(_alerts.c.agent == agent, _alerts.c.mode == mode))
-    rows = [
-        (agent, mode, cause, one.alert_id, ",".join(one.against), one.repeats) for cause, one in standing.items()
-    ]
+    rows = [(agent, mode, cause, one.alert_id, ",".join(one.against), one.repeats) for cause, one in standing.items()]
     insert_new(conn, _alerts.name, _ALERT_COLUMNS, rows, ("agent", "mode", "cause"))
 
 
@@ -82,10 +81,14 @@ def prune(conn: Connection, before: str) -> int:
     return conn.execute(_facts.delete().where(_facts.c.ended_at < before)).rowcount
 
 
-def forget(conn: Connection, agent: str, run_ids: Sequence[str]) -> int:
-    """Erases what is known of runs: for a customer who asks for it."""
+def forget(conn: Connection, runs: Sequence[tuple[str, str]]) -> int:
+    """Erases what is known of runs (agent, run id): the log has them no more, or a customer asked for it."""
+    by_agent: dict[str, list[str]] = {}
+    for agent, run_id in runs:
+        by_agent.setdefault(agent, []).append(run_id)
     return sum(
         conn.execute(_facts.delete().where(_facts.c.agent == agent, _facts.c.run_id.in_(some))).rowcount
+        for agent, run_ids in by_agent.items()
         for some in _chunks(run_ids)
     )
 
@@ -115,9 +118,9 @@ def facts(conn: Connection, agent: str, run_ids: Sequence[str]) -> dict[str, Fac
     return found
 
 
-def standing(conn: Connection) -> dict[tuple[str, str], dict[str, Open]]:
+def standing(conn: Connection) -> dict[tuple[str, Mode], dict[str, Open]]:
     """The alerts that stand, by agent and mode, then by cause."""
-    found: dict[tuple[str, str], dict[str, Open]] = {}
+    found: dict[tuple[str, Mode], dict[str, Open]] = {}
     for row in conn.execute(sa.select(_alerts)):
         alert = Open(row.alert_id, tuple(row.against.split(",")), row.repeats)
         found.setdefault((row.agent, row.mode), {})[row.cause] = alert
@@ -125,14 +128,16 @@ def standing(conn: Connection) -> dict[tuple[str, str], dict[str, Open]]:
 
 
 def read_judgements(
-    conn: Connection, agent: str | None = None, day: str | None = None, mode: str = "live"
+    conn: Connection, agent: str | None = None, day: str | None = None, mode: Mode = "live"
 ) -> list[dict[str, Any]]:
     """How each comparison of a day ended (of the latest judged day, unless one is given), without its findings."""
-    return [dict(row._mapping) for row in conn.execute(_of_day(conn, sa.select(_judgements), _judgements, agent, day, mode))]
+    return [
+        dict(row._mapping) for row in conn.execute(_of_day(conn, sa.select(_judgements), _judgements, agent, day, mode))
+    ]
 
 
 def read_findings(
-    conn: Connection, agent: str | None = None, day: str | None = None, mode: str = "live"
+    conn: Connection, agent: str | None = None, day: str | None = None, mode: Mode = "live"
 ) -> list[dict[str, Any]]:
     """What was found on a day (the latest judged day, unless one is given): each finding's fields, with `agent`, `mode`
     and `day`; the most telling causes of each agent first."""
@@ -146,7 +151,7 @@ def read_findings(
 
 
 def _of_day(
-    conn: Connection, query: sa.Select[Any], table: sa.Table, agent: str | None, day: str | None, mode: str
+    conn: Connection, query: sa.Select[Any], table: sa.Table, agent: str | None, day: str | None, mode: Mode
 ) -> sa.Select[Any]:
     query = query.where(table.c.day == (day or last_day(conn) or ""), table.c.mode == mode)
     return query.where(table.c.agent == agent) if agent else query

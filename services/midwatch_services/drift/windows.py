@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
+from midwatch.contracts.runs import Mode
+
 from .decide import Against
 from .facts import draw_of
 from .policy import POLICY, Policy
@@ -15,7 +17,7 @@ class Ended(NamedTuple):
 
     agent: str
     run_id: str
-    mode: str
+    mode: Mode
     version: str
     ended_at: str
     events: int
@@ -23,6 +25,10 @@ class Ended(NamedTuple):
     @property
     def day(self) -> str:
         return self.ended_at[:10]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.agent, self.run_id
 
 
 class Chosen(NamedTuple):
@@ -77,9 +83,7 @@ def _versions(seen: Sequence[Ended], day: str, policy: Policy) -> list[Chosen]:
     return [_chosen("version", old, recent, [run for run in seen if run.version == old], policy)]
 
 
-def _chosen(
-    against: Against, label: str, recent: Sequence[Ended], baseline: Sequence[Ended], policy: Policy
-) -> Chosen:
+def _chosen(against: Against, label: str, recent: Sequence[Ended], baseline: Sequence[Ended], policy: Policy) -> Chosen:
     return Chosen(against, label, sample(recent, policy.most_recent), sample(baseline, policy.most_baseline))
 
 

@@ -47,7 +47,8 @@ def trait(cause: str, what: str, now: float, before: float) -> str:
     if cause == "hand_offs":
         return f"Hand-offs {'rose' if rose else 'fell'} from {percent(before)} to {percent(now)} of runs"
     if cause == "known":
-        return f"The {_KNOWN[what]} is known of {'more' if rose else 'fewer'} runs: {percent(now)}, before {percent(before)}"
+        more = "more" if rose else "fewer"
+        return f"The {_KNOWN[what]} is known of {more} runs: {percent(now)}, before {percent(before)}"
     if cause == "words":
         return f"Customers write about '{name(what)}' {'more' if rose else 'less'} often: {shares}"
     if not before:
@@ -62,8 +63,11 @@ def kind(cause: str, what: str, now: float, before: float) -> str:
     rose = now > before
     if cause == "language":
         often = "more" if rose else "less"
-        return f"Customers write in {language_name(what)} {often} often: {percent(now)} of runs, before {percent(before)}"
-    return f"{_RESOLVED.get(what, 'Runs that ended otherwise')} {'rose' if rose else 'fell'} from {percent(before)} to {percent(now)}"
+        return (
+            f"Customers write in {language_name(what)} {often} often: {percent(now)} of runs, before {percent(before)}"
+        )
+    runs = _RESOLVED.get(what, "Runs that ended otherwise")
+    return f"{runs} {'rose' if rose else 'fell'} from {percent(before)} to {percent(now)}"
 
 
 def figure(what: str, place: float, now: float, before: float) -> str:

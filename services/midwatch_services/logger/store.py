@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import ToolRule
 from midwatch.contracts.envelope import Envelope
+from midwatch.contracts.runs import Mode
 from midwatch.runtime import faults
 from midwatch.runtime.database import insert_new, upsert
 from midwatch.runtime.delivery import Received
@@ -193,7 +194,7 @@ def read_firsts(conn: Connection) -> Iterator[tuple[str, str, str, str]]:
     return ((agent, run_id, mode, stored_at) for agent, run_id, mode, stored_at in conn.execute(query))
 
 
-def read_ended(conn: Connection, since: str) -> Iterator[tuple[str, str, str, str, str, int]]:
+def read_ended(conn: Connection, since: str) -> Iterator[tuple[str, str, Mode, str, str, int]]:
     """The runs that have ended, of those that began at that time or later: (agent, run id, mode, version, when it
     ended, how many events)."""
     query = sa.text(
