@@ -33,9 +33,9 @@ def some(count: int, prefix: str, day: str = "2026-11-21", made: Made = lambda _
 
 
 def log_run(
-    run_id: str, ended: datetime, *, agent: str = "desk", mode: str = "live", version: str = "1", hand_off: bool = False,
-    tools: Sequence[str] = ("lookup_order",), text: str = "Where is my order? I have been waiting for it since Monday.",
-    cost: str | None = "0.01",
+    run_id: str, ended: datetime, *, agent: str = "desk", mode: str = "live", version: str = "1",
+    hand_off: bool = False, tools: Sequence[str] = ("lookup_order",), cost: str | None = "0.01",
+    text: str = "Where is my order? I have been waiting for it since Monday.",
 ) -> list[Any]:  # fmt: skip
     """The events of one run, as the logger gets them."""
     begin = ended - timedelta(seconds=30)

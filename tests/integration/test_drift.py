@@ -53,8 +53,13 @@ class Bed:
             context.now = self.clock
             app.build(context)
 
-        service = Service(subjects.DRIFT, build)
-        task = asyncio.create_task(run_services([service], self.settings, restart=False))
+        service, running = Service(subjects.DRIFT, build), asyncio.Event()
+        task = asyncio.create_task(
+            run_services([service], self.settings, started=lambda _: running.set(), restart=False)
+        )
+        started = asyncio.create_task(running.wait())
+        await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
         try:
             yield task
         finally:
@@ -271,7 +276,9 @@ async def test_there_is_no_log_yet(js: JetStreamContext, settings: Settings, mon
         return waits(self, why)
 
     monkeypatch.setattr(handlers.Judge, "_waits", hear)
-    task = asyncio.create_task(run_services([app.SERVICE], settings, restart=False))
+    running = asyncio.Event()
+    task = asyncio.create_task(run_services([app.SERVICE], settings, started=lambda _: running.set(), restart=False))
+    await asyncio.wait_for(running.wait(), 20)
     await asyncio.wait_for(said.wait(), 20)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

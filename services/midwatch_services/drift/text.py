@@ -29,6 +29,11 @@ _NAMES = {
     "ro": "Romanian", "ru": "Russian", "sv": "Swedish", "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese",
     "zh-cn": "Chinese", "zh-tw": "Chinese",
 }  # fmt: skip
+# The library's English list is a search engine's: these of it are what a customer writes about.
+_MEANT = frozenset(
+    "bill bills computer copy error help information number order ordered ordering orders page problem problems "
+    "reserved room rooms state stop system text value website work working works".split()
+)
 _STOPS_OF = {"no": "nb", "zh-cn": "zh", "zh-tw": "zh"}
 
 
@@ -85,7 +90,7 @@ def _stemmer(algorithm: str) -> Any:
 @cache
 def _stops(of: str) -> frozenset[str]:
     name = LANGUAGE_MAPPING.get(_STOPS_OF.get(of, of), of)
-    return frozenset(get_stop_words(name)) if name in AVAILABLE_LANGUAGES else frozenset()
+    return frozenset(get_stop_words(name)) - _MEANT if name in AVAILABLE_LANGUAGES else frozenset()
 
 
 def joined(texts: Iterable[str]) -> str:
