@@ -124,6 +124,7 @@ async def test_a_change_is_told_once_in_a_sentence_and_can_be_read(bed: Bed) -> 
         "Agent desk: hand-offs rose from 10 % to 50 % of runs (against the 28 days before; sudden, since 2026-11-21)"
     )
     assert (alert.value, alert.limit, alert.dedupe_key) == (0.5, 0.1, "drift/hand_offs/live/desk")
+    assert alert.evidence == "midwatch drift --agent desk --date 2026-11-21"
     (finding,) = await bed.read(store.read_findings, agent="desk", day="2026-11-21")
     assert finding["sentence"] == "Hand-offs rose from 10 % to 50 % of runs"
     assert (finding["recent_runs"], finding["baseline_runs"], finding["against"]) == (40, 280, "days")

@@ -29,6 +29,7 @@ class Raise:
     agent: str
     mode: Mode
     cause: str
+    day: str
     title: str
     finding: Finding
 
@@ -65,7 +66,7 @@ def follow(
         best = min(findings, key=lambda finding: (finding.q, -abs(finding.distance), finding.name))
         alert_id = blake2b("\0".join((agent, mode, cause, day)).encode(), digest_size=16).hexdigest()
         after[cause] = Open(alert_id, against)
-        decisions.append(Raise(alert_id, agent, mode, cause, title(agent, best, len(findings)), best))
+        decisions.append(Raise(alert_id, agent, mode, cause, day, title(agent, best, len(findings)), best))
     unclear = {verdict.against for verdict in verdicts if verdict.phase == "inconclusive"}
     is_silent = not any(verdict.recent_runs or verdict.baseline_runs for verdict in verdicts)
     for cause, one in standing.items():

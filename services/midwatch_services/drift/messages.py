@@ -1,6 +1,5 @@
 """What was decided, as it leaves: alerts on the bus. Ids follow from the cause. Pure."""
 
-import shlex
 from datetime import datetime
 from typing import Any
 
@@ -28,9 +27,13 @@ def _raised(decision: Raise) -> AlertRaised:
         alert_id=decision.alert_id, rule=RULE, severity=ALERTING[decision.mode], title=decision.title,
         agent=decision.agent, value=round(finding.recent, 6), limit=round(finding.baseline, 6),
         dedupe_key=f"{RULE}/{decision.cause}/{decision.mode}/{decision.agent}",
-        evidence=f"midwatch drift --agent {shlex.quote(decision.agent)}", mode=decision.mode,
-        run_id=finding.runs[0] if finding.runs else None,
+        evidence=_command(decision), mode=decision.mode,
     )  # fmt: skip
+
+
+def _command(decision: Raise) -> str:
+    mode = "" if decision.mode == "live" else f" --mode {decision.mode}"
+    return f"midwatch drift --agent {decision.agent} --date {decision.day}{mode}"
 
 
 def _said(event: str, agent: str, data: Any, id: str, now: datetime) -> Outgoing:

@@ -30,10 +30,11 @@ _NAMES = {
     "zh-cn": "Chinese", "zh-tw": "Chinese",
 }  # fmt: skip
 # The library's English list is a search engine's: these of it are what a customer writes about.
-_MEANT = frozenset(
-    "bill bills computer copy error help information number order ordered ordering orders page problem problems "
-    "reserved room rooms state stop system text value website work working works".split()
-)
+_MEANT = {
+    "bill", "bills", "computer", "copy", "error", "help", "information", "number", "order", "ordered", "ordering",
+    "orders", "page", "problem", "problems", "reserved", "room", "rooms", "state", "stop", "system", "text", "value",
+    "website", "work", "working", "works",
+}  # fmt: skip
 _STOPS_OF = {"no": "nb", "zh-cn": "zh", "zh-tw": "zh"}
 
 
