@@ -6,12 +6,11 @@ Smirnov). None, or nothing at all, is unknown: it is left out, and the share of 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from .facts import Facts
 from .policy import Policy
-from .statistics import chi_square, fisher, kolmogorov_smirnov, merged
+from .statistics import chi_square, fisher, kolmogorov_smirnov, least_p, merged
 from .text import UNKNOWN
 
 Runs = Sequence[Facts]
@@ -128,10 +127,4 @@ def _commonest(sets: Iterable[Iterable[str]], n: int, m: int, policy: Policy, mo
 def _can_tell(hits: int, n: int, m: int, policy: Policy) -> bool:
     """Whether a trait of `hits` runs could be found at all: the p of the most uneven split of them is small enough
     (Tarone, Biometrics 46, 1990). What could not, is no test and costs the others nothing."""
-    few = min(hits, n + m - hits)
-    return few > 1 and _least_p(few, n, m) <= policy.q / policy.could_be
-
-
-@lru_cache(maxsize=10_000)
-def _least_p(few: int, n: int, m: int) -> float:
-    return min(fisher(min(few, n), n, few - min(few, n), m), fisher(few - min(few, m), n, min(few, m), m))
+    return 1 < hits < n + m - 1 and least_p(hits, n, m) <= policy.q / policy.could_be

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 LEAST_EXPECTED = 5.0  # runs that each cell of a chi-square table is to expect (Cochran 1954)
 EXACT_PATHS = 200_000  # steps of the exact Kolmogorov-Smirnov test, beyond which its limit is as good
-EXACT_RUNS = 20_000  # beyond which chi-square is as good as Fisher's test
+MANY_EXPECTED = 100  # runs that each cell expects, from which on chi-square is as good as Fisher's test
 _SAME = 1 + 1e-7  # probabilities that differ by rounding only, as R's fisher.test has it
 _TINY = 1e-15
+_SMALLEST = 1e-290
 
 
 class Table(NamedTuple):
@@ -90,19 +91,30 @@ def chi_square_tail(x: float, freedom: int) -> float:
 
 def fisher(a: int, n: int, b: int, m: int) -> float:
     """Two-sided p that `a` of `n` and `b` of `m` are drawn alike: Fisher's exact test (Statistical Methods for Research
-    Workers, 1934), the sum of all tables that are no likelier; above 20,000 runs by chi-square."""
+    Workers, 1934), the sum of all tables that are no likelier; where each cell expects a hundred, by chi-square."""
     hits = a + b
     if not n or not m or not hits or hits == n + m:
         return 1.0
-    if n + m > EXACT_RUNS:
+    if min(hits, n + m - hits) * min(n, m) >= MANY_EXPECTED * (n + m):
         return chi_square(Table(("yes", "no"), (a, n - a), (b, m - b)))
-
-    def chance(k: int) -> float:
-        return exp(_choose(n, k) + _choose(m, hits - k) - _choose(n + m, hits))
-
-    limit = chance(a) * _SAME
-    each = (chance(k) for k in range(max(0, hits - m), min(n, hits) + 1))
+    low, high = max(0, hits - m), min(n, hits)
+    chance = exp(_choose(n, low) + _choose(m, hits - low) - _choose(n + m, hits))
+    if chance < _SMALLEST:  # too small for a float to keep its digits: the others do not follow from it
+        logs = [_choose(n, k) + _choose(m, hits - k) - _choose(n + m, hits) for k in range(low, high + 1)]
+        each = [exp(value) for value in logs]
+    else:
+        each = [chance]
+        for k in range(low, high):
+            chance *= (n - k) * (hits - k) / ((k + 1) * (m - hits + k + 1))
+            each.append(chance)
+    limit = each[a - low] * _SAME
     return min(1.0, fsum(p for p in each if p <= limit))
+
+
+def least_p(hits: int, n: int, m: int) -> float:
+    """The p of the most uneven way in which so many hits can fall on `n` and `m`: no test of them can be surer."""
+    ends = max(0, hits - m), min(n, hits)
+    return min(exp(_choose(n, k) + _choose(m, hits - k) - _choose(n + m, hits)) for k in ends)
 
 
 def _choose(n: int, k: int) -> float:

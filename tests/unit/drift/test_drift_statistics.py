@@ -14,6 +14,7 @@ from midwatch_services.drift.statistics import (
     fisher,
     in_tenths,
     kolmogorov_smirnov,
+    least_p,
     merged,
     quantile,
     stability_index,
@@ -54,6 +55,17 @@ def test_many_runs_are_tested_by_chi_square() -> None:
     assert fisher(1_000, 10_000, 2_000, 20_000) == pytest.approx(1.0)
     # z = 0.01 / √(0.10333 · 0.89667 · (1/10,000 + 1/20,000)) = 2.6823; beyond it lie 0.00731.
     assert fisher(1_100, 10_000, 2_000, 20_000) == pytest.approx(0.00731, rel=0.001)
+
+
+def test_the_surest_that_two_hits_can_be_is_that_both_fall_on_one_side() -> None:
+    # Both on the five: 5·4 / (10·9); both on the other five: the same.
+    assert least_p(2, 5, 5) == pytest.approx(20 / 90)
+    assert least_p(1, 1, 9) == pytest.approx(0.1)
+
+
+def test_what_is_almost_impossible_is_not_called_certain() -> None:
+    assert fisher(0, 60_000, 99, 60_000) == pytest.approx(2 * 0.5**99, rel=0.1)
+    assert 0 <= fisher(90, 120_000, 9, 2_000) < 0.01
 
 
 def test_two_samples_of_three_that_do_not_overlap_are_one_order_in_ten() -> None:
