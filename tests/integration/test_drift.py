@@ -266,6 +266,24 @@ async def test_names_that_agents_made_up_cannot_disturb_a_title(bed: Bed) -> Non
     assert "is new: [2J <script> @everyone xxxxx" in title
 
 
+async def test_an_agent_that_cannot_be_judged_keeps_nobody_else_from_it(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for agent in ("a-broken", "desk"):
+        bed.log.add_days(FIRST, 28, each=2, hand_offs=0, agent=agent, prefix=agent)
+        bed.log.add_days(DAY, 1, each=30, hand_offs=15, agent=agent, prefix=agent)
+    judge = handlers.judge
+
+    def broken(comparisons: Any, policy: Any) -> Any:
+        if comparisons[0].recent[0].agent == "a-broken":
+            raise ValueError("a run that nobody thought of")
+        return judge(comparisons, policy)
+
+    monkeypatch.setattr(handlers, "judge", broken)
+    await bed.judged()
+    assert [alert.agent for _, alert in await bed.alerts()] == ["desk"]
+
+
 async def test_there_is_no_log_yet(js: JetStreamContext, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "_LOOK", 0.02)
     said = asyncio.Event()

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Literal, NamedTuple
 
@@ -65,14 +64,12 @@ class Verdict(Struct, frozen=True, kw_only=True):
     findings: list[Finding] = []
 
 
-@dataclass(frozen=True)
-class _Change:
+class _Change(NamedTuple):
     """What a test found, before it is known how many tests there are."""
 
     comparison: Comparison
     measure: Measure
     p: float
-    shown: "_Shown | None" = field(default=None)
 
 
 class _Shown(NamedTuple):

@@ -96,7 +96,8 @@ def _cost(run: RUN) -> float | None:
     # A part that has no price makes the sum a lower bound, which compares with nothing.
     if run["cost_usd"] is None or run["unpriced_calls"]:
         return None
-    return float(run["cost_usd"])
+    cost = float(run["cost_usd"])
+    return cost if cost < POLICY.cost_most else None
 
 
 def _seconds(milliseconds: float | None) -> float | None:

@@ -114,7 +114,12 @@ class Judge:
         standing = await self._database.read(store.standing)
         for agent, mode in agents(runs, standing, day, self._policy):
             some = [run for run in runs if (run.agent, run.mode) == (agent, mode)]
-            await self._judge_agent(agent, mode, day, windows.choose(some, day, self._policy))
+            try:
+                await self._judge_agent(agent, mode, day, windows.choose(some, day, self._policy))
+            except Temporary:
+                raise  # the day is tried again; who is judged already stays so
+            except Exception:  # what one agent wrote must not keep the others from being judged
+                log.exception("agent_not_judged", agent=agent, mode=mode, day=day)
         now = self._now()
         await self._database.write(lambda conn: store.mark_judged(conn, day, now))
         self._last = day

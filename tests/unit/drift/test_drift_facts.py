@@ -48,6 +48,7 @@ def test_a_run_in_figures() -> None:
     [
         ({"cost_usd": None}, "cost"),
         ({"unpriced_calls": 1}, "cost"),
+        ({"cost_usd": "9" * 400}, "cost"),
         ({"input_tokens": 0, "output_tokens": 0}, "tokens"),
         ({"latency_ms": None}, "seconds"),
         ({"latency_ms": -5.0}, "seconds"),
