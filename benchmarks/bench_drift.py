@@ -5,7 +5,8 @@
 Mixed in: the runs of a group are the days before; from some day on the runs are another group's of its domain, all of
 them, or every second one (the others are its own, kept back for it). They are looked at after every fifth run, as if a
 day had ended there, in several orders. What only one of the two files records (costs, tokens, times) is taken from
-both: it would be noticed at once, and says nothing of the agent.
+both: it would be noticed at once, and says nothing of the agent. The customers were models too, and not the same ones
+in every file: so it is also measured without what they write.
 
 Chance: a group is split in two at random, and each half held against the other.
 """
@@ -92,8 +93,11 @@ def alike(one: Sequence[Facts], two: Sequence[Facts]) -> tuple[list[Facts], list
     return [replace(run, **gone) for run in one], [replace(run, **gone) for run in two]
 
 
-def noticed(own: Sequence[Facts], other: Sequence[Facts], order: int, *, half: bool) -> int | None:
-    """At which run of the mix it is noticed that runs are another's; None for not within the first sixty."""
+def noticed(
+    own: Sequence[Facts], other: Sequence[Facts], order: int, *, half: bool = False, deaf: bool = False
+) -> int | None:
+    """At which run of the mix it is noticed that runs are another's; None for not within the first sixty. `deaf`: what
+    customers write is not counted."""
     draw = random.Random(order)
     before, mixed = alike(draw.sample(own, len(own)), draw.sample(other, len(other)))
     if half:
@@ -101,7 +105,8 @@ def noticed(own: Sequence[Facts], other: Sequence[Facts], order: int, *, half: b
         mixed = list(chain.from_iterable(zip(mixed, before[:kept], strict=False)))
         before = before[kept:]
     for count in range(POLICY.least, min(MOST, len(mixed)) + 1, STEP):
-        if verdict(mixed[:count], before).findings:
+        found = verdict(mixed[:count], before).findings
+        if any(not deaf or finding.cause not in ("words", "language") for finding in found):
             return count
     return None
 
@@ -133,7 +138,7 @@ def row(name: str, value: Any, unit: str, target: str, peer: str, peer_value: An
 def mixes(found: dict[Group, list[Facts]], orders: int) -> Iterator[dict[str, Any]]:
     total = seen = 0
     for own, other in pairs(found):
-        at = [noticed(found[own], found[other], order, half=False) for order in range(orders)]
+        at = [noticed(found[own], found[other], order) for order in range(orders)]
         total, seen = total + orders, seen + sum(one is not None for one in at)
         last = "never" if None in at else max(one for one in at if one is not None)
         shown = ", ".join(str(one or "never") for one in at)
@@ -141,6 +146,11 @@ def mixes(found: dict[Group, list[Facts]], orders: int) -> Iterator[dict[str, An
         yield row(name, last, "", f"≤ {MOST}", "in each order", shown)
     name = f"all runs are another model's: mixes noticed within {MOST} runs"
     yield row(name, seen, "mixes", str(total), "mixes", total)
+    deaf = [
+        noticed(found[own], found[other], order, deaf=True) for own, other in pairs(found) for order in range(orders)
+    ]
+    name = f"the same without what customers write: mixes noticed within {MOST} runs"
+    yield row(name, sum(one is not None for one in deaf), "mixes", "", "mixes", len(deaf))
 
 
 def halves(found: dict[Group, list[Facts]], orders: int) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ def found(data_dir: Path) -> dict[Group, list[Facts]]:
 
 
 def test_another_models_runs_are_noticed_within_sixty(found: dict[Group, list[Facts]]) -> None:
-    at = {(own, other): noticed(found[own], found[other], 0, half=False) for own, other in pairs(found)}
+    at = {(own, other): noticed(found[own], found[other], 0) for own, other in pairs(found)}
     assert len(at) == 44
     assert {pair: run for pair, run in at.items() if run is None or run > 60} == {}
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
+from itertools import groupby, islice
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -110,6 +111,7 @@ def _verdict(one: Comparison, tests: int, findings: list[Finding], policy: Polic
         findings = [one for one in findings if (one.cause, one.name) != ("resolutions", "handed_off")]
     order = {cause: place for place, cause in enumerate(measures.CAUSES)}
     findings.sort(key=lambda finding: (order[finding.cause], -abs(finding.distance), finding.name))  # type: ignore[index]
+    findings = [one for _, some in groupby(findings, lambda one: one.cause) for one in islice(some, policy.most_said)]
     return Verdict(
         against=one.against, label=one.label, phase=phase, recent_runs=len(one.recent),
         baseline_runs=len(one.baseline), least=policy.least, tests=tests, findings=findings,

@@ -39,6 +39,7 @@ class Policy:
     most_words: int = 200
     rhythm: int = 2
     shown: int = 5  # runs of a finding
+    most_said: int = 10  # findings of one cause, the largest effects first: a new topic is a hundred words
     most_recent: int = 2000  # runs that are compared; of more a fixed sample
     most_baseline: int = 4000
     catch_up: int = 7  # days that are judged after an outage

@@ -114,6 +114,13 @@ def test_words_are_said_as_customers_write_them_and_compared_by_their_stems() ->
     assert only(recent, baseline).sentence == "Customers write about 'refunds' more often: 60 % of runs, before 8 %"
 
 
+def test_of_a_hundred_words_that_changed_the_ten_that_changed_most_are_said() -> None:
+    many = [f"word{chr(97 + n // 10)}{chr(97 + n % 10)}" for n in range(100)]
+    recent = some(100, "now", made=lambda n: {"words": {word: word for word in many[n // 2 :]}})
+    findings = days(recent, some(100, "then", BEFORE, words={})).findings
+    assert [one.name for one in findings] == many[-1:-11:-1]
+
+
 def test_languages_are_compared_where_they_are_known() -> None:
     recent = some(60, "now", made=lambda n: {"language": "de" if n < 20 else "unknown" if n < 30 else "en"})
     baseline = some(60, "then", BEFORE, lambda n: {"language": "unknown" if n < 20 else "en"})
