@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import ToolRule
 from midwatch.contracts.envelope import Envelope
+from midwatch.contracts.runs import Mode
 from midwatch.errors import Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.database import insert_new, upsert
@@ -248,6 +249,16 @@ def read_firsts(conn: Connection) -> Iterator[tuple[str, str, str, str]]:
         "FROM logger_events GROUP BY 1, 2, 3"
     )
     return ((agent, run_id, mode, stored_at) for agent, run_id, mode, stored_at in conn.execute(query))
+
+
+def read_ended(conn: Connection, since: str) -> Iterator[tuple[str, str, Mode, str, str, int]]:
+    """The runs that have ended, of those that began at that time or later: (agent, run id, mode, version, when it
+    ended, how many events)."""
+    query = sa.text(
+        "SELECT agent, run_id, mode, version, ended_at, events FROM logger_runs "
+        "WHERE first_at >= :since AND ended_at IS NOT NULL"
+    )
+    return (tuple(row) for row in conn.execute(query, {"since": since}))
 
 
 def read_alerts(

@@ -32,6 +32,7 @@ REVIEWER_SAMPLER = "reviewer-sampler"
 COST_WATCHDOG = "cost-watchdog"
 KILL_SWITCH = "kill-switch"
 PAGER = "pager"  # its consumer is on MIDWATCH_GOVERNANCE: alerts, and who has taken them on
+DRIFT = "drift"  # reads no stream: it reads the run log, once a day
 LOGGER_GOVERNANCE = "logger-governance"  # the logger's second consumer, on MIDWATCH_GOVERNANCE
 KILL_SWITCH_WRITES = "kill-switch-writes"  # on the stream behind the switch bucket
 KILL_SWITCH_CASES = "kill-switch-cases"  # on the stream behind the cases bucket
