@@ -18,8 +18,11 @@ app = typer.Typer(
 )
 
 # In the order of `midwatch --help`.
-_NAMES = "up topology cards replay runs why drift switch queue drill alerts ack pager watchdog prices reviews dead doctor demo"
-for _name in _NAMES.split():
+_NAMES = (
+    "up topology cards replay runs why redaction drift switch queue drill alerts ack pager",
+    "watchdog prices reviews dead doctor demo",
+)
+for _name in " ".join(_NAMES).split():
     import_module(f"midwatch_services.commands.{_name}").register(app)
 
 
