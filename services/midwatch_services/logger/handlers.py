@@ -12,21 +12,26 @@ from midwatch.runtime.delivery import Received
 
 from . import store
 from .decide import Alert
+from .redaction.book import RedactionBook
 
 
-def on_events(database: Database, cards: CardBook) -> Callable[[list[Received]], Awaitable[None]]:
+def on_events(
+    database: Database, cards: CardBook, redactions: RedactionBook
+) -> Callable[[list[Received]], Awaitable[None]]:
     """Run events: each into the log once, and into its run's row."""
 
     def tools(agent: str) -> store.Tools:
         return cards.get(agent).tools
 
     async def handle(batch: list[Received]) -> None:
-        await database.write(lambda conn: store.save(conn, batch, tools=tools))
+        await database.write(lambda conn: store.save(conn, batch, tools=tools, redactions=redactions))
 
     return handle
 
 
-def on_governance(database: Database) -> Callable[[list[Received[Envelope[Alert] | None]]], Awaitable[None]]:
+def on_governance(
+    database: Database, redactions: RedactionBook
+) -> Callable[[list[Received[Envelope[Alert] | None]]], Awaitable[None]]:
     """Alert events, each folded into its alert. Other decisions stay on the stream."""
 
     async def handle(batch: list[Received[Envelope[Alert] | None]]) -> None:
@@ -34,7 +39,7 @@ def on_governance(database: Database) -> Callable[[list[Received[Envelope[Alert]
 
         def work(conn: Connection) -> None:
             for event in alerts:
-                store.save_alert(conn, event)
+                store.save_alert(conn, event, redactions)
 
         if alerts:
             await database.write(work)

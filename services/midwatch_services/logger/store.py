@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import ToolRule
 from midwatch.contracts.envelope import Envelope
+from midwatch.contracts.governance import AlertRaised
 from midwatch.runtime import faults
 from midwatch.runtime.database import insert_new, upsert
 from midwatch.runtime.delivery import Received
@@ -18,6 +19,7 @@ from midwatch.runtime.delivery import Received
 from . import tables
 from .decide import LARGEST_SEQ, Alert, AlertRow, RunRow, clock_note, fold, fold_alert, text_of
 from .policy import POLICY, Policy
+from .redaction.book import BY_DEFAULT, RedactionBook
 
 EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
@@ -52,11 +54,14 @@ def _no_tools(_: str) -> Tools:
 
 
 def save(
-    conn: Connection, batch: Sequence[Received], policy: Policy = POLICY, tools: Callable[[str], Tools] = _no_tools
-) -> int:
+    conn: Connection, batch: Sequence[Received], policy: Policy = POLICY, tools: Callable[[str], Tools] = _no_tools,
+    redactions: RedactionBook = BY_DEFAULT,
+) -> int:  # fmt: skip
     """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new.
 
-    `tools`: those of an agent's card, which may say what a call costs."""
+    `tools`: those of an agent's card, which may say what a call costs. Nothing of a batch is used as it was sent: rows
+    are made of what `redactions` leave of it."""
+    batch = redactions.events(batch)
     rows = [event_row(received, policy) for received in batch]
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     faults.reach("logger.inserted")
@@ -76,13 +81,14 @@ def save(
     return len(fresh)
 
 
-def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
+def save_alert(conn: Connection, event: Envelope[Alert], redactions: RedactionBook = BY_DEFAULT) -> None:
     """Folds one alert event into its alert; again changes nothing."""
     found = conn.execute(
         sa.text(f"SELECT {', '.join(ALERT_COLUMNS)} FROM logger_alerts WHERE alert_id = :id"),  # noqa: S608
         {"id": _text(event.data.alert_id)},
     ).first()
     row = AlertRow(**found._mapping) if found else AlertRow(alert_id=_text(event.data.alert_id))
+    event = redactions.alert(event, event.data.agent if isinstance(event.data, AlertRaised) else row.agent)
     upsert(conn, "logger_alerts", ALERT_COLUMNS, [_columns(fold_alert(row, event))], ("alert_id",))
 
 
