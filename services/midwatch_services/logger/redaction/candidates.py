@@ -16,8 +16,11 @@ from .kinds import COUNTRIES
 ALL = -1  # every rule
 _S = rb"[ \t./()\\\x80-\xff-]{0,6}"  # what may stand between two digits, in bytes of UTF-8
 _EDGE = rb"[^0-9A-Za-z]"
-_HINT = rb"(?:phone|mobile|whatsapp|telefon|fax|sms|[^A-Za-z](?:tel|cell)[^A-Za-z]|(?:call|text|reach) (?:me|us))"
-_NEAR = rb"[^0-9]{0,60}(?:[0-9]{1,2}[^0-9]{1,20})?"
+_HINT = (
+    rb"(?i:phone|mobile|whatsapp|telefon|fax|sms|(?:tel|cell)[^a-z]|(?:call|text|reach) (?:me|us))"
+    rb"|[Tt]el[A-Z]|[Cc]ell[A-Z]"
+)
+_NEAR = rb"[^0-9]{0,100}(?:[0-9]{1,2}[^0-9]{1,20})?"
 _KINDS: dict[str, tuple[bytes, ...]] = {
     "email": (rb"@|%40",),
     "card": (_EDGE + rb"[2-9](?:" + _S + rb"[0-9]){12}",),
@@ -27,7 +30,7 @@ _KINDS: dict[str, tuple[bytes, ...]] = {
         _EDGE + rb"00[1-9](?:" + _S + rb"[0-9]){6}",
         _EDGE + rb"[0-9]{3}[ \t./)\x80-\xff-]{1,12}[0-9]{3}[ .\x80-\xff-]{1,6}[0-9]{4}",
         _EDGE + rb"0(?:" + _S + rb"[0-9]){8}",
-        rb"(?i:" + _HINT + rb")" + _NEAR + rb"[0-9](?:" + _S + rb"[0-9]){6}",
+        rb"(?:" + _HINT + rb")" + _NEAR + rb"[0-9](?:" + _S + rb"[0-9]){6}",
     ),
 }  # fmt: skip
 

@@ -5,10 +5,11 @@ Texts are given with plain digits, dashes and spaces (`letters.plain`).
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 
 Span = tuple[int, int]
 _AT = re.compile(r"@|%40")
-_LOCAL = re.compile(r"(?:\"[^\"\r\n]{1,64}\"|[\w.!#$%&'*+/=?^`{|}~-]{1,64})$")
+_LOCAL = re.compile(r"(?:\"[^\"\r\n]{1,64}\"|[\w.!#$%'*+^`{|}~-]{1,64})$")
 _LOCAL_MOST = 66  # signs, with quotation marks
 _DOMAIN = re.compile(
     r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_](?:[^\W_]|-){0,61}[^\W_]|\[\d{1,3}(?:\.\d{1,3}){3}\]"
@@ -17,6 +18,7 @@ _EDGE = r"(?<![0-9A-Za-z])"
 _NUMBERS = re.compile(_EDGE + r"\d(?:[ \t./-]{0,2}\d){12,}(?![0-9A-Za-z])")
 _GROUP = re.compile(r"\d+")
 _ISSUER = re.compile(r"2[2-7]|[3-9]")  # 0, 1 and 20 begin dates and ids, not the cards that people hold
+_DOTTED_MOST = 6  # digits in a group that a dot parts from the one before
 _CARD_DIGITS = range(13, 20)
 
 # Country: characters of its IBAN, by the registry of SWIFT.
@@ -32,9 +34,15 @@ _IBAN_LENGTHS = {
     "YE": 30,
 }  # fmt: skip
 COUNTRIES = tuple(_IBAN_LENGTHS)
+_PARTS = re.compile(r"[ .-]+")
+_LETTERS = {ord(sign): str(int(sign, 36)) for sign in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _IBAN = re.compile(_EDGE + rf"(?:{'|'.join(COUNTRIES)})[0-9]{{2}}(?:[ .-]{{0,2}}[0-9A-Z]){{11,29}}", re.I)
 
-HINT = r"(?:phone|mobile|whatsapp|telefon|fax|sms|(?<![a-z])(?:tel|cell)(?![a-z])|(?:call|text|reach) (?:me|us))"
+# Not the headphones and smartphones of a shop, whose numbers are its own.
+_HINT = (
+    r"(?<![a-z])(?:(?:tele|cell|home|work)?phones?|mobile|whatsapp|telefon|telefax|fax|sms|tel|cell"
+    r"|(?:call|text|reach) (?:me|us))(?![a-z])"
+)
 _WORDS = ("phone", "mobile", "whatsapp", "telefon", "fax", "sms", "tel", "cell", "call", "text", "reach")
 # How numbers are written to be dialled, each with the sign without which there is none: searching costs more.
 _DIALLED = (
@@ -47,8 +55,11 @@ _DIALLED = (
     ("0", re.compile(_EDGE + r"(?<!\d[./:-])0\d(?:[ .-]\d\d){4}(?![./:-]?\d)")),
 )  # fmt: skip
 _TRUNKED = re.compile(_EDGE + r"(?<!\d[./:-])\(?0\d{1,5}\)?[ /-]{1,2}\d{2,8}(?:[ -]\d{2,5}){0,3}(?![./:-]?[0-9A-Za-z])")
-_HINTED = re.compile(HINT + r"[^0-9\n]{0,24}?(?P<number>\+?\(?\d(?:[ \t./()-]{0,3}\d){6,14})(?![0-9A-Za-z])", re.I)
-_HINTING = re.compile(HINT + r"[^0-9]{0,20}\d{0,2}[^0-9]{0,3}$", re.I)
+_HINTED = re.compile(
+    _HINT + r"""[^0-9\n"]{0,24}?(?:"[ ]?:[ ]?"?)?(?P<number>\+?\(?\d(?:[ \t./()-]{0,3}\d){6,14})(?![0-9A-Za-z])""", re.I
+)
+_HINTING = re.compile(_HINT + r"[^0-9]{0,20}\d{0,2}[^0-9]{0,3}$", re.I)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _BARE = re.compile(r"\+?\(?\d(?:[ \t./()-]{0,3}\d){6,14}")
 _DATE = re.compile(r"\(?\d{2}[./-]\d{2}[./-]\d{4}|\d{4}[./-]\d{2}[./-]\d{2}")
 _TRUNK = range(9, 14)  # digits of a number that begins with the 0 of its own country
@@ -69,43 +80,57 @@ def email(text: str) -> Iterator[Span]:
 def card(text: str) -> Iterator[Span]:
     """Card numbers: 13 to 19 digits, in groups of any size, of an issuer's first digits, and valid by Luhn."""
     for run in _NUMBERS.finditer(text):
-        groups = [(found.start(), found.end()) for found in _GROUP.finditer(text, *run.span())]
+        groups = [found.span() for found in _GROUP.finditer(text, *run.span())]
+        digits = "".join(text[start:end] for start, end in groups)
+        starts = [0, *accumulate(end - start for start, end in groups)]
+        sums = _sums(digits)
         place = 0
         while place < len(groups):
-            last = _card_from(text, groups, place)
-            if last is None:
-                place += 1
-                continue
-            yield groups[place][0], groups[last][1]
-            place = last + 1
+            last = _card_from(text, groups, place, digits, starts, sums)
+            if last is not None:
+                yield groups[place][0], groups[last][1]
+                place = last
+            place += 1
 
 
-def _card_from(text: str, groups: list[Span], first: int) -> int | None:
+def _card_from(
+    text: str, groups: list[Span], first: int, digits: str, starts: list[int], sums: tuple[list[int], list[int]]
+) -> int | None:  # fmt: skip
     """The last group of the longest card number that begins with the group `first`."""
-    if not _ISSUER.match(_head(text, groups, first)):
+    begin, found = starts[first], None
+    if not _ISSUER.match(digits, begin):
         return None
-    digits, found = "", None
-    for place in range(first, min(first + 19, len(groups))):
+    for place in range(first, len(groups)):
         start, end = groups[place]
-        if len(digits) + end - start > _CARD_DIGITS[-1]:
+        if end - start > _DOTTED_MOST and text[start - 2 : start].endswith(".") and text[start - 2].isdigit():
+            break  # the fraction of a decimal number
+        stop = starts[place + 1]
+        if stop - begin > _CARD_DIGITS[-1]:
             break
-        digits += text[start:end]
-        if len(digits) in _CARD_DIGITS and luhn(digits):
+        if (
+            stop - begin in _CARD_DIGITS
+            and _is_luhn(sums, begin, stop)
+            and digits[begin] * (stop - begin) != digits[begin:stop]
+        ):
             found = place
     return found
 
 
-def _head(text: str, groups: list[Span], first: int) -> str:
-    return "".join(text[start : min(end, start + 2)] for start, end in groups[first : first + 2])[:2]
+def _sums(digits: str) -> tuple[list[int], list[int]]:
+    """Luhn's sums up to each digit, with every even digit doubled and with every odd one: windows cost nothing then."""
+    even, odd = [0], [0]
+    for place, digit in enumerate(digits):
+        plain = int(digit)
+        doubled = 2 * plain - 9 * (plain > 4)
+        even.append(even[-1] + (plain if place % 2 else doubled))
+        odd.append(odd[-1] + (doubled if place % 2 else plain))
+    return even, odd
 
 
-def luhn(digits: str) -> bool:
-    """Whether the last digit is the check digit of the others, and they are not all the same."""
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0 and len(set(digits)) > 1
+def _is_luhn(sums: tuple[list[int], list[int]], begin: int, stop: int) -> bool:
+    # The last digit is not doubled, the one before it is.
+    of_parity = sums[stop % 2]
+    return (of_parity[stop] - of_parity[begin]) % 10 == 0
 
 
 def iban(text: str) -> Iterator[Span]:
@@ -122,16 +147,15 @@ def iban(text: str) -> Iterator[Span]:
 
 def _iban_end(text: str, start: int, limit: int) -> int | None:
     length = _IBAN_LENGTHS[text[start : start + 2].upper()]
-    signs = []
-    for place in range(start, limit):
-        if text[place].isalnum():
-            signs.append(text[place].upper())
-        if len(signs) == length:
-            joined = "".join(signs)
-            whole = place + 1 == len(text) or not (text[place + 1].isascii() and text[place + 1].isalnum())
-            number = "".join(str(int(sign, 36)) for sign in joined[4:] + joined[:4])
-            return place + 1 if whole and int(number) % 97 == 1 else None
-    return None
+    whole = _PARTS.sub("", text[start:limit]).upper()
+    if len(whole) < length or int((whole[4:length] + whole[:4]).translate(_LETTERS)) % 97 != 1:
+        return None
+    end, left = start, length
+    while left:
+        left -= text[end] not in " .-"
+        end += 1
+    after = text[end : end + 1]
+    return None if after.isascii() and after.isalnum() else end
 
 
 def phone(text: str) -> Iterator[Span]:
@@ -153,7 +177,7 @@ def phone(text: str) -> Iterator[Span]:
 
 def is_hint(key: str) -> bool:
     """Whether what stands under the key is a telephone number, if it is a number at all."""
-    return _HINTING.search(key[-40:]) is not None
+    return _HINTING.search(_CAMEL.sub("_", key[-40:])) is not None
 
 
 def is_number(text: str) -> bool:
