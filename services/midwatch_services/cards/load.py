@@ -14,8 +14,10 @@ from midwatch.contracts.governance import PAGES
 from midwatch.errors import MidwatchError
 from midwatch.runtime.document import Document, Problem, dotted, no_key, parse
 
+from .base import Section
+from .log import REDACT_MOST, Redact
 from .meaning import to_card
-from .model import REDACT_MOST, WORD_LIMIT, CardFile, Redact, Section, Tool
+from .model import WORD_LIMIT, CardFile, Tool
 
 _PROSE = ("purpose", "can", "cannot", "escalate_when")
 _NEEDED = {

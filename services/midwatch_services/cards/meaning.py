@@ -20,7 +20,8 @@ from midwatch.contracts.control import (
     TripRule,
 )
 
-from .model import CardFile, Redact
+from .log import Redact
+from .model import CardFile
 from .values import in_words, percent
 
 # What came after these changes no hash where it stands at its default.

@@ -1,14 +1,11 @@
 """What a card may hold: the sections that this release obeys, and no other."""
 
 import re
-from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictInt,
     ValidationInfo,
@@ -20,40 +17,20 @@ from pydantic import (
 from midwatch.contracts import control
 from midwatch.contracts.money import WRITTEN, read_money
 from midwatch.contracts.subjects import AGENT_PATTERN, is_agent_name
-from midwatch.runtime import patterns
 
 from . import values
+from .base import Section
+from .base import text as _text
+from .base import text_schema as _text_schema
+from .log import Log
 
 WORD_LIMIT = 200
 LEASE_LEAST = 2.0  # seconds; the switch is read once a second
-KEEP_LEAST = 183  # days
-REDACT_MOST = 50  # rules
-_TEXT_LIMIT = 2000
-_KINDS = tuple(rule.name for rule in control.REDACTED)
 _TOOL = r"^[^\s]{1,128}$"
 _HOURS = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 _RULE = r"^[a-z][a-z0-9_]{0,62}$"
 _CONTACT = r"^([a-z0-9][a-z0-9_-]{0,62})?$"
-_REDACTION = r"^[a-z][a-z0-9_]{0,30}$"
-_FIELD = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?$"
 _FALLBACK = r"^(human|agent:[a-z0-9][a-z0-9_-]{0,62})$"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        raise ValueError('reads as `key: value`, not as a sentence: put it in "quotes"')
-    if value is None:
-        raise ValueError("is empty")
-    if not isinstance(value, str):
-        raise ValueError('must be text: put it in "quotes"')
-    text = " ".join(value.split())
-    if not text:
-        raise ValueError("is empty")
-    if len(text) > _TEXT_LIMIT:
-        raise ValueError(f"has {len(text)} characters: at most {_TEXT_LIMIT}")
-    if not text.isprintable():
-        raise ValueError("holds control characters: leave them out")
-    return text
 
 
 def _sentence(value: Any) -> str:
@@ -89,26 +66,6 @@ def _lease(value: float) -> float:
     return value
 
 
-def _keep(value: float) -> float:
-    if value < KEEP_LEAST * 86_400:
-        raise ValueError(
-            f"must be at least {KEEP_LEAST} days: the EU AI Act's Article 26 asks for logs of at least six months"
-        )
-    return value
-
-
-def _redaction(value: str) -> str:
-    if not re.match(_REDACTION, value):
-        raise ValueError("must be lower-case letters, digits and `_`, at most 31, such as order_no")
-    return value
-
-
-def _field(value: str) -> str:
-    if not re.match(_FIELD, value):
-        raise ValueError("must be the name of a key: letters, digits, `_`, `-`, `.` and spaces, at most 64")
-    return value
-
-
 def _hours(value: str) -> str:
     if not re.match(_HOURS, value):
         raise ValueError("must be two times of day in UTC, such as 02:00-05:00")
@@ -129,14 +86,6 @@ def _contact(value: str) -> str:
 
 def _by_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
-
-
-def _by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _text_schema(description: str, **more: Any) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "minLength": 1, "description": description, **more})
 
 
 Text = Annotated[str, BeforeValidator(_text), _text_schema("Plain text")]
@@ -197,34 +146,8 @@ Lasting = Annotated[
     BeforeValidator(values.seconds),
     WithJsonSchema({"type": "string", "pattern": values.TIME, "description": "A time such as 30m; 0s is never"}),
 ]
-Keep = Annotated[
-    float,
-    BeforeValidator(values.seconds),
-    AfterValidator(_keep),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": values.TIME,
-            "description": f"A time of {KEEP_LEAST} days or more, such as 400 days",
-        }
-    ),
-]
-Redaction = Annotated[
-    str,
-    BeforeValidator(_text),
-    AfterValidator(_redaction),
-    _text_schema("What stands in its place", pattern=_REDACTION),
-]
-KeyName = Annotated[str, BeforeValidator(_text), AfterValidator(_field), _text_schema("A key's name", pattern=_FIELD)]
 Steps = Annotated[StrictInt, Field(ge=2)]
 Count = Annotated[StrictInt, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of the card. `later`: keys of the full card that a later release enforces."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    later: ClassVar[frozenset[str]] = frozenset()
 
 
 class Tool(Section):
@@ -354,54 +277,6 @@ class Alerts(Section):
 
     page: Contact = ""
     ticket: Contact = ""
-
-
-class Redact(Section):
-    """What the run log does not keep: a kind that it knows by `name`, what matches `pattern`, or the value of every key
-    `field`. `reversible`: it is kept, encrypted, for those who hold the key."""
-
-    name: Redaction | None = None
-    pattern: str | None = Field(default=None, description="A regular expression in RE2's syntax", min_length=1)
-    field: KeyName | None = Field(default=None, description="Any key of that name: its value is replaced whole")
-    reversible: bool = Field(default=False, description="Encrypt it with the redaction key, rather than drop it")
-
-    @field_validator("pattern")
-    @classmethod
-    def _can_be_searched(cls, value: str | None) -> str | None:
-        if value is not None:
-            patterns.check(value)
-        return value
-
-    @model_validator(mode="after")
-    def _is_one_rule(self) -> "Redact":
-        if (self.field is None) == (self.name is None):
-            raise ValueError("must say what to redact: `email`, `{name: order_no, pattern: …}` or `{field: …}`")
-        if self.field is not None and self.pattern is not None:
-            raise ValueError("holds `field` and `pattern`: write two rules")
-        if self.name is not None and self.pattern is None and self.name not in _KINDS:
-            near = get_close_matches(self.name, _KINDS, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "give it a `pattern`"
-            raise ValueError(f"names {self.name!r}, which is none of {', '.join(_KINDS)}: {hint}")
-        if self.pattern is not None and self.name in _KINDS:
-            raise ValueError(f"gives {self.name!r} a pattern of its own: choose another name")
-        return self
-
-
-def _no_rule_twice(rules: list[Redact]) -> list[Redact]:
-    names = [rule.name or f"field {rule.field}" for rule in rules]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"names {twice[0]!r} twice: leave one of them out")
-    return rules
-
-
-class Log(Section):
-    """How long runs are kept, and what is replaced before anything of them is stored."""
-
-    keep: Keep = control.LogRule().keep
-    redact: Annotated[list[Annotated[Redact, BeforeValidator(_by_name)]], AfterValidator(_no_rule_twice)] = Field(
-        default=[Redact(name=name) for name in _KINDS], max_length=REDACT_MOST, description="Rules; [] for none"
-    )
 
 
 class CardFile(Section):

@@ -22,7 +22,7 @@ DEFAULT, WITH_OWN = Redactor(compiled(), "desk"), Redactor(compiled(OWN), "desk"
 MAIL, CARD, PHONE, IBAN = "dana.moore@example.com", "4111 1111 1111 1111", "555-123-2002", "DE89 3704 0044 0532 0130 00"
 # What an independent reader would call an address or a card number.
 ADDRESS = re.compile(r"[a-z]+\.?[a-z]+@[a-z]+\.com")
-DIGITS = re.compile(r"(?<![0-9A-Za-z])\d(?:[ -]?\d){12,18}(?![0-9A-Za-z]|[ -]\d)")
+DIGITS = re.compile(r"(?<![\dA-Za-z])[0-9](?:[ -]?[0-9]){12,18}(?![\dA-Za-z]|[ -]\d)")
 
 
 def body(data: dict[str, Any], *, ascii_only: bool = False, indent: int | None = None) -> bytes:
