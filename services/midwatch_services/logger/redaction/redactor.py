@@ -24,7 +24,7 @@ KEPT = frozenset({
     "undo", "to", "key", "epoch", "own", "resolution", "halted_by", "truncated", "full_lengths",
 })  # fmt: skip
 WITHHELD = "[withheld]"  # in place of what could not be looked through
-_ROUNDS = 12  # each makes a text shorter in what is still to be looked at
+_ROUNDS = 200  # each leaves less of a text to be looked at
 _NESTED = 8  # JSON within JSON, so deep
 _BIG = 10**6
 _ESCAPES = (
@@ -220,7 +220,9 @@ class Redactor:
         for finder in self._rules.finders:
             if mask & finder.bit:
                 pieces = self._found(finder, pieces, meant, plain, digits)
-        if len(pieces) == count:
+            if len(pieces) > count:
+                break  # what is left is scanned anew: it may begin or end otherwise now
+        else:
             return text
         return "".join(meant[start:end] if new is None else new for start, end, new in pieces)
 
