@@ -74,11 +74,6 @@ def scanner(wanted: Sequence[Wanted]) -> Scan:
     return scan
 
 
-def everything(data: bytes) -> int:
-    """The scan that leaves nothing to be skipped: what every other scan must agree with in what is replaced."""
-    return ALL if data else 0
-
-
 def _bytes_of(one: Wanted) -> tuple[bytes, ...]:
     if one.field is not None:
         return (rb"(?i:" + re.escape(one.field).encode() + rb")",)
