@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = ("sdk", "switch", "kill", "logger", "watchdog", "budget", "rules", "drift", "prices", "readers", "together")
+NAMES = tuple("sdk switch kill logger watchdog budget rules drift prices redaction readers together".split())
 MARK = "<!-- figures: written by benchmarks/run.py -->"
 
 

@@ -77,6 +77,19 @@ async def stored(js: JetStreamContext, agent: str) -> Stored:
     return Stored(card, message.seq or 0)
 
 
+async def reversible_agents(js: JetStreamContext) -> list[str]:
+    """The agents whose cards redact something that can be got back. Raises NoBucket."""
+    try:
+        info = await js.stream_info(
+            subjects.key_stream(subjects.AGENTS), subjects_filter=subjects.key_subject(subjects.AGENTS, ">")
+        )
+    except NotFoundError:
+        raise NoBucket(bucket=subjects.AGENTS) from None
+    agents = sorted(subject.rsplit(".", 1)[1] for subject in info.state.subjects or ())
+    cards = [(await stored(js, agent)).card for agent in agents]
+    return [card.agent for card in cards if card and any(rule.reversible for rule in card.log.redact)]
+
+
 async def apply(js: JetStreamContext, card: Card, *, by: str, now: datetime) -> Applied:
     """Stores the card unless its meaning stands there already, and arms an agent that was never armed.
 

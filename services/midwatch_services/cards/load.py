@@ -14,8 +14,10 @@ from midwatch.contracts.governance import PAGES
 from midwatch.errors import MidwatchError
 from midwatch.runtime.document import Document, Problem, dotted, no_key, parse
 
+from .base import Section
+from .log import REDACT_MOST, Redact
 from .meaning import to_card
-from .model import WORD_LIMIT, CardFile, Section, Tool
+from .model import WORD_LIMIT, CardFile, Tool
 
 _PROSE = ("purpose", "can", "cannot", "escalate_when")
 _NEEDED = {
@@ -161,6 +163,8 @@ def _section(path: tuple[Any, ...]) -> type[Section]:
     for part in path:
         if part == "tools":
             return Tool
+        if part == "redact":
+            return Redact
         model = model.model_fields[part].annotation  # type: ignore[assignment]
     return model
 
@@ -175,6 +179,14 @@ def _wrong(details: ErrorDetails, path: tuple[Any, ...]) -> str:
         near = get_close_matches(str(details["input"]).lower(), str(context["expected"]).split("'")[1::2], n=1)
         hint = f": did you mean `{near[0]}`?" if near else ""
         return f"must be {str(context['expected']).replace(chr(39), '`')}{hint}"
+    if kind == "too_long":
+        return f"holds too many rules: at most {REDACT_MOST}"
+    if path[:2] == ("log", "redact") and len(path) == 3:
+        return "must be `email`, `phone`, `card` or `iban`, `{name, pattern}` or `{field}`"
+    if kind == "string_too_short":
+        return "is empty"
+    if kind == "string_type":
+        return 'must be text: put it in "quotes"'
     if kind == "list_type":
         return "must be a list: begin each of its lines with `- `"
     if kind == "too_short":

@@ -2,18 +2,31 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import msgspec
 
-from midwatch.contracts.control import AlertRule, BudgetRule, Card, LoopRule, ReviewRule, SwitchRule, ToolRule, TripRule
+from midwatch.contracts.control import (
+    AlertRule,
+    BudgetRule,
+    Card,
+    LogRule,
+    LoopRule,
+    RedactRule,
+    ReviewRule,
+    SwitchRule,
+    ToolRule,
+    TripRule,
+)
 
+from .log import Redact
 from .model import CardFile
 from .values import in_words, percent
 
 # What came after these changes no hash where it stands at its default.
 _FIRST = {
-    "switch": ("lease", "lost_control"), "budget": ("run", "ticket"), "loops": ("alert_at", "halt_at"),
+    "switch": ("lease", "lost_control"), "budget": ("run", "ticket"), "loops": ("alert_at", "halt_at"), "log": (),
 }  # fmt: skip
 _MONEY = ("run", "ticket", "hour", "day")
 _NOT_MEANING = ("hash", "applied_by", "applied_at")
@@ -44,8 +57,15 @@ def to_card(model: CardFile) -> Card:
             ),
         ),
         alerts=AlertRule(page=model.alerts.page, ticket=model.alerts.ticket),
+        log=LogRule(keep=model.log.keep, redact=tuple(map(_rule, model.log.redact))),
     )
     return msgspec.structs.replace(card, hash=meaning_hash(card))
+
+
+def _rule(model: Redact) -> RedactRule:
+    # A field is replaced by its own name, in the letters that other rules are named in.
+    name = model.name or re.sub(r"[^a-z0-9]+", "_", str(model.field).lower())
+    return RedactRule(name=name, pattern=model.pattern, field=model.field, reversible=model.reversible)
 
 
 def meaning(card: Card) -> dict[str, Any]:
@@ -58,6 +78,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(part) for name, part in msgspec.structs.asdict(value).items()}
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
     return value
 
 
@@ -71,6 +93,8 @@ def meaning_hash(card: Card) -> str:
     said["tools"] = {name: _said(rule) for name, rule in said["tools"].items()}
     if card.alerts == AlertRule():
         del said["alerts"]
+    if not said["log"]:
+        del said["log"]
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -83,6 +107,7 @@ def as_words(card: Card) -> dict[str, Any]:
     said["budget"] = {name: f"${part}" if name in _MONEY else part for name, part in budget.items()}
     said["loops"]["stalled"] = in_words(card.loops.stalled)
     said["review"] = {"rate": percent(card.review.rate)}
+    said["log"] = {"keep": in_words(card.log.keep), "redact": [_redaction(rule) for rule in card.log.redact]}
     said["switch"]["lease"] = in_words(card.switch.lease)
     said["switch"]["trips"]["failed_runs"] = percent(card.switch.trips.failed_runs)
     return said
@@ -90,6 +115,18 @@ def as_words(card: Card) -> dict[str, Any]:
 
 def _said(parts: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def _redaction(rule: RedactRule) -> Any:
+    if rule.field is not None:
+        parts: dict[str, Any] = {"field": rule.field}
+    elif rule.pattern is not None:
+        parts = {"name": rule.name, "pattern": rule.pattern}
+    else:
+        parts = {"name": rule.name}
+    if rule.reversible:
+        return {**parts, "reversible": True}
+    return rule.name if list(parts) == ["name"] else parts
 
 
 def _tool(rule: dict[str, Any]) -> Any:

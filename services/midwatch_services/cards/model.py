@@ -1,13 +1,11 @@
 """What a card may hold: the sections that this release obeys, and no other."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictInt,
     ValidationInfo,
@@ -21,32 +19,18 @@ from midwatch.contracts.money import WRITTEN, read_money
 from midwatch.contracts.subjects import AGENT_PATTERN, is_agent_name
 
 from . import values
+from .base import Section
+from .base import text as _text
+from .base import text_schema as _text_schema
+from .log import Log
 
 WORD_LIMIT = 200
 LEASE_LEAST = 2.0  # seconds; the switch is read once a second
-_TEXT_LIMIT = 2000
 _TOOL = r"^[^\s]{1,128}$"
 _HOURS = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 _RULE = r"^[a-z][a-z0-9_]{0,62}$"
 _CONTACT = r"^([a-z0-9][a-z0-9_-]{0,62})?$"
 _FALLBACK = r"^(human|agent:[a-z0-9][a-z0-9_-]{0,62})$"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        raise ValueError('reads as `key: value`, not as a sentence: put it in "quotes"')
-    if value is None:
-        raise ValueError("is empty")
-    if not isinstance(value, str):
-        raise ValueError('must be text: put it in "quotes"')
-    text = " ".join(value.split())
-    if not text:
-        raise ValueError("is empty")
-    if len(text) > _TEXT_LIMIT:
-        raise ValueError(f"has {len(text)} characters: at most {_TEXT_LIMIT}")
-    if not text.isprintable():
-        raise ValueError("holds control characters: leave them out")
-    return text
 
 
 def _sentence(value: Any) -> str:
@@ -102,10 +86,6 @@ def _contact(value: str) -> str:
 
 def _by_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
-
-
-def _text_schema(description: str, **more: Any) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "minLength": 1, "description": description, **more})
 
 
 Text = Annotated[str, BeforeValidator(_text), _text_schema("Plain text")]
@@ -168,13 +148,6 @@ Lasting = Annotated[
 ]
 Steps = Annotated[StrictInt, Field(ge=2)]
 Count = Annotated[StrictInt, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of the card. `later`: keys of the full card that a later release enforces."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    later: ClassVar[frozenset[str]] = frozenset()
 
 
 class Tool(Section):
@@ -309,7 +282,7 @@ class Alerts(Section):
 class CardFile(Section):
     """The scope card of one agent: what it is for, what it may do, and where it stops."""
 
-    later = frozenset({"log", "rollout"})
+    later = frozenset({"rollout"})
     agent: AgentName = Field(description="The agent's name")
     owner: Text = Field(description="Who answers for it")
     purpose: Text = Field(description="What it is for, in a sentence")
@@ -325,6 +298,7 @@ class CardFile(Section):
     review: Review = Review()
     switch: Switch = Switch()
     alerts: Alerts = Alerts()
+    log: Log = Log()
 
     @field_validator("fallback")
     @classmethod

@@ -3,6 +3,8 @@
 import json
 import sys
 
+from midwatch.contracts.control import REDACTED
+
 from .model import CardFile
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -12,6 +14,8 @@ def text() -> str:
     """The schema as it is committed."""
     schema = CardFile.model_json_schema(mode="validation")
     schema["$defs"]["Tool"] = {"anyOf": [{"enum": ["read", "write", "other"]}, schema["$defs"]["Tool"]]}
+    kinds = [rule.name for rule in REDACTED]
+    schema["$defs"]["Redact"] = {"anyOf": [{"enum": kinds}, schema["$defs"]["Redact"]]}
     words = schema["$defs"]["AtLimit"]["properties"]["run"]["enum"]
     schema["$defs"]["AtLimit"] = {"anyOf": [{"enum": words}, schema["$defs"]["AtLimit"]]}
     schema = {"$schema": _DIALECT, **schema, "title": "Midwatch scope card"}

@@ -1,6 +1,7 @@
 """A card for people: every default filled in, and the text of a new one."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -63,6 +64,9 @@ tools: {{}}
 #     alerts: []                                 # rules whose page does it, for instance [budget_run]
 #     halted_runs: 3                             # halted one by one within an hour
 #     failed_runs: 50%                           # of those that finished within an hour
+# log:
+#   keep: 400 days                               # at least 183: six months
+#   redact: [email, phone, card, iban]           # replaced before a run is stored; also {{name, pattern}} and {{field}}
 # alerts: {{page: "", ticket: ""}}                 # routes or contacts of pager.yaml; empty leaves it to that file
 """
 
@@ -94,14 +98,26 @@ def _lines(said: dict[str, Any], marked: set[str], prefix: str, indent: str) -> 
     for name, value in said.items():
         key = f"{indent}{scalar(name)}"
         if isinstance(value, list) and value:
-            yield f"{key}:"
-            yield from (f"{indent}{' ' * _INDENT}- {scalar(item)}" for item in value)
+            yield _remarked(f"{key}:", f"{prefix}{name}" in marked)
+            yield from (f"{indent}{' ' * _INDENT}- {_item(item)}" for item in value)
         elif isinstance(value, dict) and value:
             yield f"{key}:"
             yield from _lines(value, marked, f"{prefix}{name}.", indent + " " * _INDENT)
         else:
             text = f"{key}: {value if isinstance(value, list | dict) else scalar(value)}"
             yield _remarked(text, f"{prefix}{name}" in marked)
+
+
+def _item(value: Any) -> str:
+    if not isinstance(value, dict):
+        return scalar(value)
+    return f"{{{', '.join(f'{name}: {_flow(part)}' for name, part in value.items())}}}"
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return scalar(value) if re.match(r"^[\w -]+$", value) else json.dumps(value, ensure_ascii=False)
 
 
 def _remarked(text: str, is_default: bool) -> str:

@@ -82,7 +82,7 @@ async def _examine(settings: "Settings") -> list[Finding]:
     findings = []
     try:
         async with connection(settings.url) as nc:
-            async for finding in _examine_nats(nc, where):
+            async for finding in _examine_nats(nc, where, settings):
                 findings.append(finding)  # noqa: PERF401, what was found before an error is kept
     except MidwatchError as error:
         findings.append(Finding("nats", where, False, str(error).partition(": ")[0], str(error).partition(": ")[2]))
@@ -114,7 +114,7 @@ def _prices(settings: "Settings") -> Finding:
     return Finding("prices", path.name, True, f"{detail}, the rest by genai-prices{notes}", figures=figures)
 
 
-async def _examine_nats(nc: "Client", where: str) -> AsyncIterator[Finding]:
+async def _examine_nats(nc: "Client", where: str, settings: "Settings") -> AsyncIterator[Finding]:
     import time
 
     from nats.errors import NoRespondersError
@@ -139,7 +139,7 @@ async def _examine_nats(nc: "Client", where: str) -> AsyncIterator[Finding]:
         "jetstream", where, True, f"{account.streams} streams, {_size(account.storage)} on disk",
         figures={"streams": account.streams, "storage": account.storage, "memory": account.memory},
     )  # fmt: skip
-    for part in (_streams(js), _consumers(js), _dead_letters(js), _switch(js)):
+    for part in (_streams(js), _consumers(js), _dead_letters(js), _switch(js), _redaction(js, settings)):
         async for finding in part:
             yield finding
 
@@ -258,6 +258,31 @@ async def _switch(js: "JetStreamContext") -> AsyncIterator[Finding]:
         yield Finding("switch", "fleet", False, detail, resume, {"state": "halted", "epoch": message.seq})
     else:
         yield Finding("switch", "fleet", True, "running", figures={"state": "running", "epoch": message.seq})
+
+
+async def _redaction(js: "JetStreamContext", settings: "Settings") -> AsyncIterator[Finding]:
+    """Whether what the cards want to get back can be: said only where one of them does."""
+    from midwatch_services.cards.bucket import NoBucket, reversible_agents
+    from midwatch_services.logger.redaction import keys
+
+    try:
+        agents = await reversible_agents(js)
+    except NoBucket:
+        return
+    if not agents:
+        return
+    path, who = settings.redaction_key, ", ".join(agents)
+    mend = "`midwatch redaction new-key` makes one; put it where the logger reads it"
+    try:
+        found = keys.read(path)
+    except keys.BadKey as error:
+        yield Finding("redaction", path.name, False, str(error), "until then reversible rules are applied for good")
+        return
+    if found is None:
+        detail = f"no key in {path}, so what {who} would get back is replaced for good"
+        yield Finding("redaction", path.name, False, detail, mend, {"agents": agents})
+    else:
+        yield Finding("redaction", path.name, True, f"a key for {who}", figures={"agents": agents})
 
 
 async def _services(settings: "Settings") -> list[Finding]:

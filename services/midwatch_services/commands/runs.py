@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from . import story
+from . import redaction, story
 from .output import USAGE, JsonOption, console, emit_json, emit_table, fail
 
 if TYPE_CHECKING:
@@ -88,6 +88,9 @@ def show(
     run: Annotated[str, typer.Argument(help="The run's id.", metavar="RUN")],
     agent: Annotated[str | None, typer.Option(help="Whose run, where two agents have one of this id.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Show what reversible redaction hid; needs its key.")
+    ] = False,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Tell one run as a story: what came in, each step, what it cost, how it ended.
@@ -109,6 +112,8 @@ def show(
     if len(found) > 1:
         names = ", ".join(sorted(one["agent"] for one in found))
         fail(f"{names} each have a run {run!r}: say whose with --agent", USAGE)
+    if reveal:
+        found, events, alerts = redaction.reveal(found[0]["agent"], [found, events, alerts])
     if as_json:
         emit_json([{**found[0], "event_list": events, "alert_list": alerts}])
         return

@@ -13,9 +13,12 @@ from midwatch.runtime.delivery import Received
 from . import store
 from .decide import Alert
 from .places import Streams
+from .redaction.book import RedactionBook
 
 
-def on_events(database: Database, cards: CardBook, streams: Streams) -> Callable[[list[Received]], Awaitable[None]]:
+def on_events(
+    database: Database, cards: CardBook, streams: Streams, redactions: RedactionBook
+) -> Callable[[list[Received]], Awaitable[None]]:
     """Run events: each into the log once, and into its run's row."""
 
     def tools(agent: str) -> store.Tools:
@@ -25,14 +28,16 @@ def on_events(database: Database, cards: CardBook, streams: Streams) -> Callable
         place = await streams.of(batch)
 
         def work(conn: Connection) -> None:
-            store.save(conn, batch, tools=tools, place=place, lock=database.lock)
+            store.save(conn, batch, tools=tools, place=place, redactions=redactions, lock=database.lock)
 
         await database.write(work, lock=False)  # instances insert side by side and fold one after another
 
     return handle
 
 
-def on_governance(database: Database) -> Callable[[list[Received[Envelope[Alert] | None]]], Awaitable[None]]:
+def on_governance(
+    database: Database, redactions: RedactionBook
+) -> Callable[[list[Received[Envelope[Alert] | None]]], Awaitable[None]]:
     """Alert events, each folded into its alert. Other decisions stay on the stream."""
 
     async def handle(batch: list[Received[Envelope[Alert] | None]]) -> None:
@@ -40,7 +45,7 @@ def on_governance(database: Database) -> Callable[[list[Received[Envelope[Alert]
 
         def work(conn: Connection) -> None:
             for event in alerts:
-                store.save_alert(conn, event)
+                store.save_alert(conn, event, redactions)
 
         if alerts:
             await database.write(work)

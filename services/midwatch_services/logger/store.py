@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import ToolRule
 from midwatch.contracts.envelope import Envelope
+from midwatch.contracts.governance import AlertRaised
 from midwatch.contracts.runs import Mode
 from midwatch.errors import Temporary
 from midwatch.runtime import faults
@@ -24,6 +25,7 @@ from .evidence.leaf import SALT, content_hash, leaf_hash
 from .partitions import make_partitions
 from .places import in_the_first_stream
 from .policy import POLICY, Policy
+from .redaction.book import BY_DEFAULT, RedactionBook
 
 EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
@@ -66,13 +68,16 @@ def save(
     tools: Callable[[str], Tools] = _no_tools,
     place: Callable[[Received], int] = in_the_first_stream,
     lock: Callable[[Connection], None] = lambda _: None,
+    redactions: RedactionBook = BY_DEFAULT,
 ) -> int:
     """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new.
 
     `tools`: those of an agent's card, which may say what a call costs. `place`: where each stands in the log. `lock`:
     keeps others from the runs' rows until the transaction has ended; the events need none. Raises Temporary where
-    another logger put the run into another month meanwhile.
+    another logger put the run into another month meanwhile. Nothing of a batch is used as it was sent: rows are made of
+    what `redactions` leave of it.
     """
+    batch = redactions.events(batch)
     salts = urandom(SALT * len(batch))
     rows = [
         event_row(received, place(received), salts[SALT * at : SALT * (at + 1)], policy)
@@ -112,13 +117,14 @@ def _months(conn: Connection, rows: Sequence[list[Any]]) -> dict[tuple[str, str]
     return firsts | {(agent, run_id): month for agent, run_id, month in _read_runs(conn, list(firsts), _KEYS)}
 
 
-def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
+def save_alert(conn: Connection, event: Envelope[Alert], redactions: RedactionBook = BY_DEFAULT) -> None:
     """Folds one alert event into its alert; again changes nothing."""
     found = conn.execute(
         sa.text(f"SELECT {', '.join(ALERT_COLUMNS)} FROM logger_alerts WHERE alert_id = :id"),  # noqa: S608
         {"id": _text(event.data.alert_id)},
     ).first()
     row = AlertRow(**found._mapping) if found else AlertRow(alert_id=_text(event.data.alert_id))
+    event = redactions.alert(event, event.data.agent if isinstance(event.data, AlertRaised) else row.agent)
     upsert(conn, "logger_alerts", ALERT_COLUMNS, [_columns(fold_alert(row, event))], ("alert_id",))
 
 

@@ -135,6 +135,26 @@ class AlertRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ticket: str = ""
 
 
+class RedactRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the run log does not keep as it was said: `email`, `phone`, `card`, `iban`, what matches `pattern`, or the
+    value of every key `field`. `name` is what stands in its place. `reversible`: it is kept, encrypted."""
+
+    name: str
+    pattern: str | None = None
+    field: str | None = None
+    reversible: bool = False
+
+
+REDACTED = tuple(RedactRule(name=name) for name in ("email", "phone", "card", "iban"))  # unless the card says otherwise
+
+
+class LogRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`keep`: seconds for which runs are kept. `redact`: what is replaced before anything of a run is stored."""
+
+    keep: Annotated[float, Meta(gt=0)] = 400 * 86_400.0
+    redact: tuple[RedactRule, ...] = REDACTED
+
+
 class Card(Struct, frozen=True, kw_only=True):
     """An agent's scope as the bucket holds it; `hash` is of its meaning, not of its spacing."""
 
@@ -151,6 +171,7 @@ class Card(Struct, frozen=True, kw_only=True):
     review: ReviewRule = ReviewRule()
     switch: SwitchRule = SwitchRule()
     alerts: AlertRule = AlertRule()
+    log: LogRule = LogRule()
     hash: str = ""
     applied_by: str = ""
     applied_at: Time | None = None

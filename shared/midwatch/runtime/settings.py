@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     prices_file: Path | None = Field(
         default=None, description="Your own prices of models; default: prices.yaml in home, if there is one"
     )
+    redaction_key_file: Path | None = Field(
+        default=None, description="The key of reversible redaction. Default: redaction.key in home, if there is one"
+    )
     runs_max_bytes: int = Field(default=-1, description="Size limit of MIDWATCH_RUNS in bytes; -1 for none")
     drills: bool = Field(default=True, description="`off`: no drill begins by itself, whatever the cards say")
     drill_nats_url: str | None = Field(
@@ -85,6 +88,11 @@ class Settings(BaseSettings):
     def prices_path(self) -> Path:
         """The file of the operator's own prices, which is there or not."""
         return self.prices_file or self.home / "prices.yaml"
+
+    @property
+    def redaction_key(self) -> Path:
+        """The file of the key with which reversible rules encrypt, which is there or not."""
+        return self.redaction_key_file or self.home / "redaction.key"
 
     def database_for(self, service: str) -> str:
         """SQLAlchemy address of a service's database. By default each service has an SQLite file of its own, so that

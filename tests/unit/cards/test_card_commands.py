@@ -160,6 +160,13 @@ switch:
 alerts:
   page: ""    # default
   ticket: ""    # default
+log:
+  keep: 400 days    # default
+  redact:    # default
+    - email
+    - phone
+    - card
+    - iban
 """.splitlines()]  # fmt: skip
 
 
@@ -184,7 +191,8 @@ def test_show_in_json_names_the_defaults() -> None:
         "loops.text.mode", "loops.hand_offs.halt_at", "loops.hand_offs.mode", "loops.velocity.times",
         "loops.velocity.mode", "loops.stalled", "switch.lease", "switch.lost_control", "switch.drill",
         "switch.drill_hours", "switch.trips.mode", "switch.trips.alerts", "switch.trips.halted_runs",
-        "switch.trips.failed_runs", "alerts.page", "alerts.ticket",
+        "switch.trips.failed_runs", "alerts.page", "alerts.ticket", "log.keep",
+        "log.redact",
     ]  # fmt: skip
 
 

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from midwatch.contracts.control import AlertRule, Card, TripRule
+from midwatch.contracts.control import AlertRule, Card, LogRule, RedactRule, TripRule
 from midwatch.contracts.money import read_money
-from midwatch_services.cards import CardErrors, as_words, load, read, schema, values
+from midwatch_services.cards import CardErrors, as_words, load, read, schema, show, values
 from midwatch_services.cards.load import count_words
 
 ROOT = Path(__file__).parents[3]
@@ -40,6 +40,10 @@ def test_the_smallest_card_gets_every_safe_default(tmp_path: Path) -> None:
     assert (card.switch.drill, card.switch.drill_hours) == ("monthly", "02:00-05:00")
     assert card.switch.trips == TripRule(mode="observe", alerts=[], halted_runs=3, failed_runs=0.5)
     assert card.alerts == AlertRule(page="", ticket="")
+    assert (card.log.keep, [rule.name for rule in card.log.redact]) == (
+        34_560_000.0,
+        ["email", "phone", "card", "iban"],
+    )
 
 
 def test_drills_and_trips_reach_the_card_as_they_are_written(tmp_path: Path) -> None:
@@ -54,6 +58,29 @@ def test_drills_and_trips_reach_the_card_as_they_are_written(tmp_path: Path) -> 
         "lease": "5s", "lost_control": "fall_back", "drill": "weekly", "drill_hours": "22:30-01:00",
         "trips": {"mode": "act", "alerts": ["budget_run", "not_armed"], "halted_runs": 0, "failed_runs": "0%"},
     }  # fmt: skip
+
+
+def test_what_is_redacted_reaches_the_card_as_it_is_written(tmp_path: Path) -> None:
+    said = (
+        "log:\n  keep: 183 days\n  redact:\n    - email\n    - {name: phone, reversible: true}\n"
+        "    - {name: order_no, pattern: 'A-\\d{4}'}\n    - {field: Date of birth}\n"
+    )
+    card = card_of(tmp_path, SMALLEST + said)
+    assert card.log == LogRule(keep=183 * 86_400.0, redact=(
+        RedactRule(name="email"), RedactRule(name="phone", reversible=True),
+        RedactRule(name="order_no", pattern=r"A-\d{4}"), RedactRule(name="date_of_birth", field="Date of birth"),
+    ))  # fmt: skip
+    assert as_words(card)["log"] == {"keep": "183 days", "redact": [
+        "email", {"name": "phone", "reversible": True}, {"name": "order_no", "pattern": r"A-\d{4}"},
+        {"field": "Date of birth"},
+    ]}  # fmt: skip
+
+
+def test_a_card_that_is_shown_can_be_read_again(tmp_path: Path) -> None:
+    said = "log: {redact: [{name: a, pattern: '\"x\": \\d+'}, {field: a.b, reversible: true}, iban]}\n"
+    card = card_of(tmp_path, SMALLEST + said)
+    shown = "\n".join(line for line in show.lines(card, []) if not line.startswith(("tools: {}",)))
+    assert card_of(tmp_path, shown).log == card.log
 
 
 def test_what_a_card_leaves_out_of_a_loop_rule_is_that_rules_own_default(tmp_path: Path) -> None:
@@ -96,6 +123,9 @@ def test_the_hash_ignores_how_the_card_is_written(tmp_path: Path) -> None:
         "switch: {trips: {mode: act}}",
         "switch: {trips: {failed_runs: 40%}}",
         "alerts: {page: on-call}",
+        "log: {keep: 300 days}",
+        "log: {redact: []}",
+        "log: {redact: [email, phone, card, {name: iban, reversible: true}]}",
     ],
 )
 def test_the_hash_changes_with_the_meaning(tmp_path: Path, change: str) -> None:

@@ -1,0 +1,1 @@
+"""Replaces what a card's rules name in the texts of a run, before anything of it is stored."""
