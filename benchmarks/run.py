@@ -14,7 +14,22 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = tuple("sdk switch kill logger watchdog budget rules drift prices redaction readers together".split())
+NAMES = tuple(
+    [
+        "sdk",
+        "switch",
+        "kill",
+        "logger",
+        "watchdog",
+        "budget",
+        "rules",
+        "drift",
+        "prices",
+        "redaction",
+        "readers",
+        "together",
+    ]
+)
 MARK = "<!-- figures: written by benchmarks/run.py -->"
 
 
