@@ -15,6 +15,7 @@ _MODULES = {
     subjects.REVIEWER_SAMPLER: "midwatch_services.reviewer_sampler.app",
     subjects.KILL_SWITCH: "midwatch_services.kill_switch.app",
     subjects.PAGER: "midwatch_services.pager.app",
+    subjects.DIGEST: "midwatch_services.digest.app",
 }
 NAMES = tuple(_MODULES)
 

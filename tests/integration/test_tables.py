@@ -9,6 +9,7 @@ from sqlmodel import SQLModel
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.outbox import outbox_tables
 from midwatch_services.cost_watchdog.tables import Table as CostWatchdog
+from midwatch_services.digest.tables import Table as Digest
 from midwatch_services.kill_switch.tables import Table as KillSwitch
 from midwatch_services.logger import store
 from midwatch_services.logger.decide import AlertRow, RunRow
@@ -18,6 +19,7 @@ from midwatch_services.reviewer_sampler.tables import Table as ReviewerSampler
 
 SERVICES: dict[str, type[SQLModel]] = {
     "cost-watchdog": CostWatchdog,
+    "digest": Digest,
     "kill-switch": KillSwitch,
     "logger": Logger,
     "pager": Pager,

@@ -65,7 +65,9 @@ def up(
 
 
 def run(
-    service: Annotated[str, typer.Argument(help="logger, cost-watchdog, reviewer-sampler, kill-switch or pager.")],
+    service: Annotated[
+        str, typer.Argument(help="logger, cost-watchdog, reviewer-sampler, kill-switch, pager or digest.")
+    ],
 ) -> None:
     """Run one service: what a container starts.
 

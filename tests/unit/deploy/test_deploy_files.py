@@ -16,7 +16,14 @@ from midwatch.runtime.nats_server import find_binary
 ROOT = Path(__file__).resolve().parents[3]
 NATS = ROOT / "deploy" / "nats"
 TEMPLATE = NATS / "agent.conf.example"
-SERVICES = (subjects.LOGGER, subjects.REVIEWER_SAMPLER, subjects.COST_WATCHDOG, subjects.KILL_SWITCH, subjects.PAGER)
+SERVICES = (
+    subjects.LOGGER,
+    subjects.REVIEWER_SAMPLER,
+    subjects.COST_WATCHDOG,
+    subjects.KILL_SWITCH,
+    subjects.PAGER,
+    subjects.DIGEST,
+)
 ROLES = ("ADMIN", "OPERATOR", "SERVICES", "REVIEWER", "HELP_DESK", "DRILL", "AGENT", "POSTGRES")
 PASSWORDS = [f"MIDWATCH_{role}_PASSWORD" for role in ROLES]
 
@@ -60,7 +67,7 @@ def test_no_container_can_gain_rights_or_write_to_its_image(compose: dict[str, A
 
 def test_every_published_port_is_on_loopback_and_its_own(compose: dict[str, Any]) -> None:
     ports = [port for container in compose["services"].values() for port in container.get("ports", ())]
-    assert len(ports) == 6
+    assert len(ports) == 7
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports)
     assert len({port.split(":")[1] for port in ports}) == len(ports)
 
