@@ -72,9 +72,8 @@ def _biggest(known: Sequence[Run]) -> Sentence:
 
 def _budget(facts: Facts, total: Decimal, known: Sequence[Run], *, unsure: bool) -> Sentence:
     assert facts.budget_usd
-    percent = int(100 * total / facts.budget_usd)
-    shown = f"{percent:,} %" if percent else "less than 1 %"
-    least = "at least " if unsure and percent else ""
+    shown = words.percent(total / facts.budget_usd)
+    least = "at least " if unsure and not shown.startswith("less") else ""
     whose = "the shop" if facts.agent is None else words.name(facts.agent)
     text = f"That is {least}{shown} of the {words.money(facts.budget_usd)} that {whose} may spend in a day."
     return words.about_runs(text, known)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 _WORDS = re.compile(r"[A-Za-z]+(?:'[a-z]+)?|\d[\d.,:]*")
 _ENDS = re.compile(r"(?<=[.!?])[\"”’)]*\s+")
 _VOWELS = re.compile(r"[aeiouy]+")
-_SILENT = re.compile(r"(?:[^laeiouy]e|[^td]ed|[^sxzcg]es)$")
+_SILENT = re.compile(r"(?:[^laeiouy]e|(?:[^tdl]|[aeiouyl]l)ed|(?:[^sxzcgl]|[aeiouy]l)es)$")
 
 
 def grade(sentences: Iterable[str]) -> float:

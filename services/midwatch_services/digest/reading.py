@@ -55,12 +55,12 @@ def choose(
             pick(run, _of_alert(alert))
     for resolution in _RISKY:
         some = [run for run in ordered if run.resolution == resolution and run.key not in found]
-        pick(_most(some, lambda run: run.tool_errors), "")
-    pick(_most(ordered, lambda run: float(run.cost_usd or 0)), "The dearest")
-    pick(_most(ordered, lambda run: run.seconds or 0), "The slowest")
-    pick(_most(ordered, lambda run: run.tool_errors), "The one in which tools failed most")
-    pick(_most(ordered, lambda run: run.messages), "The longest talk")
-    pick(_most(ordered, lambda run: run.tool_calls), "The one with the most steps")
+        pick(_first_of_most(some, lambda run: run.tool_errors), "")
+    pick(_extreme(ordered, lambda run: float(run.cost_usd or 0)), "The dearest")
+    pick(_extreme(ordered, lambda run: run.seconds or 0), "The slowest")
+    pick(_extreme(ordered, lambda run: run.tool_errors), "The one in which tools failed most")
+    pick(_extreme(ordered, lambda run: run.messages), "The longest talk")
+    pick(_extreme(ordered, lambda run: run.tool_calls), "The one with the most steps")
     _one_of_each(ordered, lambda run: [run.handed_off_to] if run.handed_off_to else [], found, pick, lambda _: "")
     _one_of_each(ordered, lambda run: [run.agent], found, pick, lambda _: "")
     _one_of_each(
@@ -80,9 +80,14 @@ def _of_alert(alert: Alert) -> str:
     return f"{'Stopped' if alert.action.startswith('halted') else 'With a warning'}, as {reason}"
 
 
-def _most(runs: Sequence[Run], measure: Callable[[Run], float]) -> Run | None:
-    best = max(runs, key=measure, default=None)  # the first of equals
-    return best if best is not None and (measure(best) > 0 or len(runs) == 1) else (runs[0] if runs else None)
+def _first_of_most(runs: Sequence[Run], measure: Callable[[Run], float]) -> Run | None:
+    return max(runs, key=measure, default=None)
+
+
+def _extreme(runs: Sequence[Run], measure: Callable[[Run], float]) -> Run | None:
+    """The run with the most of something; none where all have as much."""
+    measures = [measure(run) for run in runs]
+    return _first_of_most(runs, measure) if measures and min(measures) < max(measures) else None
 
 
 def _one_of_each(

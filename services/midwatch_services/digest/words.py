@@ -19,8 +19,10 @@ _ORDINARY = re.compile(
 )
 _CODE = re.compile(r"[A-Z]{5,}")  # of a reservation and the like
 _GREETING = re.compile(r"(hi|hello|hey|good (morning|afternoon|evening))( there| again)?[\s,.!–-]+", re.IGNORECASE)
+_LONG_NUMBER = re.compile(r"\+?\d(?:[ -]?\d){8,}")  # of a card, an account or a phone, however it is written
 _MARKUP = re.compile(r"#{3}[A-Z-]+#{3}")
 _DASH = "–"
+_THIN = "\u00a0"  # a space at which no line breaks
 
 
 def many(count: int, one: str, several: str = "") -> str:
@@ -40,11 +42,17 @@ def has(count: int) -> str:
 def share(part: int, whole: int) -> str:
     """A part of a whole in per cent, rounded; what is there is never nothing, and what is not all is never all."""
     if not whole or not part:
-        return "0 %"
+        return f"0{_THIN}%"
     rounded = int((Decimal(100 * part) / whole).to_integral_value(ROUND_HALF_UP))
     if rounded == 0:
-        return "less than 1 %"
-    return "more than 99 %" if rounded == 100 and part < whole else f"{rounded} %"
+        return f"less than 1{_THIN}%"
+    return f"more than 99{_THIN}%" if rounded == 100 and part < whole else f"{rounded}{_THIN}%"
+
+
+def percent(ratio: Decimal) -> str:
+    """How much of a limit is used, cut, so that it is not reached in words before it is in fact."""
+    whole = int(100 * ratio)
+    return f"{whole:,}{_THIN}%" if whole else f"less than 1{_THIN}%"
 
 
 def money(amount: Decimal) -> str:
@@ -98,6 +106,7 @@ def tool(named: str) -> str:
 def plain(text: str) -> str:
     """What somebody wrote, on one line: without what could steer a screen, ids left out, field names as words."""
     text = _MARKUP.sub(" ", "".join(char if char.isprintable() else " " for char in text))
+    text = _LONG_NUMBER.sub("…", text)
     found: list[str] = []
     letters = [char for char in text if char.isalpha()]
     shouts = sum(char.isupper() for char in letters) > len(letters) / 2
@@ -115,7 +124,7 @@ def plain(text: str) -> str:
 def _is_id(core: str) -> bool:
     if "_" in core or "@" in core or "://" in core or len(core) > _LONGEST:
         return True
-    if _ORDINARY.fullmatch(core) and sum(char.isdigit() for char in core) < 6:
+    if _ORDINARY.fullmatch(core) and (core[0] == "$" or sum(char.isdigit() for char in core) < 6):
         return False
     return any(char.isdigit() for char in core) and len(core) >= 4
 

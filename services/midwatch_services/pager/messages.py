@@ -62,7 +62,7 @@ def digest(data: DigestWritten, now: datetime) -> Message:
 def chat(data: DigestWritten, limit: int) -> str:
     """The beginning of a digest, safe for every target, in at most `limit` characters: lines are left out whole, and
     where the rest is stands last."""
-    lines = [words.plain("".join(char for char in line if char.isprintable())) for line in data.brief.splitlines()]
+    lines = [words.plain("".join(c if c.isprintable() else " " for c in line)) for line in data.brief.splitlines()]
     while len("\n".join(lines)) > limit and len(lines) > 1:
         del lines[-2 if len(lines) > 2 else -1]
     return "\n".join(lines)[:limit]
