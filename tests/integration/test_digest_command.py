@@ -62,7 +62,7 @@ def test_the_day_may_be_that_of_a_time_zone(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MIDWATCH_DIGEST_ZONE", "America/New_York")
     _, output = run("--date", "2026-11-25")
     assert "4 runs of 2 agents began on this day" in output
-    assert "in the time zone New York" in output.replace("\n", " ")
+    assert "by the time of New York" in output.replace("\n", " ")
 
 
 @pytest.mark.usefixtures("filled")

@@ -22,7 +22,7 @@ def tell(facts: Facts) -> Iterator[Sentence]:
     if known:
         least = "at least " if any(run.cost_basis == "unpriced" for run in known) or blank else ""
         yield words.about_runs(f"The day cost {least}{words.money(total)}.", known)
-        yield from _bases(known)
+        yield from _bases(known, whole=not blank)
     elif blank:
         yield words.about_runs("What the day cost is not known.", blank)
     else:
@@ -39,13 +39,14 @@ def _is_blank(run: Run) -> bool:
     return run.cost_usd is None or (not run.cost_usd and run.cost_basis == "unpriced")
 
 
-def _bases(known: Sequence[Run]) -> Iterator[Sentence]:
+def _bases(known: Sequence[Run], *, whole: bool) -> Iterator[Sentence]:
     """How much of the sum is known in which way, where there is more than one or the one is no report."""
     parts = {basis: [run for run in known if run.cost_basis == basis] for basis in _BASES}
     parts = {basis: some for basis, some in parts.items() if some}
     mixed = [run for run in known if run.cost_basis == "unpriced"]
     if list(parts) == ["reported"] and not mixed:
-        yield words.about_runs("All that is known of it was reported with the answers.", known)
+        what = "All of it" if whole else "All that is known of it"
+        yield words.about_runs(f"{what} was reported with the answers.", known)
         return
     for basis, some in parts.items():
         amount = sum((run.cost_usd or Decimal(0) for run in some), Decimal(0))

@@ -94,10 +94,9 @@ def _lead(facts: Facts) -> list[Sentence]:
 
 def _counting(facts: Facts) -> Sentence:
     stand = facts.now.astimezone(ZoneInfo(facts.zone))
-    text = (
-        f"A run counts on the day on which it began, in the time zone {_zone(facts.zone)}; what is open is told as it "
-    )
-    text += f"stood at {stand:%H:%M} on {stand.day} {stand:%B} {stand.year}."
+    stood = f"{stand:%H:%M} on {stand.day} {stand:%B} {stand.year}"
+    text = f"A run counts on the day on which it began, by the time of {_zone(facts.zone)}. "
+    text += f"What is open is told as it stood at {stood}."
     if any(run.resolution == "resolved" for run in facts.runs):
         text += " A run is called settled where the agent said so itself."
     return words.of_day(text, facts.agent, facts.day)

@@ -50,7 +50,8 @@ def choose(
     seen: set[tuple[str, str]] = set()
     for alert in sorted(alerts, key=lambda one: (one.raised_at, one.alert_id)):
         run = by_key.get((alert.agent, alert.run_id or ""))
-        if run is not None and (alert.rule, alert.action) not in seen and alert.rule in WHY:
+        is_told = alert.severity != "info" and alert.rule in WHY
+        if run is not None and (alert.rule, alert.action) not in seen and is_told:
             seen.add((alert.rule, alert.action))
             pick(run, _of_alert(alert))
     for resolution in _RISKY:

@@ -15,7 +15,7 @@ def tell(facts: Facts, policy: Policy) -> Iterator[Sentence]:
     yield from _alerts(facts)
     yield from _reviews(facts)
     yield from _unended(facts)
-    text = "Promises that agents made to customers are not followed yet, so none are listed here."
+    text = "Promises made to customers are not tracked yet, so none are listed here."
     yield words.of_day(text, facts.agent, facts.day)
 
 

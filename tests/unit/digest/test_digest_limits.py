@@ -68,7 +68,7 @@ def test_the_hour_and_the_day_are_the_time_zones() -> None:
     assert decide.due(datetime(2026, 11, 26, 12, 0, tzinfo=UTC), policy)[-1] == date(2026, 11, 25)
     begin, end = decide.bounds(date(2026, 3, 8), "America/New_York")  # a day of 23 hours
     assert (begin.astimezone(UTC).hour, end.astimezone(UTC).hour) == (5, 4)
-    assert "in the time zone New York" in write(facts(zone="America/New_York")).closing[-1].text
+    assert "by the time of New York" in write(facts(zone="America/New_York")).closing[-1].text
 
 
 def test_the_prose_names_no_field_and_no_id() -> None:

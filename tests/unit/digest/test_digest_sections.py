@@ -102,7 +102,7 @@ def test_nothing_that_waits_is_said_to_be_nothing() -> None:
         "No case waits for a person.",
         "No alert waits for somebody to take it on.",
         "No run waits for a reviewer.",
-        "Promises that agents made to customers are not followed yet, so none are listed here.",
+        "Promises made to customers are not tracked yet, so none are listed here.",
     ]
 
 
@@ -240,7 +240,7 @@ def test_the_dearest_runs_are_named() -> None:
     some = tuple(run(number, cost_usd=Decimal(number)) for number in range(1, 6))
     digest = write(facts(runs=some))
     assert section(digest, COST) == [
-        "The day cost $15.00.", "All that is known of it was reported with the answers.",
+        "The day cost $15.00.", "All of it was reported with the answers.",
         "The three dearest runs cost $5.00, $4.00 and $3.00.",
     ]  # fmt: skip
     assert digest.sections[3].sentences[2].sources == tuple(Source("run", "desk", f"r-{n}") for n in (5, 4, 3))
