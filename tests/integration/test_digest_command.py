@@ -50,7 +50,7 @@ def test_a_day_is_told_from_the_log_alone() -> None:
     for line in (
         "The whole shop: Wednesday, 25 November 2026",
         "3 runs began on this day: 1 settled, 1 failed and 1 stopped. [1]",
-        "- 1 run of desk was stopped because one run had spent all that it may cost. [2]", "- Ann took it on. [3]",
+        "- 1 run of desk was stopped because it had spent all that one run may cost. [2]", "- Ann took it on. [3]",
         "- 1 run failed. [4]", "- It is not known which cases wait for a person: their list could not be read.",
         "- The day cost $1.50.", "[2] run r-2: midwatch show r-2",
     ):  # fmt: skip

@@ -7,7 +7,7 @@ from hashlib import sha256
 from . import words
 from .facts import Alert, Facts, Key, Run, Sentence
 from .policy import TOOLS_OF
-from .wrong import WHY
+from .wrong import WHY, stops
 
 _RISKY = ("halted", "failed", "fell_back", "abandoned", None, "handed_off", "resolved")
 _OUTCOMES = {
@@ -50,8 +50,8 @@ def choose(
     seen: set[tuple[str, str]] = set()
     for alert in sorted(alerts, key=lambda one: (one.raised_at, one.alert_id)):
         run = by_key.get((alert.agent, alert.run_id or ""))
-        is_told = alert.severity != "info" and alert.rule in WHY
-        if run is not None and (alert.rule, alert.action) not in seen and is_told:
+        is_told = (alert.severity != "info" or stops(alert)) and alert.rule in WHY
+        if run is not None and (alert.rule, alert.action) not in seen and run.key not in found and is_told:
             seen.add((alert.rule, alert.action))
             pick(run, _of_alert(alert))
     for resolution in _RISKY:

@@ -89,13 +89,13 @@ class Sources:
         begin = text_of(decide.bounds(day, self._policy.zone)[1] - STILL)
         return Facts(
             agent=agent, day=day, zone=self._policy.zone, now=now, mode=mode,
-            runs=tuple(_run(row) for row in daily.read_runs(conn, stretch)),
+            runs=tuple(_run(row, mode) for row in daily.read_runs(conn, stretch)),
             past=Past(tuple(_totals(daily.count_runs(conn, one)) for one in week), daily.median_seconds(conn, before)),
             # What is replayed raises its alerts on the day of the replay.
             alerts=tuple(map(_alert, daily.read_alerts(conn, stretch, by_run=mode == "replay"))),
             open_alerts=tuple(map(_alert, daily.read_open_alerts(conn, text_of(now), mode, agent))),
             unended=tuple(
-                _run(row) for row in daily.read_runs(conn, Stretch(mode, begin, stretch.end, agent), unended=True)
+                _run(row, mode) for row in daily.read_runs(conn, Stretch(mode, begin, stretch.end, agent), unended=True)
             ),
         )  # fmt: skip
 
@@ -138,10 +138,12 @@ def said(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _run(row: daily.DayRun) -> Run:
+def _run(row: daily.DayRun, mode: str) -> Run:
+    # A run that is replayed without its times, as fast as it goes, took no time of its own.
+    seconds = row.seconds if mode != "replay" or (row.seconds or 0) >= 1 else None
     return Run(
         agent=row.agent, run_id=row.run_id, first_at=row.first_at, resolution=row.resolution, error=row.error,
-        seconds=row.seconds, cost_usd=None if row.cost_usd is None else Decimal(row.cost_usd),
+        seconds=seconds, cost_usd=None if row.cost_usd is None else Decimal(row.cost_usd),
         cost_basis=cast("CostBasis | None", row.cost_basis), unpriced_calls=row.unpriced_calls,
         model_calls=row.model_calls, tool_calls=row.tool_calls, tool_errors=row.tool_errors, messages=row.messages,
         handed_off_to=row.handed_off_to, halted_by=row.halted_by,

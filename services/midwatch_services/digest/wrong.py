@@ -10,15 +10,15 @@ from .facts import Alert, Facts, Run, Sentence, Source
 from .policy import SAMPLES
 
 _ANOTHER = "for a reason that this digest has no words for yet"
-# Why an alert is raised, by its rule, as the rest of a sentence.
+# Why an alert is raised, by its rule, as the rest of a sentence; `it` is the run, or the agent.
 WHY = {
-    "budget_run": "because one run had spent all that it may cost",
+    "budget_run": "because it had spent all that one run may cost",
     "budget_ticket": "because one ticket had spent all that it may cost",
     "budget_hour": "because the money for the hour was spent",
     "budget_day": "because the money for the day was spent",
     "budget_fleet_day": "because the money of the whole shop for the day was spent",
-    "budget_run_tokens": "because a run had used more text than it may",
-    "budget_run_steps": "because a run had asked its model more often than it may",
+    "budget_run_tokens": "because it had used more text than one run may",
+    "budget_run_steps": "because it had called its model more often than one run may",
     "loop_no_new_state": "because it went in circles and learnt nothing new",
     "loop_writes": "because it made the same change again and again",
     "loop_cycle": "because it went through the same round of steps again and again",
@@ -28,7 +28,7 @@ WHY = {
     "stalled": "because a run stood still without an end",
     "cost_differs": "because the cost that was reported does not fit the price",
     "not_armed": "because a running copy does not follow the stop switch",
-    "activity_after_containment": "because it went on after it had been stopped",
+    "activity_after_containment": "because it went on after the stop",
     "tripped": "because too much went wrong at once",
     "drill_overdue": "because the stop switch was not tried out in time",
     "channel_dead": "because messages to people did not arrive",
@@ -38,21 +38,21 @@ WHY = {
 
 def tell(facts: Facts) -> Iterator[Sentence]:
     """What needs to be known first."""
-    told = [alert for alert in facts.alerts if alert.severity != "info"]
-    stopped = [alert for alert in told if _whom(alert)]
+    stopped = [alert for alert in facts.alerts if stops(alert)]
     for (agent, rule), some in _grouped(stopped):
         for action, same in _by_action(some):
             yield _stop(agent, rule, action, same)
             yield from _taken_on(same)
-    warnings = [alert for alert in told if not _whom(alert)]
+    warnings = [alert for alert in facts.alerts if alert.severity != "info" and not stops(alert)]
     for (agent, rule), some in _grouped(warnings):
         yield _warning(agent, rule, some)
         yield from _taken_on(some)
     yield from _runs(facts, {(alert.agent, alert.run_id) for alert in stopped})
 
 
-def _whom(alert: Alert) -> str:
-    return alert.action if alert.action.startswith(("halted_", "would_halt_")) else ""
+def stops(alert: Alert) -> bool:
+    """Whether something was stopped, or would have been."""
+    return alert.action.startswith(("halted_", "would_halt_"))
 
 
 def _grouped(alerts: Iterable[Alert]) -> Iterator[tuple[tuple[str, str], list[Alert]]]:
@@ -72,6 +72,8 @@ def _stop(agent: str, rule: str, action: str, alerts: Sequence[Alert]) -> Senten
     would = action.startswith("would_")
     whom, why, who = action.rpartition("_")[2], why_of(rule), words.name(agent)
     runs = len({alert.run_id for alert in alerts}) if whom == "run" else 1
+    if runs > 1:
+        why = why.replace("because it ", "because they ").replace(" its ", " their ")
     done = "would have been stopped" if would else f"{words.was(runs)} stopped"
     if whom == "run":
         what = words.many(runs, "run") + ("" if agent == FLEET else f" of {who}")

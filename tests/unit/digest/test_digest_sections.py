@@ -34,7 +34,7 @@ def test_stops_of_one_cause_are_one_sentence_with_who_took_them_on() -> None:
     )
     digest = write(found)
     assert section(digest, WRONG) == [
-        "3 runs of desk were stopped because one run had spent all that it may cost.",
+        "3 runs of desk were stopped because they had spent all that one run may cost.",
         "Ann took 2 of them on.",
     ]
     first, second = digest.sections[0].sentences
@@ -55,7 +55,7 @@ def test_one_stop_is_told_in_the_singular() -> None:
     ("fields", "text"),
     [
         ({"action": "would_halt_run"},
-         "1 run of desk would have been stopped because one run had spent all that it may cost."),
+         "1 run of desk would have been stopped because it had spent all that one run may cost."),
         ({"action": "halted_agent", "rule": "tripped", "run_id": None},
          "The agent desk was stopped because too much went wrong at once."),
         ({"action": "halted_fleet", "rule": "budget_fleet_day", "run_id": None, "agent": "_fleet"},
@@ -71,7 +71,7 @@ def test_each_kind_of_alert_has_its_sentence(fields: dict[str, Any], text: str) 
 
 
 def test_what_is_only_for_the_record_is_not_told() -> None:
-    assert section(write(facts(runs=runs(resolved=2), alerts=(alert(1, severity="info"),))), WRONG) == [
+    assert section(write(facts(runs=runs(resolved=2), alerts=(alert(1, severity="info", action="none"),))), WRONG) == [
         "Nothing went wrong that the watch would see, and nothing was stopped."
     ]
 
@@ -134,7 +134,7 @@ def test_cases_alerts_reviews_and_runs_without_an_end_wait() -> None:
         "A customer of desk who wrote “Where is my refund?” has waited for 5 hours.",
         "A customer of desk has waited for 50 minutes.",
         "1 case is in hand with bob.",
-        "Nobody has taken on an alert on desk, open for 3 days, because one run had spent all that it may cost.",
+        "Nobody has taken on an alert on desk, open for 3 days, because it had spent all that one run may cost.",
         "Nobody has taken on 2 alerts on desk, the oldest open for 3 hours, because it spent far faster than is usual.",
         "1 run that was drawn for review waits to be read.",
         "1 run was handed over and has no end on record.",
@@ -264,7 +264,7 @@ def test_runs_are_chosen_for_risk_and_variety_and_always_the_same() -> None:
         write(facts(**{name: getattr(found, name) for name in ("runs", "alerts", "asked", "tools")})), READ
     )
     assert texts == [
-        "Stopped, as one run had spent all that it may cost. A customer wrote “Point d”; it was stopped after "
+        "Stopped, as it had spent all that one run may cost. A customer wrote “Point d”; it was stopped after "
         "60 seconds, for $0.10.",
         "The one in which tools failed most. A customer wrote “Point b”; it failed after 60 seconds, for $0.10.",
         "A customer wrote “Point c”; a person was to take it on after 60 seconds, for $0.10.",
