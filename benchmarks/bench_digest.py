@@ -176,8 +176,8 @@ class Resampled:
         )
 
 
-_SELECT_RUNS = sa.text(f"SELECT {', '.join(store.RUN_COLUMNS)} FROM logger_runs ORDER BY run_id")  # noqa: S608
-_SELECT_EVENTS = sa.text(f"SELECT {', '.join(store.EVENT_COLUMNS)} FROM logger_events ORDER BY run_id, seq")  # noqa: S608
+_SELECT_RUNS = sa.text(f"SELECT {', '.join(store.RUN_COLUMNS)} FROM logger_runs ORDER BY run_id")
+_SELECT_EVENTS = sa.text(f"SELECT {', '.join(store.EVENT_COLUMNS)} FROM logger_events ORDER BY run_id, seq")
 
 
 def _insert(conn: Any, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import email
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email import policy as mail_policy
 from typing import Any
 
@@ -12,7 +13,9 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 from nats.js import JetStreamContext
 
+from digest_helpers import log, service
 from helpers import eventually
+from logged import received
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.governance import DigestWritten
 from midwatch.runtime import faults
@@ -113,6 +116,19 @@ async def test_mail_gets_the_whole_page_at_any_hour(js: JetStreamContext, settin
     assert letter["subject"] == "The whole shop: Wednesday, 25 November 2026"
     assert "<h1>The whole shop</h1><p>3 runs failed.</p>" in mailbox.html()
     assert "3 runs failed." in letter.get_body(("plain",)).get_content()
+
+
+async def test_a_day_in_the_log_is_a_mail_in_the_morning(js: JetStreamContext, settings: Settings, port: int) -> None:
+    at = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    log(settings, [received("started", at=at, stored_at=at, input="<b>Where</b> is my order?"),
+                   received("finished", at=at, stored_at=at, resolution="resolved", seq=1)])  # fmt: skip
+    write_file(settings, mail_file("digest: {agents: {desk: owner}}\n"))
+    with mail_server(port) as mailbox:
+        async with pager(settings), service(settings, lambda: datetime(2026, 11, 26, 7, tzinfo=UTC)):
+            await eventually(lambda: mailbox.letters, within=15)
+    assert mailbox.letters[0]["subject"] == "Desk: Wednesday, 25 November 2026"
+    assert "1 run began on this day: 1 settled." in mailbox.html()
+    assert "A customer wrote “&lt;b&gt;Where&lt;/b&gt; is my order?”" in mailbox.html()
 
 
 async def test_a_digest_goes_to_its_own_readers_each_once(
