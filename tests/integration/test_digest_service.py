@@ -10,7 +10,7 @@ from nats.js import JetStreamContext
 
 from digest_helpers import Crash, log, service
 from helpers import eventually
-from logged import received
+from logged import publish, received
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.governance import DigestWritten
 from midwatch.runtime import faults
@@ -151,6 +151,30 @@ async def test_a_crash_at_any_step_loses_and_doubles_nothing(
     async with service(settings, at(MORNING)):
         names = [(data.agent, data.date) for _, data in await said(js)]
     assert sorted(names) == [("_fleet", "2026-11-24"), ("_fleet", "2026-11-25"), ("desk", "2026-11-25")]
+
+
+async def test_a_logger_that_is_behind_is_waited_for_and_after_three_hours_it_is_said(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    fill(settings, BEFORE)
+    await publish(js, "started", id="unread", input="x")  # stored now; no logger reads here
+    info = await js.get_msg(subjects.RUNS, 1)
+    assert info.data
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).replace(hour=7, minute=0, second=0, microsecond=0)
+    day = (tomorrow - timedelta(days=1)).date().isoformat()
+    now = tomorrow
+    async with service(settings, lambda: now):
+        names = [data.date for _, data in await said(js)]
+        assert day not in names, "the event is of that day"
+        assert names, "of the day before it is not, and that one is written"
+        now = tomorrow + timedelta(hours=3)
+
+        async def is_said() -> bool:
+            return day in [data.date for _, data in await said(js)]
+
+        await eventually(is_said)
+        (found,) = [data for _, data in await said(js) if data.date == day]
+    assert "The run log was not complete when this was written" in found.text
 
 
 async def test_without_a_run_log_it_waits_and_says_nothing(

@@ -24,7 +24,9 @@ def build(context: Context) -> None:
     settings = context.settings
     outbox = Outbox(context.database, PREFIX, context.js)
     keep = timedelta(days=settings.governance_max_age_days)
-    writer = Writer(context.database, outbox, context.cards, settings, policy_of(settings), context.now, keep)
+    writer = Writer(
+        context.nc, context.database, outbox, context.cards, settings, policy_of(settings), context.now, keep
+    )
     context.on_start(writer.tick)
     context.every(_TICK, writer.tick)
     context.every(3600, writer.prune)

@@ -85,11 +85,19 @@ def _lead(facts: Facts) -> list[Sentence]:
     kind = {"live": "", "replay": "replayed "}.get(facts.mode, f"{facts.mode} ")
     if not facts.runs:
         whose = "" if facts.agent is None else f" of {words.name(facts.agent)}"
-        return [words.of_day(f"No {kind}run{whose} began on this day.", facts.agent, facts.day)]
+        return [words.of_day(f"No {kind}run{whose} began on this day.", facts.agent, facts.day), *_unsure(facts)]
     agents = len({run.agent for run in facts.runs})
     of = f" of {words.many(agents, 'agent')}" if facts.agent is None and agents > 1 else ""
     text = f"{words.many(len(facts.runs), f'{kind}run')}{of} began on this day: {changes.ends(facts.runs)}."
-    return [words.about_runs(text, facts.runs)]
+    return [words.about_runs(text, facts.runs), *_unsure(facts)]
+
+
+def _unsure(facts: Facts) -> list[Sentence]:
+    """A digest of a log that is behind says so before all else."""
+    if not facts.is_behind:
+        return []
+    text = "The run log was not complete when this was written, so runs may be missing here."
+    return [words.of_day(text, facts.agent, facts.day)]
 
 
 def _counting(facts: Facts) -> Sentence:
@@ -130,6 +138,11 @@ def due(now: datetime, policy: Policy) -> list[date]:
     here = now.astimezone(ZoneInfo(policy.zone))
     newest = here.date() - timedelta(days=1 if here.time() >= policy.at else 2)
     return [newest - timedelta(days=back) for back in reversed(range(BACK))]
+
+
+def hour_of(day: date, policy: Policy) -> datetime:
+    """When a day's digest is to be written: the next day at the hour."""
+    return datetime.combine(day + timedelta(days=1), policy.at, ZoneInfo(policy.zone))
 
 
 def bounds(day: date, zone: str) -> tuple[datetime, datetime]:

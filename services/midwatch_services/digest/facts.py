@@ -146,6 +146,7 @@ class Facts:
     reviews: tuple[Key, ...] | None = ()
     unended: tuple[Run, ...] = ()
     changes: tuple[Change, ...] = ()
+    is_behind: bool = False  # the log has not all of the day yet
     budget_usd: Decimal | None = None  # of a day, for the agent or the shop
     tools: Mapping[Key, tuple[str, ...]] = field(default_factory=dict)
     asked: Mapping[Key, str] = field(default_factory=dict)  # what the customer wrote first, of the runs to be read

@@ -6,11 +6,13 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.governance import DigestWritten
-from midwatch.errors import MidwatchError
+from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
@@ -18,8 +20,9 @@ from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.settings import Settings
 
 from . import decide, render, store
+from .behind import is_behind
 from .decide import Digest
-from .policy import Policy
+from .policy import PATIENCE, Policy
 from .sources import Sources
 
 SOURCE = f"/services/{subjects.DIGEST}"
@@ -30,10 +33,10 @@ class Writer:
     """Looks what is due, writes it, and says so through the outbox."""
 
     def __init__(
-        self, database: Database, outbox: Outbox, cards: CardBook, settings: Settings, policy: Policy,
+        self, nc: Client, database: Database, outbox: Outbox, cards: CardBook, settings: Settings, policy: Policy,
         now: Callable[[], datetime], keep: timedelta,
     ) -> None:  # fmt: skip
-        self._database, self.outbox, self._cards, self._settings = database, outbox, cards, settings
+        self._nc, self._database, self.outbox, self._cards, self._settings = nc, database, outbox, cards, settings
         self._policy, self._now, self._keep = policy, now, keep
         self._waits = ""
 
@@ -47,13 +50,15 @@ class Writer:
                 await self._write(day)
 
     async def _write(self, day: date) -> None:
-        now = self._now()
+        now, end = self._now(), decide.bounds(day, self._policy.zone)[1]
+        behind = await self._is_behind(end)
+        if behind and now < decide.hour_of(day, self._policy) + PATIENCE:
+            self._wait(day, "the logger has not read all of that day yet")
+            return
         try:
-            found = await asyncio.to_thread(self._digests, day, now)
+            found = await asyncio.to_thread(self._digests, day, now, behind)
         except MidwatchError as error:
-            if str(error) != self._waits:
-                log.warning("digest_waits", day=day.isoformat(), why=str(error))
-            self._waits = str(error)
+            self._wait(day, str(error))
             return
         self._waits = ""
 
@@ -68,14 +73,28 @@ class Writer:
         log.info("digests_written", day=day.isoformat(), digests=fresh)
         await self.outbox.drain()
 
-    def _digests(self, day: date, now: datetime) -> Sequence[Digest]:
+    def _wait(self, day: date, why: str) -> None:
+        if why != self._waits:
+            log.warning("digest_waits", day=day.isoformat(), why=why)
+        self._waits = why
+
+    async def _is_behind(self, end: datetime) -> bool:
+        try:
+            return await is_behind(self._nc, end)
+        except (NatsError, TimeoutError) as error:
+            raise Temporary(f"NATS does not say how far the logger is: {error or type(error).__name__}") from error
+
+    def _digests(self, day: date, now: datetime, behind: bool) -> Sequence[Digest]:
         """The shop's, and each agent's that had runs; none while there never was a run."""
         with Sources(self._settings, self._policy) as sources:
             if not sources.is_used():
                 return ()
-            whole = sources.digest(day, None, now, budget=self._settings.fleet_budget_day)
+            whole = sources.digest(day, None, now, budget=self._settings.fleet_budget_day, behind=behind)
             agents = sources.agents(day)
-            return (whole, *(sources.digest(day, agent, now, budget=self._budget(agent)) for agent in agents))
+            return (
+                whole,
+                *(sources.digest(day, agent, now, budget=self._budget(agent), behind=behind) for agent in agents),
+            )
 
     def _budget(self, agent: str) -> Decimal | None:
         limit = self._cards.get(agent).budget.day

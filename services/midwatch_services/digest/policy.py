@@ -8,6 +8,7 @@ BACK = 2  # days for which what was missed is still written
 WEEK = 7  # days that a day is held against
 SAMPLES = 3  # runs named for a sentence that speaks of more
 TOOLS_OF = 300  # runs of a day of which the tools are looked at, when runs are chosen to be read
+PATIENCE = timedelta(hours=3)  # after the hour, for which a log that is behind is waited for
 STILL = timedelta(days=7)  # for which a run without an end is told of
 
 

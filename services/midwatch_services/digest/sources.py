@@ -63,14 +63,14 @@ class Sources:
 
     def digest(
         self, day: date, agent: str | None, now: datetime, *, mode: str = "live", budget: Decimal | None = None,
-        changes: Sequence[Change] = (),
+        changes: Sequence[Change] = (), behind: bool = False,
     ) -> Digest:  # fmt: skip
         """The digest of a day, of one agent or of the shop. Raises Temporary, NoLog."""
         stretch = self._stretch(day, mode, agent)
         facts = self._read(lambda conn: self._facts(conn, day, stretch, now))
         facts = replace(
             facts, cases=self._cases(agent, mode), reviews=self._reviews(agent, mode), budget_usd=budget,
-            changes=tuple(changes),
+            changes=tuple(changes), is_behind=behind,
         )  # fmt: skip
         tools = self._read(lambda conn: daily.read_tools(conn, [run.key for run in reading.sample(facts.runs)]))
         picks = reading.choose(facts.runs, facts.alerts, tools, self._policy.reading)

@@ -22,6 +22,17 @@ def test_the_sections_stand_in_the_order_of_what_needs_a_person() -> None:
     assert digest.lead[0].text == "4 runs began on this day: 3 settled and 1 failed."
 
 
+def test_a_log_that_is_behind_is_said_to_be_so_first() -> None:
+    for some in ((), runs(resolved=1)):
+        lead = write(facts(runs=some, is_behind=True)).lead
+        assert lead[1].text == "The run log was not complete when this was written, so runs may be missing here."
+
+
+def test_the_hour_of_a_day_is_the_next_mornings() -> None:
+    policy = Policy(zone="America/New_York", at=time(7))
+    assert decide.hour_of(date(2026, 11, 25), policy) == datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
 def test_a_day_without_runs_is_a_digest_that_says_so() -> None:
     digest = write(facts())
     assert [one.text for one in digest.lead] == ["No run of desk began on this day."]
