@@ -14,21 +14,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = tuple(
-    [
-        "sdk",
-        "switch",
-        "kill",
-        "logger",
-        "watchdog",
-        "budget",
-        "rules",
-        "drift",
-        "prices",
-        "redaction",
-        "readers",
-        "together",
-    ]
+NAMES = (
+    *("sdk", "switch", "kill", "logger", "watchdog", "budget", "rules", "drift", "prices", "redaction", "readers"),
+    *("digest", "together"),
 )
 MARK = "<!-- figures: written by benchmarks/run.py -->"
 

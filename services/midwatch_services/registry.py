@@ -16,6 +16,7 @@ _MODULES = {
     subjects.KILL_SWITCH: "midwatch_services.kill_switch.app",
     subjects.PAGER: "midwatch_services.pager.app",
     subjects.DRIFT: "midwatch_services.drift.app",
+    subjects.DIGEST: "midwatch_services.digest.app",
 }
 NAMES = tuple(_MODULES)
 

@@ -10,6 +10,7 @@ from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.outbox import outbox_tables
 from midwatch_services.cost_watchdog.tables import Table as CostWatchdog
 from midwatch_services.drift.tables import Table as Drift
+from midwatch_services.digest.tables import Table as Digest
 from midwatch_services.kill_switch.tables import Table as KillSwitch
 from midwatch_services.logger import store
 from midwatch_services.logger.decide import AlertRow, RunRow
@@ -20,6 +21,7 @@ from midwatch_services.reviewer_sampler.tables import Table as ReviewerSampler
 SERVICES: dict[str, type[SQLModel]] = {
     "cost-watchdog": CostWatchdog,
     "drift": Drift,
+    "digest": Digest,
     "kill-switch": KillSwitch,
     "logger": Logger,
     "pager": Pager,

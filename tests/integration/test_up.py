@@ -17,7 +17,7 @@ import pytest
 from helpers import eventually
 from midwatch.runtime.nats_server import NatsServer
 
-SERVICES = {"logger", "cost-watchdog", "reviewer-sampler", "kill-switch", "pager", "drift"}
+SERVICES = {"logger", "cost-watchdog", "reviewer-sampler", "kill-switch", "pager", "drift", "digest"}
 MIDWATCH = (sys.executable, "-m", "midwatch_services.cli")
 
 
@@ -152,7 +152,7 @@ async def test_an_unknown_service_names_the_known_ones(tmp_path: Path) -> None:
     assert code == 1
     assert err == (
         "midwatch: There is no service 'looger': choose one of logger, cost-watchdog, reviewer-sampler, kill-switch, "
-        "pager, drift.\n"
+        "pager, drift, digest.\n"
     )
 
 

@@ -56,6 +56,8 @@ def check(
 
     Example: midwatch pager check --path deploy/pager/pager.example.yaml --without-secrets
     """
+    from midwatch.contracts.subjects import FLEET
+
     loaded = _read(path or _default(), without_secrets=without_secrets, as_json=as_json)
     policy = loaded.policy
     if as_json:
@@ -67,6 +69,9 @@ def check(
         for route in policy.routes:
             chain = ", then ".join(" and ".join(step.contacts) for step in route.steps)
             typer.echo(_line(f"{route.name:20} route         {chain}{' (default)' * (route.name == policy.default)}"))
+        for agent, contacts in policy.digests.items():
+            whose = "of the shop" if agent == FLEET else f"of {agent}"
+            typer.echo(_line(f"{'digest':20} {whose:13} {' and '.join(contacts)}"))
     if loaded.notes:
         for note in () if as_json else loaded.notes:
             typer.echo(_line(note), err=True)

@@ -66,7 +66,8 @@ def up(
 
 def run(
     service: Annotated[
-        str, typer.Argument(help="logger, cost-watchdog, reviewer-sampler, kill-switch, pager or drift.")
+        str,
+        typer.Argument(help="logger, cost-watchdog, reviewer-sampler, kill-switch, pager, drift or digest."),
     ],
 ) -> None:
     """Run one service: what a container starts.

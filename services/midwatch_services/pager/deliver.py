@@ -18,7 +18,7 @@ from midwatch.runtime.database import Database
 from . import channels, health, queue, store
 from .channels import Refused
 from .file import PagerBook
-from .policy import FIRST_DELAY, LONGEST_DELAY, Channel, Policy
+from .policy import DIGEST_PATIENCE, FIRST_DELAY, LONGEST_DELAY, Channel, Policy
 from .queue import Delivery
 
 TICK = 0.25  # seconds between two looks at what is due
@@ -139,7 +139,8 @@ class Deliverer:
         now, policy = self._now(), self._book.policy
         delay = LONGEST_DELAY if refused else min(FIRST_DELAY * 2 ** min(one.attempts - 1, 20), LONGEST_DELAY)
         delay *= 0.75 + self._random() / 2
-        over = now + delay - one.since > policy.give_up_after
+        patience = max(policy.give_up_after, DIGEST_PATIENCE) if one.message.digest else policy.give_up_after
+        over = now + delay - one.since > patience
 
         def save(conn: Connection) -> bool:
             if over:

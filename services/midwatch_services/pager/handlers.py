@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused
-from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved
+from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved, DigestWritten
 from midwatch.runtime import faults, telemetry
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
@@ -25,8 +25,8 @@ from . import messages, queue, store, words
 from .decide import Decision, Plan, Refresh, Tell, Withdraw, acknowledged, judge, raised, resolved
 from .file import PagerBook
 from .health import Health
-from .policy import CHANNEL_DEAD, KEEP, OLDEST, Channel, route_of
-from .state import Acknowledged, Event, Group, Raised, Resolved
+from .policy import CHANNEL_DEAD, DIGEST_OLDEST, KEEP, OLDEST, Channel, readers_of, route_of
+from .state import Acknowledged, Event, Group, Raised, Resolved, Written
 
 _CLOCKS = timedelta(days=1)  # between two clocks, and for an event that was raised while NATS was away
 SOURCE = f"/services/{subjects.PAGER}"
@@ -38,7 +38,7 @@ class Spoken(NamedTuple):
 
     agent: str
     id: str
-    event: Event
+    event: Event | Written
 
 
 def decode(subject: str, body: bytes) -> Spoken:
@@ -46,8 +46,10 @@ def decode(subject: str, body: bytes) -> Spoken:
     envelope = codec.decode(subject, body)
     agent = subject.split(".", 3)[2]
     data = envelope.data
-    if isinstance(data, AlertRaised) and data.agent != agent:
+    if isinstance(data, AlertRaised | DigestWritten) and data.agent != agent:
         raise Refused("wrong_agent", f"the subject says agent {agent!r}, the body says {data.agent!r}")
+    if isinstance(data, DigestWritten):
+        return Spoken(agent, envelope.id, Written(data=data))
     return Spoken(agent, envelope.id, _event(data, envelope.time))
 
 
@@ -66,9 +68,11 @@ def _event(data: AlertRaised | AlertAcknowledged | AlertResolved, at: datetime) 
     return Raised(data=data, at=at, waited=timedelta(0), spared=words.one_line(spared))
 
 
-def _placed(received: Received[Spoken], now: datetime) -> Event:
+def _placed(received: Received[Spoken], now: datetime) -> Event | Written:
     """The event with how long it waited. A time that cannot be is the server's."""
     event, stored_at = received.event.event, received.stored_at
+    if isinstance(event, Written):
+        return replace(event, waited=now - stored_at)
     if abs(event.at - stored_at) > _CLOCKS:
         event = replace(event, at=stored_at)
     if not isinstance(event, Raised):
@@ -109,11 +113,19 @@ class Pager:
                 if identity in fresh:
                     fresh.discard(identity)  # of two in one batch the first counts
                     events.append(_placed(one, now))
-            self._apply(conn, events, now)
+            self._apply(conn, [one for one in events if not isinstance(one, Written)], now)
+            self._send_digests(conn, [one for one in events if isinstance(one, Written)], now)
 
         await self._database.write(work)
         faults.reach("pager.decided")
         self.wake()
+
+    def _send_digests(self, conn: Connection, digests: Sequence[Written], now: datetime) -> None:
+        """To whom the file names; at whatever hour, since the digest has one of its own."""
+        for one in digests:
+            if one.waited < DIGEST_OLDEST:
+                readers = readers_of(self._book.policy, one.data.agent)
+                queue.add(conn, messages.digest(one.data, now), readers, now)
 
     def _apply(self, conn: Connection, events: Sequence[Event], now: datetime) -> None:
         book = store.Book(conn)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from midwatch.contracts.subjects import FLEET
 from midwatch.errors import MidwatchError
 from midwatch.runtime import webhook_signing as signing
 from midwatch.runtime.document import Document, Problem, Words, dotted, no_key, parse
@@ -91,8 +92,13 @@ def _policy(found: PagerFile, channels: dict[str, Channel]) -> Policy:
         default=found.default, quiet=quiet, interval=found.groups.interval, calm=found.groups.calm,
         acknowledged_for=found.groups.acknowledged_for, repeat_longest=found.repeat.longest,
         send_within=found.delivery.within, give_up_after=found.delivery.give_up_after,
-        watchdog_behind=found.watchdog.behind,
+        watchdog_behind=found.watchdog.behind, digests=_digests(found.digest),
     )  # fmt: skip
+
+
+def _digests(found: model.Digest) -> dict[str, tuple[str, ...]]:
+    whole = {FLEET: tuple(found.to)} if found.to else {}
+    return whole | {agent: tuple(some) for agent, some in found.agents.items()}
 
 
 def _quiet(found: model.Quiet | None) -> QuietHours | None:
@@ -208,6 +214,9 @@ def _unknown_names(found: PagerFile, document: Document) -> Iterator[Problem]:
     for name, route in found.routes.items():
         for place, step in enumerate(route.steps):
             yield from _absent(step.tell, found.contacts, ("routes", name, "steps", place, "tell"), "contact", document)
+    yield from _absent(found.digest.to, found.contacts, ("digest", "to"), "contact", document)
+    for agent, some in found.digest.agents.items():
+        yield from _absent(some, found.contacts, ("digest", "agents", agent), "contact", document)
     yield from _absent([found.default], found.routes, ("default",), "route", document)
     for name in found.contacts:
         if name in found.routes:

@@ -5,6 +5,8 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from midwatch.contracts.governance import DigestWritten
+
 from . import words
 from .decide import Tell
 from .state import Group
@@ -40,11 +42,30 @@ class Message(Struct, frozen=True, kw_only=True):
     remark: str = ""
     started_at: datetime
     ended_at: datetime | None = None
+    digest: DigestWritten | None = None
 
 
 def of(tell: Tell, remark: str = "") -> Message:
     """The message of a decision."""
     return firing(tell.group, tell.id, tell.what, tell.note, remark)
+
+
+def digest(data: DigestWritten, now: datetime) -> Message:
+    """The message of a digest; there is one an agent and day."""
+    id = f"digest-{data.agent}-{data.date}"
+    return Message(
+        id=id, what="digest", group_id=id, alert_id="", severity="info", agent=data.agent, rule="digest",
+        title=words.one_line(data.title, words.TITLE_LIMIT), started_at=now, digest=data,
+    )  # fmt: skip
+
+
+def chat(data: DigestWritten, limit: int) -> str:
+    """The beginning of a digest, safe for every target, in at most `limit` characters: lines are left out whole, and
+    where the rest is stands last."""
+    lines = [words.plain("".join(c if c.isprintable() else " " for c in line)) for line in data.brief.splitlines()]
+    while len("\n".join(lines)) > limit and len(lines) > 1:
+        del lines[-2 if len(lines) > 2 else -1]
+    return "\n".join(lines)[:limit]
 
 
 def firing(group: Group, id: str, what: str, note: str = "", remark: str = "") -> Message:
@@ -67,7 +88,14 @@ def acknowledge(alert_id: str) -> str:
 
 def title(message: Message) -> str:
     """The first line, safe for every target."""
-    begin = {"page": "", "update": "Update: ", "escalated": "Escalated: ", "again": "Again: ", "ended": "Over: "}
+    begin = {
+        "page": "",
+        "update": "Update: ",
+        "escalated": "Escalated: ",
+        "again": "Again: ",
+        "ended": "Over: ",
+        "digest": "",
+    }
     return begin.get(message.what, "TEST: ") + words.plain(message.title)
 
 

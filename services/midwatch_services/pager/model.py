@@ -41,6 +41,12 @@ def _agent(value: Any) -> str:
     return value
 
 
+def _one_agent(value: Any) -> str:
+    if not isinstance(value, str) or not is_agent_name(value):
+        raise ValueError("is no agent's name; the shop's digest goes to those under `to`")
+    return value
+
+
 def _length(value: Any) -> timedelta:
     length = timedelta(seconds=values.seconds(value))
     if not length:
@@ -144,6 +150,13 @@ class Watchdog(Section):
     behind: Length = timedelta(seconds=30)
 
 
+class Digest(Section):
+    """Contacts: `to` get the shop's digest, `agents` that of one agent each."""
+
+    to: Annotated[list[Name], BeforeValidator(_several)] = []
+    agents: dict[Annotated[str, BeforeValidator(_one_agent)], Names] = {}
+
+
 class PagerFile(Section):
     """Who is told of what, and how."""
 
@@ -156,3 +169,4 @@ class PagerFile(Section):
     repeat: Repeat = Repeat()
     delivery: Delivery = Delivery()
     watchdog: Watchdog = Watchdog()
+    digest: Digest = Digest()

@@ -22,6 +22,8 @@ FIRING_FOR = timedelta(minutes=5)  # for which Alertmanager believes a post
 
 FIRST_DELAY = timedelta(seconds=1)  # from a failure to the next attempt; doubled each time
 LONGEST_DELAY = timedelta(minutes=5)
+DIGEST_PATIENCE = timedelta(days=1)  # for which the digest of a day is tried to be sent
+DIGEST_OLDEST = timedelta(days=2)  # one that waited longer in the stream is sent to nobody
 DEAD_FAILURES = 3  # in a row
 DEAD_AFTER = timedelta(minutes=2)  # from the first of them
 
@@ -83,6 +85,7 @@ class Policy:
     send_within: timedelta = timedelta(seconds=15)
     give_up_after: timedelta = timedelta(hours=6)
     watchdog_behind: timedelta = timedelta(seconds=30)
+    digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of an agent, or the fleet, to contacts
 
     @property
     def reaches_somebody(self) -> bool:
@@ -111,6 +114,12 @@ def route_of(policy: Policy, wanted: AlertRule, severity: str, agent: str, rule:
         said = f"the card of {agent} wants {severity} alerts to go to {name!r}, which pager.yaml does not have"
     taken = next((route for route in policy.routes if route.takes(severity, agent, rule)), None)
     return taken or policy.route(policy.default), said
+
+
+def readers_of(policy: Policy, agent: str) -> tuple[str, ...]:
+    """The channels by which an agent's digest is read, each once. Alertmanager takes none."""
+    step = Step(policy.digests.get(agent, ()), timedelta(0))
+    return tuple(name for name in channels_of(policy, step) if policy.channels[name].kind != "alertmanager")
 
 
 def channels_of(policy: Policy, step: Step) -> tuple[str, ...]:

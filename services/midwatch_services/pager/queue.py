@@ -44,7 +44,7 @@ def refresh(conn: Connection, message: Message, channels: Collection[str], now: 
 
 def _row(message: Message, channel: str, now: datetime) -> tuple[Any, ...]:
     at = micros(now)
-    urgency = 0 if message.severity == "page" else 1  # a storm of tickets holds up no page
+    urgency = 0 if message.severity == "page" else 1  # a storm of tickets, or a digest, holds up no page
     body = msgspec.msgpack.encode(message)
     return (message.id, channel, message.group_id, message.what, urgency, "waiting", at, at, 0, body)
 

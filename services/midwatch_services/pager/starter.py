@@ -35,6 +35,10 @@ default: on-call                    # what no other route takes
 # Hours in which `ticket` alerts wait; pages do not. `days` are those on which they begin. A route may have its own.
 # quiet_hours: {hours: 22:00-07:00, zone: Europe/Berlin, days: [mon, tue, wed, thu, fri]}
 
+# Who reads the digest of the day before: contacts. Under `to` those who read of the whole shop, under `agents` those
+# who read of one agent. Mail gets all of it, a chat its beginning. Without this section nobody gets one.
+# digest: {to: support-lead, agents: {refund-desk: [support-lead]}}
+
 # The rest may be left out; these are the defaults.
 # groups: {interval: 5m, calm: 1m, acknowledged_for: 4h}
 #   interval: what joins a cause later is told in one message so long after the last

@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from midwatch.contracts.governance import AlertRaised
+from midwatch.contracts.governance import AlertRaised, DigestWritten
 
 # early: its end or its acknowledgement came first; unsent: nobody is to be told; superseded: raised again under its key
 AlertPhase = Literal["early", "unsent", "open", "superseded", "resolved"]
@@ -89,6 +89,13 @@ class Resolved(Struct, frozen=True, kw_only=True):
     alert_id: str
     reason: str
     at: datetime
+
+
+class Written(Struct, frozen=True, kw_only=True):
+    """A digest was written. `waited`: how long the stream held it before it was read."""
+
+    data: DigestWritten
+    waited: timedelta = timedelta(0)
 
 
 Event = Raised | Acknowledged | Resolved

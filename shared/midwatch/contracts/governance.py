@@ -1,4 +1,4 @@
-"""What the services say: alerts, switch reports, review draws."""
+"""What the services say: alerts, switch reports, review draws, digests."""
 
 from typing import Any, Literal
 
@@ -208,6 +208,20 @@ class ReviewKeyRevealed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_hash: str
 
 
+class DigestWritten(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an agent, or on `_fleet` the shop, did on a day, in plain sentences. `brief` is its beginning, for a chat;
+    the other texts hold all of it. `words`: of the prose."""
+
+    agent: str
+    date: str  # YYYY-MM-DD
+    title: str
+    words: int
+    text: str
+    markdown: str
+    html: str
+    brief: str = ""
+
+
 GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("alert", "raised"): AlertRaised,
     ("alert", "acknowledged"): AlertAcknowledged,
@@ -226,4 +240,5 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("review", "sampled"): ReviewSampled,
     ("review", "committed"): ReviewKeyCommitted,
     ("review", "revealed"): ReviewKeyRevealed,
+    ("digest", "written"): DigestWritten,
 }

@@ -31,8 +31,9 @@ LOGGER = "logger"
 REVIEWER_SAMPLER = "reviewer-sampler"
 COST_WATCHDOG = "cost-watchdog"
 KILL_SWITCH = "kill-switch"
-PAGER = "pager"  # its consumer is on MIDWATCH_GOVERNANCE: alerts, and who has taken them on
+PAGER = "pager"  # its consumer is on MIDWATCH_GOVERNANCE: alerts, who has taken them on, and digests
 DRIFT = "drift"  # reads no stream: it reads the run log, once a day
+DIGEST = "digest"  # reads no stream: it looks into the log
 LOGGER_GOVERNANCE = "logger-governance"  # the logger's second consumer, on MIDWATCH_GOVERNANCE
 KILL_SWITCH_WRITES = "kill-switch-writes"  # on the stream behind the switch bucket
 KILL_SWITCH_CASES = "kill-switch-cases"  # on the stream behind the cases bucket
@@ -81,6 +82,11 @@ def case(agent: str, event: str) -> str:
     """Subject of a case: `opened`, `returned`, `closed` under the agent that left it; `offered` under the agent that is
     asked to take it; `accepted` under either."""
     return f"midwatch.case.{agent}.{event}"
+
+
+def digest(agent: str, event: str) -> str:
+    """Subject of a digest: `written`, of an agent's day or (on `_fleet`) of the shop's."""
+    return f"midwatch.digest.{agent}.{event}"
 
 
 def presence(agent: str, instance: str) -> str:

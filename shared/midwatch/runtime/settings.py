@@ -3,8 +3,9 @@
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from midwatch import locate
@@ -39,6 +40,16 @@ class Settings(BaseSettings):
     pager_file: Path | None = Field(
         default=None, description="Who is paged, and how. Default: pager.yaml in home; see `midwatch pager new`"
     )
+    digest_at: str = Field(
+        default="07:00",
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        description="When the digest of the day before is written, in its time zone",
+    )
+    digest_zone: str = Field(default="UTC", description="Time zone of the days that digests tell of: Europe/Berlin")
+    digest_words: int = Field(default=2000, ge=100, le=2000, description="Words that a digest has at most")
+    console_url: str | None = Field(
+        default=None, pattern=r"^https?://", description="Where runs are shown on pages; what links in digests lead to"
+    )
     otlp_endpoint: str | None = Field(
         default=None,
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "MIDWATCH_OTLP_ENDPOINT", "otlp_endpoint"),
@@ -68,6 +79,14 @@ class Settings(BaseSettings):
     drill_nats_url: str | None = Field(
         default=None, description="Where a drill's own tickets flow; with shipped roles as the user `drill`"
     )
+
+    @field_validator("digest_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            return str(ZoneInfo(value).key)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("is no time zone, such as Europe/Berlin or UTC") from None
 
     @property
     def url(self) -> str:

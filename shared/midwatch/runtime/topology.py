@@ -139,7 +139,7 @@ STREAMS = (
     ),
     Stream(
         subjects.GOVERNANCE, "What the services and people decided",
-        tuple(f"midwatch.{noun}.>" for noun in ("alert", "switch", "review", "eval", "rollout", "case")),
+        tuple(f"midwatch.{noun}.>" for noun in ("alert", "switch", "review", "eval", "rollout", "case", "digest")),
         keep=lambda s: s.governance_max_age_days * _DAY, max_msg_size=2 * LARGE,
     ),
     Stream(
@@ -184,8 +184,11 @@ CONSUMERS = (
     Consumer(
         subjects.PAGER,
         subjects.GOVERNANCE,
-        "Brings alerts to the person on call",
-        only=tuple(subjects.alert("*", event) for event in ("raised", "acknowledged", "resolved")),
+        "Brings alerts to the person on call, and digests to those who read them",
+        only=(
+            *(subjects.alert("*", event) for event in ("raised", "acknowledged", "resolved")),
+            subjects.digest("*", "written"),
+        ),
     ),
 )
 

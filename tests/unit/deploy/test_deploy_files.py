@@ -18,7 +18,7 @@ NATS = ROOT / "deploy" / "nats"
 TEMPLATE = NATS / "agent.conf.example"
 SERVICES = (
     subjects.LOGGER, subjects.REVIEWER_SAMPLER, subjects.COST_WATCHDOG, subjects.KILL_SWITCH, subjects.PAGER,
-    subjects.DRIFT,
+    subjects.DRIFT, subjects.DIGEST,
 )  # fmt: skip
 ROLES = ("ADMIN", "OPERATOR", "SERVICES", "REVIEWER", "HELP_DESK", "DRILL", "AGENT", "POSTGRES")
 PASSWORDS = [f"MIDWATCH_{role}_PASSWORD" for role in ROLES]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from midwatch_services.pager.load import PagerFileErrors, read
-from midwatch_services.pager.policy import Channel, Policy
+from midwatch_services.pager.policy import Channel, Policy, readers_of
 from midwatch_services.pager.starter import STARTER
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -47,6 +47,11 @@ WRONG = [
     (', secret: "${KEY}"', "", "2:9: `channels.chat` needs a `secret` beside `webhook`"),
     ("webhook:", "apprise:", "2:9: `channels.chat` has a `secret`, which only a `webhook` uses"),
     ('secret: "${KEY}"', "alertmanager: https://y.example", "2:9: `channels.chat` must be exactly one of"),
+    ("default: on-call", "default: on-call\ndigest: {to: bob}", "7:14: `bob` is no contact of this file"),
+    ("default: on-call", "default: on-call\ndigest: {agents: {desk: [ann, bo]}}", "7:31: `bo` is no contact"),
+    ("default: on-call", "default: on-call\ndigest: {agents: {desk: []}}", "7:25: `digest.agents.desk` is empty"),
+    ("default: on-call", "default: on-call\ndigest: {agents: {_fleet: ann}}", "7:19: `digest.agents._fleet` is no"),
+    ("default: on-call", "default: on-call\ndigest: {too: ann}", "7:10: `digest.too` is no key of pager.yaml: did"),
     ("default: on-call", "default: on-call\nquiet_hours: {hours: 22-7, zone: UTC}", "7:22: `quiet_hours.hours` must"),
     (
         "default: on-call", "default: on-call\nquiet_hours: {hours: 22:00-07:00, zone: Berlin}",
@@ -118,6 +123,20 @@ def test_what_is_left_out_is_the_default_and_what_is_said_is_obeyed(tmp_path: Pa
         timedelta(seconds=90), timedelta(hours=1), timedelta(seconds=3),
     )  # fmt: skip
     assert (said.give_up_after, said.watchdog_behind) == (timedelta(hours=2), timedelta(minutes=2))
+
+
+def test_the_digest_has_its_readers_by_agent(tmp_path: Path) -> None:
+    assert policy(tmp_path, FILE).digests == {}
+    found = policy(tmp_path, FILE + "digest: {to: ann, agents: {desk: [ann]}}\n")
+    assert found.digests == {"_fleet": ("ann",), "desk": ("ann",)}
+    assert (readers_of(found, "desk"), readers_of(found, "other")) == (("chat",), ())
+
+
+def test_alertmanager_takes_no_digest(tmp_path: Path) -> None:
+    text = FILE.replace("  chat:", "  am: {alertmanager: https://y.example}\n  chat:").replace(
+        "ann: chat", "ann: [am, chat]"
+    )
+    assert readers_of(policy(tmp_path, text + "digest: {to: ann}\n"), "_fleet") == ("chat",)
 
 
 def test_the_defaults_that_a_new_file_names_are_the_defaults(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def test_each_noun_of_the_contract_is_kept_by_its_stream() -> None:
         "MIDWATCH_RUNS": ["midwatch.run.>"],
         "MIDWATCH_GOVERNANCE": [
             "midwatch.alert.>", "midwatch.switch.>", "midwatch.review.>", "midwatch.eval.>", "midwatch.rollout.>",
-            "midwatch.case.>",
+            "midwatch.case.>", "midwatch.digest.>",
         ],
         "MIDWATCH_PRESENCE": ["midwatch.presence.>"],
         "MIDWATCH_DEAD": ["midwatch.dead.>"],
@@ -81,10 +81,11 @@ def test_the_consumers_are_those_of_the_services() -> None:
     }
 
 
-def test_the_pager_hears_of_alerts_alone() -> None:
+def test_the_pager_hears_of_alerts_and_digests_alone() -> None:
     (pager,) = [consumer for consumer in topology.CONSUMERS if consumer.name == "pager"]
     assert pager.config().filter_subjects == [
         "midwatch.alert.*.raised", "midwatch.alert.*.acknowledged", "midwatch.alert.*.resolved",
+        "midwatch.digest.*.written",
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from ..policy import Channel
 from .errors import Failed, Refused, of_status
 
 _STATUS = re.compile(r"error\s*[=:]\s*(\d{3})\b")
+_ROOM = 64  # characters that a target may put around a body
 _MAIL = re.compile(r"^mailtos?://", re.IGNORECASE)
 _log = logging.getLogger("apprise")
 
@@ -49,17 +50,23 @@ def _notify(channel: Channel, message: Message) -> None:
     import apprise
 
     _hear()
-    target = apprise.Apprise()
-    if not target.add(_as_text(channel.url)):
+    by_mail = bool(_MAIL.match(channel.url))
+    target = apprise.Apprise.instantiate(_as_html(channel.url) if message.digest and by_mail else _as_text(channel.url))
+    if target is None:
         raise Refused("apprise does not know this address: see https://appriseit.com/services")
+    body, form = messages.body(message), apprise.NotifyFormat.TEXT
     kind: Any = apprise.NotifyType.SUCCESS if message.what == "ended" else apprise.NotifyType.WARNING
+    if message.digest is not None:
+        kind = apprise.NotifyType.INFO
+        if by_mail:
+            body, form = message.digest.html, apprise.NotifyFormat.HTML
+        else:
+            body = messages.chat(message.digest, target.body_maxlen - len(messages.title(message)) - _ROOM)
+    several = apprise.Apprise()
+    several.add(target)
     said: list[str] = []
     _said.set(said)  # this thread ends with the message
-    taken = target.notify(
-        title=messages.title(message), body=messages.body(message), notify_type=kind,
-        body_format=apprise.NotifyFormat.TEXT,
-    )  # fmt: skip
-    if not taken:
+    if not several.notify(title=messages.title(message), body=body, notify_type=kind, body_format=form):
         raise _why(said, channel.url)
 
 
@@ -83,6 +90,11 @@ def _as_text(url: str) -> str:
     if _MAIL.match(url) and "format=" not in url:
         return f"{url}{'&' if '?' in url else '?'}format=text"
     return url
+
+
+def _as_html(url: str) -> str:
+    without = re.sub(r"(?<=[?&])format=[^&]*&?", "", url).rstrip("?&")
+    return f"{without}{'&' if '?' in without else '?'}format=html"
 
 
 def _hear() -> None:

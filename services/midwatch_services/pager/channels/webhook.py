@@ -16,8 +16,13 @@ from .errors import Refused, of_http
 async def send(channel: Channel, message: Message, now: datetime, within: float) -> None:
     """`webhook-id` is the message's id, the same at every attempt. Texts are as they were said, without control
     characters: JSON has no markup, and what shows them has its own escapes."""
-    data = {**msgspec.to_builtins(message), "acknowledge": acknowledge(message.alert_id)}
-    body = msgspec.json.encode({"type": f"alert.{message.what}", "timestamp": now, "data": data})
+    if message.digest is not None:
+        kind, data = "digest.written", msgspec.to_builtins(message.digest)
+    else:
+        kind = f"alert.{message.what}"
+        data = {**msgspec.to_builtins(message), "acknowledge": acknowledge(message.alert_id)}
+        del data["digest"]
+    body = msgspec.json.encode({"type": kind, "timestamp": now, "data": data})
     try:
         headers = signing.headers(signing.key_of(channel.secret), message.id, body, now)
     except signing.BadSecret as error:
