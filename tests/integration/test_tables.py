@@ -9,8 +9,8 @@ from sqlmodel import SQLModel
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.outbox import outbox_tables
 from midwatch_services.cost_watchdog.tables import Table as CostWatchdog
-from midwatch_services.drift.tables import Table as Drift
 from midwatch_services.digest.tables import Table as Digest
+from midwatch_services.drift.tables import Table as Drift
 from midwatch_services.kill_switch.tables import Table as KillSwitch
 from midwatch_services.logger import store
 from midwatch_services.logger.decide import AlertRow, RunRow

@@ -11,10 +11,11 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from midwatch.contracts import subjects
-from midwatch.contracts.runs import CostBasis
+from midwatch.contracts.runs import CostBasis, Mode
 from midwatch.errors import MidwatchError
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
+from midwatch_services.drift import store as drift
 from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.logger import daily
 from midwatch_services.logger.daily import Stretch
@@ -63,14 +64,14 @@ class Sources:
 
     def digest(
         self, day: date, agent: str | None, now: datetime, *, mode: str = "live", budget: Decimal | None = None,
-        changes: Sequence[Change] = (), behind: bool = False,
+        behind: bool = False,
     ) -> Digest:  # fmt: skip
         """The digest of a day, of one agent or of the shop. Raises Temporary, NoLog."""
         stretch = self._stretch(day, mode, agent)
         facts = self._read(lambda conn: self._facts(conn, day, stretch, now))
         facts = replace(
             facts, cases=self._cases(agent, mode), reviews=self._reviews(agent, mode), budget_usd=budget,
-            changes=tuple(changes), is_behind=behind,
+            changes=self._changes(day, agent, mode), is_behind=behind,
         )  # fmt: skip
         tools = self._read(lambda conn: daily.read_tools(conn, [run.key for run in reading.sample(facts.runs)]))
         picks = reading.choose(facts.runs, facts.alerts, tools, self._policy.reading)
@@ -114,6 +115,13 @@ class Sources:
             return None
         return tuple((row["agent"], row["run_id"]) for row in found if row["state"] == "waiting")
 
+    def _changes(self, day: date, agent: str | None, mode: str) -> tuple[Change, ...]:
+        """What the service `drift` found on that day, by UTC."""
+        found = self._other(
+            subjects.DRIFT, lambda conn: drift.read_findings(conn, agent, day.isoformat(), cast("Mode", mode))
+        )
+        return tuple(_change(one, named=agent is None) for one in found or ())
+
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
             return self._log.read_now(work)
@@ -148,6 +156,13 @@ def _run(row: daily.DayRun, mode: str) -> Run:
         model_calls=row.model_calls, tool_calls=row.tool_calls, tool_errors=row.tool_errors, messages=row.messages,
         handed_off_to=row.handed_off_to, halted_by=row.halted_by,
     )  # fmt: skip
+
+
+def _change(finding: dict[str, Any], *, named: bool) -> Change:
+    # The names of tools stand in it as agents write them.
+    sentence = finding["sentence"].replace("_", " ")
+    runs = tuple((finding["agent"], run_id) for run_id in finding["runs"])
+    return Change(f"{finding['agent']}: {sentence}" if named else sentence, runs)
 
 
 def _totals(rows: Sequence[daily.Count]) -> Totals:
