@@ -1,10 +1,11 @@
-"""Wires the logger: two readers, one database."""
+"""Wires the logger: two readers, one database, and the sequencer that chains what they store."""
 
 from midwatch.contracts import subjects
 from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
+from .evidence import notary, sequencer, sinks
 from .places import Streams
 from .policy import POLICY
 from .redaction.book import RedactionBook
@@ -21,6 +22,22 @@ def build(context: Context) -> None:
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database, redactions),
         decode=handlers.decode_alert,
     )  # fmt: skip
+    _prove(context, streams)
+
+
+def _prove(context: Context, streams: Streams) -> None:
+    """Chains what is stored, signs where the chains end, and brings that out of the database."""
+    database, settings, now = context.database, context.settings, context.now
+    context.every(sequencer.EVERY, sequencer.Sequencer(context.js, database, streams, now).tick)
+    signs = notary.Notary(database, settings.evidence_key, now)
+    context.on_start(signs.start)
+    context.every(notary.EVERY, signs.tick)
+    found: list[sinks.Sink] = [
+        sinks.FileSink(database, settings.checkpoints_path), sinks.NatsSink(database, context.js, now),
+    ]  # fmt: skip
+    if settings.checkpoint_url:
+        found.append(sinks.UrlSink(database, settings.checkpoint_url))
+    context.every(sinks.EVERY, sinks.Courier(found).tick)
 
 
 SERVICE = Service(name=subjects.LOGGER, build=build)

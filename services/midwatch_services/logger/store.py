@@ -21,6 +21,7 @@ from midwatch.runtime.delivery import Received
 
 from . import tables
 from .decide import LARGEST_SEQ, Alert, AlertRow, RunRow, clock_note, fold, fold_alert, text_of
+from .evidence.chain_store import note_late
 from .evidence.leaf import SALT, content_hash, leaf_hash
 from .partitions import make_partitions
 from .places import in_the_first_stream
@@ -29,7 +30,7 @@ from .redaction.book import BY_DEFAULT, RedactionBook
 
 EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
-_MONTH = EVENT_COLUMNS.index("month")
+_MONTH, _PLACE, _LEAF = (EVENT_COLUMNS.index(name) for name in ("month", "place", "leaf"))
 _KEYS = ("agent", "run_id", "month")
 ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
 _HALTS = "('halted_run', 'would_halt_run')"
@@ -88,6 +89,7 @@ def save(
         row[_MONTH] = months[row[0], row[2]]
     make_partitions(conn, set(months.values()), lock)
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
+    note_late(conn, ((rows[at][0], rows[at][_PLACE], rows[at][_LEAF]) for at in fresh))
     faults.reach("logger.inserted")
     new: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
     for at in fresh:
