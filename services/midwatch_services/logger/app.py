@@ -1,4 +1,4 @@
-"""Wires the logger: two readers, one database."""
+"""Wires the logger: two readers and an indexer, one database."""
 
 from midwatch.contracts import subjects
 from midwatch.runtime import price_book
@@ -7,17 +7,22 @@ from midwatch.runtime.service import Context, Service
 from . import handlers
 from .places import Streams
 from .policy import POLICY
+from .search.indexer import Indexer
 
 
 def build(context: Context) -> None:
-    """Reads run events and governance into the log."""
+    """Reads run events and governance into the log, and has its runs found."""
     price_book.follow(context)
     streams = Streams(context.js, context.database)
-    context.read_runs(subjects.LOGGER, handlers.on_events(context.database, context.cards, streams), batch=POLICY.batch)
+    reader = context.read_runs(
+        subjects.LOGGER, handlers.on_events(context.database, context.cards, streams), batch=POLICY.batch
+    )
     context.read(
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
-        decode=handlers.decode_alert,
+        decode=handlers.decode_decision,
     )  # fmt: skip
+    indexer = Indexer(context.js, context.database, streams, reader, context.now)
+    context.background(indexer.run, name="indexer")
 
 
 SERVICE = Service(name=subjects.LOGGER, build=build)
