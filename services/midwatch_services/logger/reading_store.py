@@ -15,7 +15,6 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from . import tables
 from .search import grammar, index_store, marks
 from .search.reading import ANY, NANO, WAITING, took_us
 
@@ -202,7 +201,8 @@ def _of_keys(conn: Connection, keys: Iterable[tuple[str, str]], wanted: Wanted) 
     rows: list[Row] = []
     for some in _some(sorted(keys)):
         query = sa.text(
-            f"SELECT {_COLUMNS} FROM logger_runs r WHERE (r.agent, r.run_id) IN ({_values(some)}) AND {where}"  # noqa: S608
+            f"WITH {_keys(some)} SELECT {_COLUMNS} FROM k CROSS JOIN logger_runs r "  # noqa: S608
+            f"WHERE r.agent = k.agent AND r.run_id = k.id AND {where}"
         )
         rows += [row._mapping for row in conn.execute(query, {**given, **_parameters(some)})]
     return sorted(rows, key=lambda row: (row["first_at"], row["run_id"]), reverse=True)
@@ -212,15 +212,15 @@ def _some(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (keys[start : start + _KEYS] for start in range(0, len(keys), _KEYS))
 
 
-def _values(keys: Sequence[Sequence[str]]) -> str:
-    width = len(keys[0])
-    return "VALUES " + ", ".join(
-        f"({', '.join(f':k{at}_{column}' for column in range(width))})" for at in range(len(keys))
-    )
+def _keys(keys: Sequence[tuple[str, str]]) -> str:
+    """A table `k` of (agent, id). SQLite looks each up only where it is joined, and that with CROSS, not with IN."""
+    return f"k(agent, id) AS (VALUES {', '.join(f'(:agent_{at}, :id_{at})' for at in range(len(keys)))})"
 
 
-def _parameters(keys: Sequence[Sequence[str]]) -> dict[str, str]:
-    return {f"k{at}_{column}": value for at, key in enumerate(keys) for column, value in enumerate(key)}
+def _parameters(keys: Sequence[tuple[str, str]]) -> dict[str, str]:
+    return {f"agent_{at}": agent for at, (agent, _) in enumerate(keys)} | {
+        f"id_{at}": id for at, (_, id) in enumerate(keys)
+    }
 
 
 # What is shown of a run
@@ -236,7 +236,6 @@ def _shown(conn: Connection, rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _bodies(conn: Connection, rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     """The bodies of the first and the last events of runs, by (agent, id); each looked for in its month alone."""
-    event = tables.Event.__table__.c
     found: dict[tuple[str, str], str] = {}
     for month in {row["month"] for row in rows}:
         keys = [
@@ -245,10 +244,13 @@ def _bodies(conn: Connection, rows: Sequence[Row]) -> dict[tuple[str, str], str]
             for name in ("started_id", "finished_id")
             if row["month"] == month and row[name] is not None
         ]
-        query = sa.select(event.agent, event.id, event.body).where(
-            event.month == month, sa.tuple_(event.agent, event.id).in_(keys)
-        )
-        found |= {(agent, id): body for agent, id, body in conn.execute(query)}
+        if keys:
+            query = sa.text(
+                f"WITH {_keys(keys)} SELECT e.agent, e.id, e.body FROM k CROSS JOIN logger_events e "  # noqa: S608
+                "WHERE e.agent = k.agent AND e.id = k.id AND e.month = :month"
+            )
+            rows_found = conn.execute(query, {"month": month, **_parameters(keys)})
+            found |= {(agent, id): body for agent, id, body in rows_found}
     return found
 
 
@@ -258,8 +260,8 @@ def _halts(conn: Connection, rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     if not keys:
         return {}
     query = sa.text(
-        "SELECT agent, run_id, service || '/' || rule FROM logger_alerts "  # noqa: S608
-        f"WHERE (agent, run_id) IN ({_values(keys)}) AND action_taken IN {_HALTS} ORDER BY raised_key DESC"
+        f"WITH {_keys(keys)} SELECT a.agent, a.run_id, a.service || '/' || a.rule FROM k CROSS JOIN logger_alerts a "  # noqa: S608
+        f"WHERE a.agent = k.agent AND a.run_id = k.id AND a.action_taken IN {_HALTS} ORDER BY a.raised_key DESC"
     )
     return {(agent, run_id): rule for agent, run_id, rule in conn.execute(query, _parameters(keys))}
 

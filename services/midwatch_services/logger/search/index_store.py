@@ -22,7 +22,7 @@ IDLE = timedelta(seconds=30)  # without an event, until a run that has not ended
 LONGEST = timedelta(minutes=5)  # until it is read though it goes on
 _SWEPT_PAGES = 500  # of SQLite's index in one step
 _WINDOW_GROWS = 4
-_LOOKED_AT = 1_000  # readings
+_LOOKED_AT = 300  # readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def save(conn: Connection, reading: Reading, times: int) -> None:
         "tools": msgspec.json.encode(reading.tools).decode(),
     }  # fmt: skip
     if conn.dialect.name == "sqlite":
-        row["text"] = zlib.compress(text.encode())
+        row["text"] = pack(text)
         _insert(conn, row, "text", ":text")
         conn.execute(
             sa.text("INSERT INTO logger_words (rowid, words) VALUES (:number, :words)"),
@@ -165,6 +165,15 @@ def _number(conn: Connection, reading: Reading) -> int:
         if conn.execute(taken, {"number": number}).first() is None:
             return number
     raise RuntimeError(f"{_ATTEMPTS} numbers near {reading.first_at} are all taken")  # one in 10**80
+
+
+def pack(text: str) -> bytes:
+    """A text as SQLite keeps it beside the index."""
+    return zlib.compress(text.encode(), 1)
+
+
+def unpack(packed: bytes) -> str:
+    return zlib.decompress(packed).decode()
 
 
 def vector(text: str) -> str:
@@ -196,7 +205,7 @@ def _drop(conn: Connection, agent: str, run_ids: Sequence[str]) -> int:
         if conn.dialect.name == "sqlite":
             read = sa.text(f"SELECT number, text FROM logger_readings {where}").bindparams(many)  # noqa: S608
             found = conn.execute(read, given)
-            rows = [{"number": number, "words": zlib.decompress(text).decode()} for number, text in found]
+            rows = [{"number": number, "words": unpack(text)} for number, text in found]
             if rows:
                 conn.execute(
                     sa.text("INSERT INTO logger_words (logger_words, rowid, words) VALUES ('delete', :number, :words)"),
@@ -247,7 +256,7 @@ def _in_order(conn: Connection, question: Question, least: int, below: int) -> I
                 break
             count, below = count + 1, number
             found = raw.execute("SELECT text FROM logger_readings WHERE number = ?", (number,)).fetchone()
-            if found and holds(question, zlib.decompress(found[0]).decode()):
+            if found and holds(question, unpack(found[0])):
                 yield number
         else:
             return
