@@ -33,7 +33,7 @@ _SHOWN = (
     "first_at", "last_at", "model_us", "tool_us",
 )  # fmt: skip
 _COLUMNS = ", ".join(f"r.{name}" for name in (*_SHOWN, "month", "started_id", "finished_id"))
-_NEWEST = "ORDER BY r.first_at DESC, r.run_id DESC"
+_NEWEST = "ORDER BY r.first_at DESC, r.run_id DESC, r.agent DESC"
 _EQUAL = ("agent", "run_id", "ticket", "customer", "version", "mode")
 
 Row = Mapping[Any, Any]
@@ -70,13 +70,13 @@ def find_runs(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
     if not _needs_index(wanted):
         return _shown(conn, _first(_in_log(conn, wanted), wanted))
     found = {(row["agent"], row["run_id"]): row for row in _first(_in_index(conn, wanted), wanted)}
-    if wanted.text is None and wanted.tool is None:
+    if not may_be_late(wanted):
         fresh = _fresh(conn)
         if fresh is None:
             return _shown(conn, _first(_in_log(conn, wanted), wanted))
         rows = _of_keys(conn, fresh, wanted)
         found |= {(row["agent"], row["run_id"]): row for row in _first(rows, wanted)}
-    newest = sorted(found.values(), key=lambda row: (row["first_at"], row["run_id"]), reverse=True)
+    newest = sorted(found.values(), key=_newness, reverse=True)
     return _shown(conn, newest[: wanted.limit])
 
 
@@ -87,17 +87,27 @@ def not_searchable(conn: Connection, now: datetime) -> float | None:
     return seconds if seconds > _SECONDS_TO_TELL else None
 
 
+def may_be_late(wanted: Wanted) -> bool:
+    """Whether something is wanted that only the index knows."""
+    return wanted.text is not None or wanted.tool is not None
+
+
 def _needs_index(wanted: Wanted) -> bool:
-    if wanted.text is not None or wanted.tool is not None:
+    if may_be_late(wanted):
         return True
     if wanted.run_id is not None or wanted.ticket is not None or wanted.customer is not None:
         return False  # these are few
     others = (wanted.version, wanted.mode, wanted.resolution, wanted.alert, wanted.verdict)
-    return any(one is not None for one in (*others, wanted.cost_over, wanted.cost_under, wanted.slower_than))
+    return _looks_at_rows(wanted) or any(one is not None for one in others)
 
 
 def _first(rows: Iterable[Row], wanted: Wanted) -> list[Row]:
     return list(islice((row for row in rows if _passes(row, wanted)), wanted.limit))
+
+
+def _looks_at_rows(wanted: Wanted) -> bool:
+    """Whether `_passes` may turn away what SQL gave."""
+    return wanted.cost_over is not None or wanted.cost_under is not None or wanted.slower_than is not None
 
 
 def _passes(row: Row, wanted: Wanted) -> bool:
@@ -142,12 +152,18 @@ def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
 
 
 def _in_log(conn: Connection, wanted: Wanted) -> Iterator[Row]:
+    """Page by page, each from where the last one ended."""
     where, given = _conditions(wanted)
-    exact = wanted.cost_over is None and wanted.cost_under is None and wanted.slower_than is None
-    cut = f"LIMIT {int(wanted.limit)}" if exact and wanted.limit is not None else ""
-    query = sa.text(f"SELECT {_COLUMNS} FROM logger_runs r WHERE {where} {_NEWEST} {cut}")  # noqa: S608
-    for row in conn.execute(query, given, execution_options={"yield_per": 1_000}):
-        yield row._mapping
+    size = max(wanted.limit or 0, _CHUNKS[-1]) if _looks_at_rows(wanted) or not wanted.limit else wanted.limit
+    after = ""
+    while True:
+        query = sa.text(f"SELECT {_COLUMNS} FROM logger_runs r WHERE {where} {after} {_NEWEST} LIMIT {size}")  # noqa: S608
+        rows = [row._mapping for row in conn.execute(query, given)]
+        yield from rows
+        if len(rows) < size:
+            return
+        after = "AND (r.first_at, r.run_id, r.agent) < (:last_at, :last_run, :last_agent)"
+        given |= {"last_at": rows[-1]["first_at"], "last_run": rows[-1]["run_id"], "last_agent": rows[-1]["agent"]}
 
 
 def _in_index(conn: Connection, wanted: Wanted) -> Iterator[Row]:
@@ -205,7 +221,11 @@ def _of_keys(conn: Connection, keys: Iterable[tuple[str, str]], wanted: Wanted) 
             f"WHERE r.agent = k.agent AND r.run_id = k.id AND {where}"
         )
         rows += [row._mapping for row in conn.execute(query, {**given, **_parameters(some)})]
-    return sorted(rows, key=lambda row: (row["first_at"], row["run_id"]), reverse=True)
+    return sorted(rows, key=_newness, reverse=True)
+
+
+def _newness(row: Row) -> tuple[str, str, str]:
+    return row["first_at"], row["run_id"], row["agent"]
 
 
 def _some(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -236,6 +236,16 @@ def read_alerts(
     return [_alert(dict(row._mapping)) for row in conn.execute(query, given)]
 
 
+def read_review(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | None:
+    """What reviewers said of a run; None where nobody drew it. Without a `verdict` it waits for one."""
+    query = sa.text(
+        "SELECT sampled_at, judged_at, judged_by, verdict, note FROM logger_reviews "
+        "WHERE agent = :agent AND run_id = :run_id"
+    )
+    found = conn.execute(query, {"agent": agent, "run_id": run_id}).first()
+    return None if found is None else dict(found._mapping)
+
+
 _ALERT_FIELDS = (
     "alert_id", "rule", "severity", "title", "agent", "run_id", "ticket", "value", "limit", "cost_basis", "dedupe_key",
     "action_taken", "evidence", "mode", "event_id", "seq",

@@ -32,7 +32,7 @@ def bracket(figure: int) -> int:
     if figure <= 1:
         return 0
     power = figure.bit_length() - 1
-    return min(2 * power + (figure >= isqrt(1 << (2 * power + 1))), _LARGEST_BRACKET)
+    return min(2 * power + (figure > isqrt(1 << (2 * power + 1))), _LARGEST_BRACKET)
 
 
 def in_bracket(kind: str, figure: int) -> str:

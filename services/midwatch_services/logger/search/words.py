@@ -8,6 +8,7 @@ LONGEST = 64  # characters of one word; what is longer is cut, in texts as in qu
 # Chinese and Japanese write no spaces: each sign is a word, and several of them a phrase.
 _SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(f"[{_SIGNS}]|[^\\W_{_SIGNS}]+")
+_VOICED = "\u3099\u309a"  # of Japanese: no accents, other letters
 
 
 def words(text: str) -> list[str]:
@@ -20,4 +21,5 @@ def plain(text: str) -> str:
     if text.isascii():
         return text.lower()
     apart = normalize("NFKD", text.casefold())
-    return normalize("NFC", "".join(sign for sign in apart if category(sign) != "Mn")).casefold()
+    kept = (sign for sign in apart if category(sign) != "Mn" or sign in _VOICED)
+    return normalize("NFC", "".join(kept)).casefold()
