@@ -83,8 +83,12 @@ def runs(
     Example: midwatch runs --agent refund-desk --text '"gift card" refund*' --cost-over 0.50 --since 7d
     """
     from midwatch_services.logger import reading_store
-    from midwatch_services.logger.search.grammar import BadQuestion
+    from midwatch_services.logger.search.grammar import BadQuestion, parse
 
+    try:
+        _ = text is None or parse(text)
+    except BadQuestion as error:
+        fail(str(error), USAGE)
     wanted = reading_store.Wanted(
         agent=agent, version=version, ticket=ticket, customer=customer, mode=mode, resolution=resolution, tool=tool,
         alert=alert, verdict=verdict, text=text, cost_over=_dollars("--cost-over", cost_over),
@@ -96,10 +100,7 @@ def runs(
         late = reading_store.not_searchable(conn, datetime.now(UTC)) if reading_store.may_be_late(wanted) else None
         return reading_store.find_runs(conn, wanted), late
 
-    try:
-        found, late = read_log(work)
-    except BadQuestion as error:
-        fail(str(error), USAGE)
+    found, late = read_log(work)
     if late is not None:
         sys.stderr.write(f"midwatch: not all of the last {story.span(late)} can be searched yet\n")
     if as_json:
@@ -210,6 +211,6 @@ def _dollars(option: str, value: str | None) -> Decimal | None:
         amount = Decimal(value.removeprefix("$"))
     except InvalidOperation:
         amount = Decimal("NaN")
-    if not 0 <= amount < _MOST_DOLLARS:
+    if not amount.is_finite() or not 0 <= amount < _MOST_DOLLARS:
         fail(f"{option} {value!r} is no amount of US dollars: write 0.50", USAGE)
     return amount
