@@ -72,16 +72,17 @@ def test_a_long_beginning_is_looked_for_by_a_short_one_and_then_looked_at() -> N
 
 
 @pytest.mark.parametrize(
-    ("figure", "at"), [(0, 0), (1, 0), (2, 2), (3, 3), (4, 4), (5, 4), (6, 5), (7, 5), (8, 6), (2**200, 120)]
+    ("figure", "at"),
+    [(2**20, 40), (1_482_910, 40), (1_482_911, 41), (2**21 - 1, 41), (2**21, 42), (0, 28), (1, 28), (2**200, 80)],
 )
 def test_each_power_of_two_has_two_brackets(figure: int, at: int) -> None:
     assert marks.bracket(figure) == at
 
 
 def test_brackets_of_a_span_are_those_of_all_its_figures() -> None:
-    assert marks.brackets("p", 3, 6) == ["§p3", "§p4", "§p5"]
-    assert marks.brackets("p", None, 2) == ["§p0", "§p1", "§p2"]
-    assert marks.brackets("p", 2**60, None) == ["§p120"]
+    assert marks.brackets("p", 2**20, 2**21) == ["§p40", "§p41", "§p42"]
+    assert marks.brackets("p", None, 2**15) == ["§p28", "§p29", "§p30"]
+    assert marks.brackets("p", 2**60, None) == ["§p80"]
 
 
 def test_the_hours_of_a_span_are_covered_by_few_marks_and_no_other_hour_is() -> None:

@@ -19,7 +19,7 @@ _SPREAD = (_SLOTS, _SLOTS * 1_000, _SLOTS * 1_000_000)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 SLACK = _SPREAD[-1]  # how far a number may be from where its time alone would put it
-_LARGEST_BRACKET = 2 * 60
+_SMALLEST, _LARGEST = 2 * 14, 2 * 40  # brackets: a hundred-thousandth of a dollar and 16 ms; $1,000 and 12 days
 
 
 def mark(kind: str, value: str) -> str:
@@ -28,11 +28,9 @@ def mark(kind: str, value: str) -> str:
 
 
 def bracket(figure: int) -> int:
-    """The bracket of a figure: two for each power of two."""
-    if figure <= 1:
-        return 0
-    power = figure.bit_length() - 1
-    return min(2 * power + (figure > isqrt(1 << (2 * power + 1))), _LARGEST_BRACKET)
+    """The bracket of a figure: two for each power of two; the first and the last hold all beyond them."""
+    power = max(figure, 1).bit_length() - 1
+    return max(_SMALLEST, min(2 * power + (figure > isqrt(1 << (2 * power + 1))), _LARGEST))
 
 
 def in_bracket(kind: str, figure: int) -> str:
@@ -42,8 +40,8 @@ def in_bracket(kind: str, figure: int) -> str:
 
 def brackets(kind: str, at_least: int | None, at_most: int | None) -> list[str]:
     """The marks of all figures from one to another."""
-    first = 0 if at_least is None else bracket(at_least)
-    last = _LARGEST_BRACKET if at_most is None else bracket(at_most)
+    first = _SMALLEST if at_least is None else bracket(at_least)
+    last = _LARGEST if at_most is None else bracket(at_most)
     return [f"§{kind}{at}" for at in range(first, last + 1)]
 
 
