@@ -67,17 +67,15 @@ class Wanted:
 
 def find_runs(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
     """Runs as `runs --json` prints them, the newest first. Raises BadQuestion for a text that asks nothing."""
-    if not _needs_index(wanted):
-        return _shown(conn, _first(_in_log(conn, wanted), wanted))
-    found = {(row["agent"], row["run_id"]): row for row in _first(_in_index(conn, wanted), wanted)}
+    # First what is not read yet: should it be read meanwhile, it is found twice rather than not at all.
+    fresh: set[tuple[str, str]] | None = set()
     if not may_be_late(wanted):
-        fresh = _fresh(conn)
-        if fresh is None:
-            return _shown(conn, _first(_in_log(conn, wanted), wanted))
-        rows = _of_keys(conn, fresh, wanted)
-        found |= {(row["agent"], row["run_id"]): row for row in _first(rows, wanted)}
-    newest = sorted(found.values(), key=_newness, reverse=True)
-    return _shown(conn, newest[: wanted.limit])
+        fresh = _fresh(conn) if _needs_index(wanted) else None
+    if fresh is None:
+        return _shown(conn, _first(_in_log(conn, wanted), wanted))
+    rows = [*_first(_in_index(conn, wanted), wanted), *_first(_of_keys(conn, fresh, wanted), wanted)]
+    found = {(row["agent"], row["run_id"]): row for row in rows}
+    return _shown(conn, sorted(found.values(), key=_newness, reverse=True)[: wanted.limit])
 
 
 def not_searchable(conn: Connection, now: datetime) -> float | None:

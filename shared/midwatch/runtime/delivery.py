@@ -139,6 +139,10 @@ class RunReader(Generic[E]):
         heard = self.error is None and monotonic() - self._heard < SILENCE
         return heard and not (self._undelivered or self._waiting or self._working)
 
+    def behind(self) -> int:
+        """How many messages wait to be handled, by what was heard of the server a moment ago."""
+        return self._undelivered + len(self._waiting) + len(self._working)
+
     # Receiving
 
     async def _find_consumer(self) -> None:

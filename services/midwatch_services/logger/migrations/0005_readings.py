@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("done", sa.BigInteger, nullable=False),
         sa.Column("times", sa.BigInteger, nullable=False),
     )
+    op.create_index("logger_unread_touched", "logger_unread", ["touched"])
     op.create_table(
         "logger_readings",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),

@@ -19,7 +19,9 @@ from ..places import Streams, place
 from . import facts_store, index_store
 from .reading import Reading, read
 
-TICK = 1.0  # seconds between looks at the log where nothing is left to do, or the logger itself has work
+TICK = 1.0  # seconds between looks at the log where nothing is left to do
+YIELD = 5.0  # seconds between steps while the logger itself has `BEHIND` events to catch up with
+BEHIND = 2_000
 NOTED = 5_000  # events in one transaction
 READ = 20  # runs in one transaction
 
@@ -124,7 +126,7 @@ class Indexer:
                 except Exception:
                     telemetry.PERIODIC_ERRORS.labels(subjects.LOGGER, "index").inc()
                     log.exception("index_failed")
-                await asyncio.sleep(0 if more and self._reader.caught_up() else TICK)
+                await asyncio.sleep(YIELD if self._reader.behind() > BEHIND else 0 if more else TICK)
         finally:
             await asyncio.to_thread(self._index.close)
 
