@@ -95,7 +95,7 @@ def _drawn(played: PlayedRun) -> Drawn:
     )
     took = reading.took_us(row.started_at, row.ended_at)
     facts = reading.Facts(
-        row.agent, RUN, row.first_at, row.version, row.mode, row.resolution, None, row.cost_usd, took
+        row.agent, RUN, row.first_at, row.version, row.mode, row.resolution, None, None, row.cost_usd, took
     )  # fmt: skip
     read = reading.read(facts, [(event.event, body) for event, body in events])
     text = " ".join([marks.EVERY, *(word for part in read.parts.values() for word in [*part, marks.EVERY])])

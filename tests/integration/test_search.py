@@ -20,9 +20,10 @@ from midwatch.runtime.settings import Settings
 from midwatch_services.logger import store
 from midwatch_services.logger.decide import text_of
 from midwatch_services.logger.reading_store import Wanted, find_runs, not_searchable
-from midwatch_services.logger.search import index_store
+from midwatch_services.logger.search import index_store, indexer
 from midwatch_services.logger.search.grammar import BadQuestion
 from midwatch_services.logger.search.indexer import Index
+from midwatch_services.logger.search.reading import Facts, Reading, read
 
 LATER = NOON + timedelta(hours=1)
 
@@ -166,6 +167,9 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"text": "-refund"}, ["r-1"]),
     ({"text": "refund -cance*"}, ["r-3"]),
     ({"text": "gift nobody"}, []),
+    ({"text": "gift", "ticket": "T-1"}, ["r-1"]),
+    ({"tool": "get_order", "customer": "c-1"}, ["r-1"]),
+    ({"text": "gift", "customer": "c-2"}, []),
     ({"text": "refund", "tool": "refund", "agent": "desk", "cost_over": Decimal("0.5"), "alert": "budget_run",
       "verdict": "fail", "resolution": "failed", "version": "2", "mode": "live"}, ["r-2"]),
     ({"text": "refund", "agent": "desk", "cost_over": Decimal(2)}, []),
@@ -358,6 +362,20 @@ async def test_runs_of_one_moment_are_all_found(log: Log) -> None:
         await log.save(received("finished", run_id=f"r-{at:02d}", resolution="resolved", output="gift"))
     await log.read()
     assert await log.found(text="gift") == [f"r-{at:02d}" for at in range(29, -1, -1)]
+
+
+async def test_a_run_that_cannot_be_read_keeps_no_other_from_being_read(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_all_but_one(facts: Facts, events: Any) -> Reading:
+        if facts.run_id == "r-2" and (events := list(events)):
+            raise RecursionError
+        return read(facts, events)
+
+    monkeypatch.setattr(indexer, "read", read_all_but_one)
+    await three_runs(log)
+    assert await log.found(text="gift") == ["r-1"]
+    assert await log.found(resolution="failed") == ["r-2"]
 
 
 async def test_a_log_of_before_there_was_an_index_is_read_whole(postgres_url: str, tmp_path: Any) -> None:

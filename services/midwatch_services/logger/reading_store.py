@@ -184,7 +184,7 @@ def _question(wanted: Wanted) -> grammar.Question:
     question = grammar.parse(wanted.text) if wanted.text is not None else grammar.Question()
     kinds = {
         "a": wanted.agent, "v": wanted.version, "m": wanted.mode, "r": wanted.resolution, "t": wanted.tool,
-        "l": wanted.alert, "j": wanted.verdict,
+        "l": wanted.alert, "j": wanted.verdict, "k": wanted.ticket, "c": wanted.customer,
     }  # fmt: skip
     one_of: list[tuple[str, ...]] = [(marks.mark(kind, value),) for kind, value in kinds.items() if value is not None]
     if wanted.cost_over is not None or wanted.cost_under is not None:

@@ -9,7 +9,7 @@ from midwatch_services.logger.search.reading import Facts, lines, read
 from midwatch_services.logger.search.words import words
 
 AT = "2026-11-22T12:00:00.000000Z"
-FACTS = Facts("desk", "r-1", AT, "v1", "live", "resolved", None, "0.5", 4_000_000)
+FACTS = Facts("desk", "r-1", AT, "v1", "live", "resolved", "T-1", "c-1", "0.5", 4_000_000)
 
 
 def event(kind: str, **data: Any) -> tuple[str, str]:
@@ -44,6 +44,14 @@ def test_instructions_to_the_model_are_nobodys_words() -> None:
     assert read(FACTS, [event("started", input=told)]).parts["customer"] == ["hi"]
 
 
+def test_what_is_nested_without_end_is_read_as_far_as_it_goes() -> None:
+    deep: Any = "the end"
+    for _ in range(500):
+        deep = [deep, "a level"]
+    said = read(FACTS, [event("tool_called", tool="t", arguments=deep)]).parts["tools"]
+    assert (said[:3], "end" in said) == (["t", "a", "level"], False)
+
+
 def test_an_erased_event_says_nothing() -> None:
     read_ = read(FACTS, [("said", '{"erased":"e-1","content":"00"}'), event("said", by="customer", text="kept")])
     assert (read_.parts["customer"], read_.events) == (["kept"], 2)
@@ -57,9 +65,9 @@ def test_a_long_run_is_cut_and_each_part_keeps_its_room() -> None:
 
 
 def test_the_facts_are_marks_that_no_word_can_be() -> None:
-    facts = Facts("desk", "r-1", AT, "v1", "live", None, None, None, None, ("budget_run", "budget_run"), "fail")
+    facts = Facts("desk", "r-1", AT, "v1", "live", None, "T", None, None, None, ("budget_run", "budget_run"), "fail")
     marked = read(facts, [event("tool_called", tool="refund")]).marks
-    wanted = [("a", "desk"), ("v", "v1"), ("m", "live"), ("r", "open"), ("l", "budget_run"), ("l", "any"),
+    wanted = [("a", "desk"), ("v", "v1"), ("m", "live"), ("r", "open"), ("k", "T"), ("l", "budget_run"), ("l", "any"),
               ("j", "fail"), ("j", "any"), ("t", "refund")]  # fmt: skip
     assert marked == [marks.mark(kind, value) for kind, value in wanted]
     assert all(mark not in words(mark) for mark in marked)
@@ -67,7 +75,7 @@ def test_the_facts_are_marks_that_no_word_can_be() -> None:
 
 def test_an_unknown_cost_is_in_no_bracket() -> None:
     assert "§p57" in read(FACTS, []).marks  # half a dollar is 5 × 10⁸ billionths: from 1.41 × 2²⁸ to 2²⁹
-    unknown = Facts("desk", "r-1", AT, "v1", "live", "resolved", None, None, 1)
+    unknown = Facts("desk", "r-1", AT, "v1", "live", "resolved", None, None, None, 1)
     assert not [mark for mark in read(unknown, []).marks if mark.startswith("§p")]
 
 

@@ -15,8 +15,8 @@ def facts(conn: Connection, agent: str, run_id: str) -> Facts | None:
     given = {"agent": agent, "run_id": run_id}
     run = conn.execute(
         sa.text(
-            "SELECT first_at, version, mode, resolution, customer, cost_usd, started_at, ended_at FROM logger_runs "
-            "WHERE agent = :agent AND run_id = :run_id"
+            "SELECT first_at, version, mode, resolution, ticket, customer, cost_usd, started_at, ended_at "
+            "FROM logger_runs WHERE agent = :agent AND run_id = :run_id"
         ),
         given,
     ).first()
@@ -33,7 +33,7 @@ def facts(conn: Connection, agent: str, run_id: str) -> Facts | None:
         sa.text("SELECT verdict FROM logger_reviews WHERE agent = :agent AND run_id = :run_id"), given
     ).first()
     return Facts(
-        agent, run_id, run.first_at, run.version, run.mode, run.resolution, run.customer, run.cost_usd,
+        agent, run_id, run.first_at, run.version, run.mode, run.resolution, run.ticket, run.customer, run.cost_usd,
         took_us(run.started_at or run.first_at, run.ended_at), tuple(rules),
         None if review is None else review.verdict or WAITING,
     )  # fmt: skip

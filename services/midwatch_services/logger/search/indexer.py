@@ -149,4 +149,11 @@ class Indexer:
 def _reading(conn: Connection, unread: index_store.Unread) -> Reading | None:
     """None where the run is in the log no more."""
     facts = facts_store.facts(conn, unread.agent, unread.run_id)
-    return read(facts, facts_store.bodies(conn, unread.agent, unread.run_id)) if facts else None
+    if facts is None:
+        return None
+    events = facts_store.bodies(conn, unread.agent, unread.run_id)
+    try:
+        return read(facts, events)
+    except Exception:  # whatever it is, it must not keep all other runs from being read
+        log.exception("run_not_read", agent=unread.agent, run=unread.run_id)
+        return read(facts, [])

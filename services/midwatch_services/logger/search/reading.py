@@ -15,6 +15,7 @@ from .words import words
 # Characters that are kept of each part; what one leaves over the next may use.
 ROOM = {"outcome": 2_000, "customer": 5_000, "agent": 5_000, "tools": 4_000}
 LONGEST_RESULT = 1_000  # characters of what one tool said
+DEEPEST = 32  # values in values
 ANY = "any"  # of alerts: one of whatever rule
 WAITING = "waiting"  # for a verdict: the run was drawn, and nobody has judged it yet
 NANO = Decimal("1e9")
@@ -33,6 +34,7 @@ class Facts:
     version: str
     mode: str
     resolution: str | None
+    ticket: str | None
     customer: str | None
     cost_usd: str | None
     took_us: int | None
@@ -92,6 +94,10 @@ def _marks(facts: Facts) -> Iterator[str]:
     yield mark("v", facts.version)
     yield mark("m", facts.mode)
     yield mark("r", facts.resolution or "open")
+    if facts.ticket is not None:
+        yield mark("k", facts.ticket)
+    if facts.customer is not None:
+        yield mark("c", facts.customer)
     if facts.cost_usd is not None:
         yield in_bracket("p", int(Decimal(facts.cost_usd) * NANO))
     if facts.took_us is not None:
@@ -155,12 +161,11 @@ def _conversation(input: Any) -> Iterator[tuple[str, str]]:
             yield ("customer" if role == "user" else "agent"), _flat(message.get("content"))
 
 
-def _flat(value: Any) -> str:
-    """The texts and figures in a value, without the names of its fields."""
+def _flat(value: Any, depth: int = 0) -> str:
+    """The texts and figures in a value, without the names of its fields; of what is nested too deep, nothing."""
     if isinstance(value, str):
         return value
-    if isinstance(value, dict):
-        return " ".join(filter(None, map(_flat, value.values())))
-    if isinstance(value, list):
-        return " ".join(filter(None, map(_flat, value)))
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+        return " ".join(filter(None, (_flat(one, depth + 1) for one in inner))) if depth < DEEPEST else ""
     return "" if value is None or isinstance(value, bool) else str(value)
