@@ -12,15 +12,16 @@ from nats.js import JetStreamContext
 
 from helpers import eventually
 from logged import NOON, alert, envelope, publish
-from midwatch.contracts import codec, subjects
+from midwatch.contracts import codec, governance, subjects
 from midwatch.contracts.envelope import utc_now
-from midwatch.runtime import faults
+from midwatch.runtime import faults, telemetry
 from midwatch.runtime.database import Database
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
 from midwatch_services.logger import store
 from midwatch_services.logger.app import SERVICE
+from midwatch_services.logger.reading_store import Wanted, find_runs
 
 
 class Log:
@@ -141,6 +142,27 @@ async def test_a_clock_an_hour_off_is_noted_and_logged(js: JetStreamContext, log
     assert notes[0].startswith("clock 3600 s behind the server")
     assert notes[1].startswith(("clock 3600 s ahead", "clock 3599 s ahead"))
     assert notes[2] is None
+
+
+async def test_a_run_can_be_searched_a_moment_after_it_ended(js: JetStreamContext, log: Log) -> None:
+    await log.start()
+    await publish(js, "started", input="Where is my parcel?")
+    await publish(js, "finished", seq=1, resolution="resolved", output="It is on its way")
+
+    async def found() -> list[dict[str, Any]]:
+        return await log.database.read(lambda conn: find_runs(conn, Wanted(text="parcel way")))
+
+    [run] = await eventually(found, within=20)
+    assert (run["run_id"], run["resolution"]) == ("r-1", "resolved")
+    assert b'midwatch_index_lag_seconds{service="logger"} 0.0' in telemetry.metrics("logger")
+    judged = governance.ReviewJudged(run_id="r-1", agent="desk", verdict="fail", by="anna")
+    body = codec.encode(codec.envelope("review", "judged", judged, source="/reviewers/anna"))
+    await js.publish(subjects.review("desk", "judged"), body)
+
+    async def with_verdict() -> list[dict[str, Any]]:
+        return await log.database.read(lambda conn: find_runs(conn, Wanted(text="parcel", verdict="fail")))
+
+    assert await eventually(with_verdict, within=20)
 
 
 @pytest.mark.parametrize("order", ["raised first", "raised last"])

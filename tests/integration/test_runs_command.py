@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -17,12 +18,15 @@ from typer.testing import CliRunner
 
 from helpers import eventually
 from logged import NOON, alert, publish, received
+from midwatch.contracts import codec
 from midwatch.contracts.envelope import utc_now
+from midwatch.contracts.governance import ReviewJudged
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch_services.commands import alerts, runs, story
 from midwatch_services.logger import store
+from midwatch_services.logger.search.indexer import Index
 
 FIELDS = {
     "run_id", "agent", "version", "ticket", "started_at", "ended_at", "resolution", "cost_usd", "cost_basis",
@@ -35,6 +39,15 @@ def midwatch(*words: str) -> Result:
     runs.register(app)
     alerts.register(app)
     return CliRunner().invoke(app, list(words), terminal_width=200)
+
+
+async def read_all() -> None:
+    """Has the indexer read all that is in the log."""
+    database = Database(Settings().database_for("logger"))
+    index = Index(database)
+    while await index.note(2**60) or await index.read(utc_now()):
+        pass
+    database.close()
 
 
 @pytest.fixture
@@ -60,6 +73,10 @@ def log(monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database(url)
     database.write_now(lambda conn: store.save(conn, batch))
     database.write_now(lambda conn: store.save_alert(conn, alert("raised", at=NOON)))
+    judged = ReviewJudged(run_id="r-1", agent="desk", verdict="fail", by="anna")
+    database.write_now(
+        lambda conn: store.save_decision(conn, codec.envelope("review", "judged", judged, source="/x", time=NOON))
+    )
     database.close()
 
 
@@ -96,6 +113,51 @@ def test_runs_can_be_narrowed_down(words: list[str], ids: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("log")
+def test_runs_are_found_by_what_was_said_and_done_in_them() -> None:
+    asyncio.run(read_all())
+    for words, ids in (
+        (["--text", '"refund me"'], ["r-1"]),
+        (["--text", "-refund"], ["r-2", "r-0"]),
+        (["--tool", "lookup"], ["r-1"]),
+        (["--cost-over", "1.00", "--cost-under", "$1.26"], ["r-1"]),
+        (["--cost-over", "1.25"], []),
+        (["--slower-than", "3s"], ["r-1"]),
+        (["--slower-than", "1m"], []),
+        (["--alert", "budget_run"], ["r-1"]),
+        (["--verdict", "fail"], ["r-1"]),
+        (["--version", "2026-11-22"], ["r-1"]),
+        (["--customer", "c-9"], []),
+        (["--until", "2026-11-22T00:00:00+00:00"], ["r-2", "r-0"]),
+        (["--resolution", "open", "--agent", "desk"], ["r-0"]),
+        (["--text", "refund", "--tool", "refund", "--alert", "any", "--since", "2026-11-22T00:00:00+00:00"], ["r-1"]),
+    ):
+        assert (words, [run["run_id"] for run in listed(*words)]) == (words, ids)
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--text", "?!"], ["--text", "re*"], ["--cost-over", "cheap"], ["--cost-under", "-1"], ["--cost-over", "NaN"],
+        ["--slower-than", "2"], ["--slower-than", "99999999999d"], ["--until", "tomorrow"],
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_a_usage_error_of_one_line(words: list[str]) -> None:
+    done = midwatch("runs", *words)
+    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+
+
+@pytest.mark.usefixtures("log")
+def test_what_cannot_be_searched_yet_is_said_where_it_matters() -> None:
+    done = midwatch("runs", "--text", "refund")
+    assert re.search(r"midwatch: not all of the last \d+ days can be searched yet\n", done.stderr)
+    assert "No run is like that." in done.stdout
+    assert midwatch("runs", "--agent", "desk").stderr == ""
+    asyncio.run(read_all())
+    assert midwatch("runs", "--text", "refund").stderr == ""
+
+
+@pytest.mark.usefixtures("log")
 @pytest.mark.parametrize("since", ["yesterday", "99999999d", "3 weeks"])
 def test_a_span_that_means_nothing_is_a_usage_error(since: str) -> None:
     done = midwatch("runs", "--since", since)
@@ -127,9 +189,50 @@ def test_a_run_reads_as_a_story() -> None:
         '+0.0 s Called lookup({"id": 7}) → {"state": "paid"}',
         "+0.0 s Called refund({}) → failed: denied",
         "+0.0 s Handed off to human: too dear – wants 90",
-        "+4.0 s Ended: halted.",
         "Alert (page, open): Run r-1 has cost $1.20",
+        "Review: anna judged it a failure",
+        "+4.0 s Ended: halted.",
     ]
+
+
+def test_a_story_tells_what_was_looked_up_changed_and_judged_and_what_was_erased() -> None:
+    url = Settings().database_for("logger")
+    migrate(url, "logger")
+    at = NOON + timedelta(seconds=2)
+    batch = [
+        received("started", id="e-1", input="Cancel it", at=NOON),
+        received("tool_called", seq=1, tool="get_order", kind="read", arguments={"id": 7}, result="paid", at=NOON),
+        received("tool_called", seq=2, tool="get_order", kind="read", result="paid", at=NOON),
+        received("tool_called", seq=3, id="e-4", tool="cancel", kind="write", result="ok", at=at),
+        received("tool_called", seq=4, tool="cancel", kind="write", error="twice", at=at),
+        received("finished", seq=5, resolution="resolved", output="Cancelled", at=at),
+    ]
+    gone = "UPDATE logger_events SET body = '{\"erased\":\"x\"}' WHERE id = 'e-1'"
+    judged = ReviewJudged(run_id="r-1", agent="desk", verdict="fail", by="anna", note="asked for nothing")
+    database = Database(url)
+    database.write_now(lambda conn: store.save(conn, batch))
+    database.write_now(lambda conn: conn.exec_driver_sql(gone))
+    database.write_now(lambda conn: store.save_decision(conn, alert("raised", at=NOON, event_id="e-4")))
+    database.write_now(
+        lambda conn: store.save_decision(
+            conn, codec.envelope("review", "judged", judged, source="/x", time=NOON + timedelta(days=1))
+        )
+    )
+    database.close()
+    lines = [" ".join(line.split()) for line in midwatch("show", "r-1").stdout.splitlines()]
+    assert lines[3:5] == ["looked up: get_order 2 times", "changed: cancel; cancel, which failed"]
+    assert lines[7:] == [
+        "+0.0 s Erased on request: what was asked.",
+        '+0.0 s Looked up with get_order({"id": 7}) → paid',
+        "+0.0 s Looked up with get_order({}) → paid",
+        "+2.0 s Changed with cancel({}) → ok",
+        "Alert (page, open): Run r-1 has cost $1.20",
+        "+2.0 s Tried to change with cancel({}) → failed: twice",
+        "+2.0 s Ended: resolved. Cancelled",
+        "Review: anna judged it a failure: asked for nothing",
+    ]
+    [shown] = [json.loads(line) for line in midwatch("show", "r-1", "--json").stdout.splitlines()]
+    assert (shown["review"]["verdict"], shown["event_list"][0]["data"]) == ("fail", {"erased": "x"})
 
 
 @pytest.mark.usefixtures("log")

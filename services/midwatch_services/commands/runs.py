@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, overload
 
 import typer
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AgentOption = Annotated[str | None, typer.Option(help="Only this agent's.")]
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
+_MOST_DOLLARS = 1_000_000
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -52,35 +55,63 @@ def read_log(work: "Callable[[Connection], T]") -> T:
 
 def runs(
     agent: AgentOption = None,
+    version: Annotated[str | None, typer.Option(help="Only of this version of the agent.")] = None,
     ticket: Annotated[str | None, typer.Option(help="Only runs of this ticket.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only of this customer, by the agent's own reference.")] = None,
     mode: Annotated[str | None, typer.Option(help="live, shadow, eval, drill or replay.")] = None,
     resolution: Annotated[
-        str | None, typer.Option(help="resolved, handed_off, halted, fell_back, failed or abandoned.")
+        str | None, typer.Option(help="resolved, handed_off, halted, fell_back, failed, abandoned, or open.")
     ] = None,
+    tool: Annotated[str | None, typer.Option(help="Only where this tool was called.")] = None,
+    alert: Annotated[str | None, typer.Option(help="Only with an alert of this rule, or of any.")] = None,
+    verdict: Annotated[
+        str | None, typer.Option(help="What reviewers said: pass, fail or unsure; waiting; or any of these.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help='Words that all occur; "side by side" in quotes; beginning*; -not.')
+    ] = None,
+    cost_over: Annotated[str | None, typer.Option(help="Only what cost more, in US dollars.")] = None,
+    cost_under: Annotated[str | None, typer.Option(help="Only what cost less, in US dollars.")] = None,
+    slower_than: Annotated[str | None, typer.Option(help="Only what took longer than a span (90s, 2m).")] = None,
     since: Annotated[str | None, typer.Option(help="A span (15m, 2h, 7d) or a time (2026-11-22T02:00).")] = None,
+    until: Annotated[str | None, typer.Option(help="The same: only what began before.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most so many; 0 for all.")] = 50,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List runs, the newest first.
+    """List runs, the newest first. All that is asked for must be so.
 
-    Example: midwatch runs --agent refund-desk --since 2h
+    Example: midwatch runs --agent refund-desk --text '"gift card" refund*' --cost-over 0.50 --since 7d
     """
-    from midwatch_services.logger import store
+    from midwatch_services.logger import reading_store
+    from midwatch_services.logger.search.grammar import BadQuestion, parse
 
-    start = start_of(since)
-    found = read_log(
-        lambda conn: store.read_runs(
-            conn, agent=agent, ticket=ticket, mode=mode, resolution=resolution, since=start, limit=limit or None
-        )
-    )
+    try:
+        _ = text is None or parse(text)
+    except BadQuestion as error:
+        fail(str(error), USAGE)
+    wanted = reading_store.Wanted(
+        agent=agent, version=version, ticket=ticket, customer=customer, mode=mode, resolution=resolution, tool=tool,
+        alert=alert, verdict=verdict, text=text, cost_over=_dollars("--cost-over", cost_over),
+        cost_under=_dollars("--cost-under", cost_under), slower_than=_span("--slower-than", slower_than),
+        since=start_of(since), until=start_of(until, "--until"), limit=limit or None,
+    )  # fmt: skip
+
+    def work(conn: "Connection") -> tuple[list[dict[str, Any]], float | None]:
+        late = reading_store.not_searchable(conn, datetime.now(UTC)) if reading_store.may_be_late(wanted) else None
+        return reading_store.find_runs(conn, wanted), late
+
+    found, late = read_log(work)
+    if late is not None:
+        sys.stderr.write(f"midwatch: not all of the last {story.span(late)} can be searched yet\n")
     if as_json:
         emit_json(found)
         return
     columns = ("run", "agent", "ticket", "mode", "started", "took", "resolution", "cost", "calls", "halted by")
+    narrowed = wanted != reading_store.Wanted(limit=limit or None)
     emit_table(
         columns,
         [dict(zip(columns, story.summary(run), strict=True)) for run in found],
-        empty="No runs. Record some with the SDK, or try: midwatch demo",
+        empty="No run is like that." if narrowed else "No runs. Record some with the SDK, or try: midwatch demo",
     )
 
 
@@ -93,31 +124,33 @@ def show(
     ] = False,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Tell one run as a story: what came in, each step, what it cost, how it ended.
+    """Tell one run as a story: who said what, what was looked up and what was changed, what it cost, how it ended.
 
     Example: midwatch show run-8c1f
     """
     from midwatch_services.logger import store
 
-    def work(conn: "Connection") -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    def work(conn: "Connection") -> tuple[list[dict[str, Any]], list[dict[str, Any]], story.Beside]:
         found = store.read_runs(conn, run_id=run, agent=agent)
         if len(found) != 1:
-            return found, [], []
+            return found, [], story.Beside()
         name = found[0]["agent"]
-        return found, store.read_events(conn, name, run), store.read_alerts(conn, agent=name, run_id=run)
+        beside = story.Beside(store.read_alerts(conn, agent=name, run_id=run), store.read_review(conn, name, run))
+        return found, store.read_events(conn, name, run), beside
 
-    found, events, alerts = read_log(work)
+    found, events, beside = read_log(work)
     if not found:
         fail(f"no run {run!r} in the log: list them with `midwatch runs`")
     if len(found) > 1:
         names = ", ".join(sorted(one["agent"] for one in found))
         fail(f"{names} each have a run {run!r}: say whose with --agent", USAGE)
     if reveal:
-        found, events, alerts = redaction.reveal(found[0]["agent"], [found, events, alerts])
+        found, events, alerts = redaction.reveal(found[0]["agent"], [found, events, beside.alerts])
+        beside = story.Beside(alerts, beside.review)
     if as_json:
-        emit_json([{**found[0], "event_list": events, "alert_list": alerts}])
+        emit_json([{**found[0], "event_list": events, "alert_list": beside.alerts, "review": beside.review}])
         return
-    for line in story.tell(found[0], events, alerts, full=full):
+    for line in story.tell(found[0], events, beside, full=full):
         console.print(line, soft_wrap=True)
 
 
@@ -143,19 +176,47 @@ def tail(agent: AgentOption = None, as_json: Annotated[bool, JsonOption] = False
     asyncio.run(run())
 
 
-def start_of(since: str | None) -> str | None:
-    """The earliest time that `--since` means, as the log writes times."""
+def start_of(since: str | None, option: str = "--since") -> str | None:
+    """The time that an option such as `--since` means, as the log writes times."""
     from midwatch_services.logger.decide import text_of
 
     if since is None:
         return None
-    if found := _SPAN.match(since):
+    if _SPAN.match(since):
         try:
-            return text_of(datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: float(found[1])}))
+            return text_of(datetime.now(UTC) - _span(option, since))
         except OverflowError:
-            fail(f"--since {since!r} reaches back too far", USAGE)
+            fail(f"{option} {since!r} reaches back too far", USAGE)
     try:
         time = datetime.fromisoformat(since)
     except ValueError:
-        fail(f"--since {since!r} is neither a span (15m, 2h, 7d) nor a time (2026-11-22T02:00)", USAGE)
+        fail(f"{option} {since!r} is neither a span (15m, 2h, 7d) nor a time (2026-11-22T02:00)", USAGE)
     return text_of(time if time.tzinfo else time.astimezone())
+
+
+@overload
+def _span(option: str, value: str) -> timedelta: ...
+@overload
+def _span(option: str, value: str | None) -> timedelta | None: ...
+def _span(option: str, value: str | None) -> timedelta | None:
+    if value is None:
+        return None
+    found = _SPAN.match(value)
+    if not found:
+        fail(f"{option} {value!r} is no span: write 90s, 15m, 2h or 7d", USAGE)
+    try:
+        return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    except OverflowError:
+        fail(f"{option} {value!r} reaches back too far", USAGE)
+
+
+def _dollars(option: str, value: str | None) -> Decimal | None:
+    if value is None:
+        return None
+    try:
+        amount = Decimal(value.removeprefix("$"))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or not 0 <= amount < _MOST_DOLLARS:
+        fail(f"{option} {value!r} is no amount of US dollars: write 0.50", USAGE)
+    return amount

@@ -1,4 +1,4 @@
-"""Wires the logger: two readers, one database, and the sequencer that chains what they store."""
+"""Wires the logger: two readers, one database, the sequencer that chains what they store, and the indexer."""
 
 from midwatch.contracts import subjects
 from midwatch.runtime import price_book
@@ -9,19 +9,22 @@ from .evidence import notary, sequencer, sinks
 from .places import Streams
 from .policy import POLICY
 from .redaction.book import RedactionBook
+from .search.indexer import Indexer
 
 
 def build(context: Context) -> None:
-    """Reads run events and governance into the log."""
+    """Reads run events and governance into the log, and has its runs found."""
     price_book.follow(context)
     redactions = RedactionBook(context.cards.get, context.settings.redaction_key)
     streams = Streams(context.js, context.database)
     events = handlers.on_events(context.database, context.cards, streams, redactions)
-    context.read_runs(subjects.LOGGER, events, batch=POLICY.batch)
+    reader = context.read_runs(subjects.LOGGER, events, batch=POLICY.batch)
     context.read(
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database, redactions),
-        decode=handlers.decode_alert,
+        decode=handlers.decode_decision,
     )  # fmt: skip
+    indexer = Indexer(context.js, context.database, streams, reader, context.now)
+    context.background(indexer.run, name="indexer")
     _prove(context, streams)
 
 

@@ -14,6 +14,7 @@ from . import store
 from .decide import Alert
 from .places import Streams
 from .redaction.book import RedactionBook
+from .reviews import Review
 
 
 def on_events(
@@ -35,26 +36,31 @@ def on_events(
     return handle
 
 
+Kept = Envelope[Alert] | Envelope[Review]
+_REVIEWS = ("sampled", "judged", "agreed")
+
+
 def on_governance(
     database: Database, redactions: RedactionBook
-) -> Callable[[list[Received[Envelope[Alert] | None]]], Awaitable[None]]:
-    """Alert events, each folded into its alert. Other decisions stay on the stream."""
+) -> Callable[[list[Received[Kept | None]]], Awaitable[None]]:
+    """Alert and review events, each folded into its row. Other decisions stay on the stream."""
 
-    async def handle(batch: list[Received[Envelope[Alert] | None]]) -> None:
-        alerts = [received.event for received in batch if received.event is not None]
+    async def handle(batch: list[Received[Kept | None]]) -> None:
+        kept = [received.event for received in batch if received.event is not None]
 
         def work(conn: Connection) -> None:
-            for event in alerts:
-                store.save_alert(conn, event, redactions)
+            for event in kept:
+                store.save_decision(conn, event, redactions)
 
-        if alerts:
+        if kept:
             await database.write(work)
 
     return handle
 
 
-def decode_alert(subject: str, body: bytes) -> Envelope[Alert] | None:
-    """The alert event, or None for what the log does not keep. Raises Refused."""
-    if not subject.startswith("midwatch.alert."):
-        return None
-    return codec.decode(subject, body)
+def decode_decision(subject: str, body: bytes) -> Kept | None:
+    """The alert or review event, or None for what the log does not keep. Raises Refused."""
+    tokens = subject.split(".")
+    if tokens[1] == "alert" or (tokens[1] == "review" and tokens[-1] in _REVIEWS):
+        return codec.decode(subject, body)
+    return None

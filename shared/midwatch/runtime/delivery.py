@@ -148,6 +148,10 @@ class RunReader(Generic[E]):
             return self._stuck[0]
         return self.error
 
+    def behind(self) -> int:
+        """How many messages wait to be handled, by what was heard of the server a moment ago."""
+        return self._undelivered + len(self._waiting) + len(self._working)
+
     # Receiving
 
     async def _find_consumer(self) -> None:
