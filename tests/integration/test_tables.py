@@ -71,7 +71,10 @@ def test_the_migrations_make_the_tables_that_the_classes_declare(url: str, servi
         classes = database.write_now(lambda conn: declared_instead(conn, declared))
     finally:
         database.close()
-    if service != "logger":
+    if service == "logger":  # the full-text index, which is each database's own
+        migrated = {name: table for name, table in migrated.items() if not name.startswith("logger_words")}
+        migrated["logger_readings"][0].pop("words", None)
+    else:
         for table in outbox_tables(sa.MetaData(), service.replace("-", "_")):
             del migrated[table.name]
     assert set(classes) == set(declared.tables)

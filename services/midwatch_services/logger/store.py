@@ -130,7 +130,9 @@ def save_review(conn: Connection, event: Envelope[Review]) -> None:
     touch(conn, [(row.agent, row.run_id, text_of(event.time), True)])
 
 
-def save_decision(conn: Connection, event: Envelope[Alert] | Envelope[Review], redactions: RedactionBook) -> None:
+def save_decision(
+    conn: Connection, event: Envelope[Alert] | Envelope[Review], redactions: RedactionBook = BY_DEFAULT
+) -> None:
     """Saves what was decided of a run, by whichever kind it is."""
     if isinstance(event.data, Review):
         save_review(conn, event)

@@ -212,7 +212,9 @@ class Reading(Table, table=True):
 
     __tablename__ = "logger_readings"
 
-    number: Annotated[int, Field(sa_type=sa.BigInteger, primary_key=True)]
+    number: Annotated[
+        int, Field(sa_column=sa.Column(sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True))
+    ]
     agent: Text
     run_id: Text
     events: Number

@@ -21,8 +21,8 @@ def test_each_noun_of_the_contract_is_kept_by_its_stream() -> None:
     }  # fmt: skip
 
 
-def test_the_spool_may_publish_runs_in_atomic_batches() -> None:
-    assert [name for name, config in STREAMS.items() if config.allow_atomic] == ["MIDWATCH_RUNS"]
+def test_runs_and_dead_letters_may_be_published_in_atomic_batches() -> None:
+    assert [name for name, config in STREAMS.items() if config.allow_atomic] == ["MIDWATCH_RUNS", "MIDWATCH_DEAD"]
 
 
 def test_a_repeat_within_two_minutes_is_the_servers_to_recognise() -> None:
