@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from .control import SwitchRecord
 from .envelope import Time
+from .erasure import ErasureCompleted, ErasureErased, ErasureRequested, ErasureResolved
 from .runs import AgentName, CostBasis, Epoch, Mode
 
 Severity = Literal["page", "ticket", "info"]
@@ -226,4 +227,8 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("review", "sampled"): ReviewSampled,
     ("review", "committed"): ReviewKeyCommitted,
     ("review", "revealed"): ReviewKeyRevealed,
+    ("erasure", "requested"): ErasureRequested,
+    ("erasure", "resolved"): ErasureResolved,
+    ("erasure", "erased"): ErasureErased,
+    ("erasure", "completed"): ErasureCompleted,
 }

@@ -82,6 +82,16 @@ def case(agent: str, event: str) -> str:
     return f"midwatch.case.{agent}.{event}"
 
 
+def erasure(event: str) -> str:
+    """Subject of an erasure, which is nobody's in particular: `requested`, `resolved`, `erased`, `completed`."""
+    return f"midwatch.erasure.{FLEET}.{event}"
+
+
+def erasure_consumer(service: str) -> str:
+    """Name of the consumer by which a service hears what it is to erase."""
+    return f"{service}-erasure"
+
+
 def presence(agent: str, instance: str) -> str:
     """Subject on which one running process of an agent reports itself."""
     return f"midwatch.presence.{agent}.{instance}"
