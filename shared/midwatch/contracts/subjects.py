@@ -82,6 +82,11 @@ def case(agent: str, event: str) -> str:
     return f"midwatch.case.{agent}.{event}"
 
 
+def hold(event: str) -> str:
+    """Subject of a legal hold, for all agents: `placed` or `lifted`."""
+    return f"midwatch.hold.{FLEET}.{event}"
+
+
 def presence(agent: str, instance: str) -> str:
     """Subject on which one running process of an agent reports itself."""
     return f"midwatch.presence.{agent}.{instance}"
