@@ -18,6 +18,7 @@ from midwatch.runtime.delivery import Received
 
 from . import tables
 from .decide import LARGEST_SEQ, Alert, AlertRow, RunRow, clock_note, fold, fold_alert, text_of
+from .evidence.chain_store import note_late
 from .evidence.leaf import SALT, content_hash, leaf_hash
 from .partitions import make_partitions
 from .places import in_the_first_stream
@@ -25,7 +26,7 @@ from .policy import POLICY, Policy
 
 EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
-_MONTH = EVENT_COLUMNS.index("month")
+_MONTH, _PLACE, _LEAF = (EVENT_COLUMNS.index(name) for name in ("month", "place", "leaf"))
 ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
 _HALTS = "('halted_run', 'would_halt_run')"
 _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
@@ -71,6 +72,7 @@ def save(
     rows = [(*row[:_MONTH], runs[row[0], row[2]].month, *row[_MONTH + 1 :]) for row in rows]
     make_partitions(conn, {row[_MONTH] for row in rows})
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
+    note_late(conn, ((rows[at][0], rows[at][_PLACE], rows[at][_LEAF]) for at in fresh))
     faults.reach("logger.inserted")
     new: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
     for at in fresh:

@@ -10,6 +10,8 @@ KeyText = Annotated[str, Field(sa_type=sa.Text, primary_key=True)]
 Text = Annotated[str, Field(sa_type=sa.Text)]
 MaybeText = Annotated[str | None, Field(sa_type=sa.Text)]
 Number = Annotated[int, Field(sa_type=sa.BigInteger)]
+KeyNumber = Annotated[int, Field(sa_type=sa.BigInteger, primary_key=True)]
+Bytes = Annotated[bytes, Field(sa_type=sa.LargeBinary)]
 MaybeBytes = Annotated[bytes | None, Field(sa_type=sa.LargeBinary)]
 MaybeNumber = Annotated[int | None, Field(sa_type=sa.BigInteger)]
 
@@ -53,7 +55,7 @@ class Stream(Table, table=True):
 
     __tablename__ = "logger_streams"
 
-    number: Annotated[int, Field(sa_type=sa.BigInteger, primary_key=True)]
+    number: KeyNumber
     created: Text
 
 
@@ -179,3 +181,61 @@ class Pass(Table, table=True):
 
     name: KeyText
     counted_to: Text
+
+
+class Block(Table, table=True):
+    """An `evidence.chain.Block`: its fields in their order."""
+
+    __tablename__ = "logger_blocks"
+
+    agent: KeyText
+    number: KeyNumber
+    kind: Text
+    first_place: Number
+    last_place: Number
+    count: Number
+    leaves: Bytes
+    note: Text
+    root: Bytes
+    previous: Bytes
+    head: Bytes
+    made_at: Text
+
+
+class Cursor(Table, table=True):
+    """How far each follower of the log has come."""
+
+    __tablename__ = "logger_cursors"
+
+    name: KeyText
+    place: Number
+
+
+class Late(Table, table=True):
+    """An event that was stored at a place which the sequencer had passed, until it is chained."""
+
+    __tablename__ = "logger_late"
+
+    place: KeyNumber
+    agent: KeyText
+    leaf: Bytes
+
+
+class Checkpoint(Table, table=True):
+    """A signed checkpoint: `line` is all of it, as it is sent out."""
+
+    __tablename__ = "logger_checkpoints"
+
+    number: KeyNumber
+    at: Text
+    line: Text
+
+
+class CheckpointHead(Table, table=True):
+    """Which checkpoint names a block of an agent's chain."""
+
+    __tablename__ = "logger_checkpoint_heads"
+
+    agent: KeyText
+    block: KeyNumber
+    checkpoint: Number

@@ -1,6 +1,6 @@
 """What retention may remove, and what a hold says, folded from its events in any order. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -116,8 +116,3 @@ def ranges(gone: Sequence[int], kept: Iterable[int] | None) -> list[tuple[int, i
             first, _, count = found[-1]
             found[-1] = first, place, count + 1
     return found
-
-
-def note(spans: Sequence[tuple[int, int, int]], cutoff: str, at: datetime) -> Mapping[str, object]:
-    """What the agent's chain keeps of a removal."""
-    return {"reason": "age", "before": cutoff, "at": text_of(at), "ranges": [list(span) for span in spans]}

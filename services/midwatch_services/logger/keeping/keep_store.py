@@ -1,6 +1,6 @@
 """What retention reads and removes. One call is one short transaction's work."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -9,14 +9,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..decide import text_of
+from ..evidence.chain import removal_note
 from ..evidence.chain_store import append_note
 from ..partitions import partition
-from ..search import forget
-from .decide import note, ranges
+from .decide import ranges
 from .hold_store import IN_FORCE, IS_HELD
 from .policy import KEEPING, Keeping
 
 _PAST = "r.agent = :agent AND r.month <= :month AND r.stored_at < :cutoff"
+# What else the log keeps of a run, each to be removed with it.
+ALSO: tuple[Callable[[Connection, str, Sequence[str]], object], ...] = ()
 _SOME = 500  # keys in one statement
 
 
@@ -119,10 +121,11 @@ def remove(
     chained = sorted(place for place in gone if place)
     if chained:
         spans = ranges(chained, _kept_between(conn, agent, chained, set(ids), keeping.window))
-        append_note(conn, agent, "removal", note(spans, cutoff, at))
+        append_note(conn, agent, "removal", removal_note(_reason(cutoff), text_of(at), spans), at)
     _execute(conn, "DELETE FROM logger_events WHERE agent = :agent AND run_id IN :ids", agent, ids)
     alerts = _execute(conn, "DELETE FROM logger_alerts WHERE agent = :agent AND run_id IN :ids", agent, ids)
-    forget(conn, agent, ids)
+    for forget in ALSO:
+        forget(conn, agent, ids)
     count = _execute(conn, "DELETE FROM logger_runs WHERE agent = :agent AND run_id IN :ids", agent, ids)
     return Gone(count, len(gone), alerts)
 
@@ -191,9 +194,14 @@ def drop_month(conn: Connection, month: str, cutoffs: dict[str, str], at: dateti
                 "AND place < :last ORDER BY place",
                 agent, month=month, first=chained[0], last=chained[-1],
             )  # fmt: skip
-            append_note(conn, agent, "removal", note(ranges(chained, kept), cutoffs[agent], at))
+            spans = ranges(chained, kept)
+            append_note(conn, agent, "removal", removal_note(_reason(cutoffs[agent]), text_of(at), spans), at)
     conn.exec_driver_sql(f"DROP TABLE {table}")
     return events
+
+
+def _reason(cutoff: str) -> str:
+    return f"age: the log heard last of these runs before {cutoff}"
 
 
 def _places(conn: Connection, query: str, agent: str, **given: Any) -> list[int]:
