@@ -16,7 +16,7 @@ def build(context: Context) -> None:
     context.read_runs(subjects.LOGGER, handlers.on_events(context.database, context.cards, streams), batch=POLICY.batch)
     context.read(
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
-        decode=handlers.decode_alert,
+        decode=handlers.decode_governance,
     )  # fmt: skip
 
 

@@ -1,17 +1,21 @@
 """What the logger does with what it reads: save it in one transaction."""
 
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec
 from midwatch.contracts.envelope import Envelope
+from midwatch.contracts.governance import HoldLifted, HoldPlaced
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
 
 from . import store
 from .decide import Alert
+from .keeping.decide import Hold
+from .keeping.hold_store import save_hold
 from .places import Streams
 
 
@@ -28,24 +32,31 @@ def on_events(database: Database, cards: CardBook, streams: Streams) -> Callable
     return handle
 
 
-def on_governance(database: Database) -> Callable[[list[Received[Envelope[Alert] | None]]], Awaitable[None]]:
-    """Alert events, each folded into its alert. Other decisions stay on the stream."""
+Decided = Envelope[Alert] | Envelope[Hold] | None
 
-    async def handle(batch: list[Received[Envelope[Alert] | None]]) -> None:
-        alerts = [received.event for received in batch if received.event is not None]
+
+def on_governance(database: Database) -> Callable[[list[Received[Decided]]], Awaitable[None]]:
+    """Events of alerts and holds, each folded into its own. Other decisions stay on the stream."""
+
+    async def handle(batch: list[Received[Decided]]) -> None:
+        events = [received.event for received in batch if received.event is not None]
 
         def work(conn: Connection) -> None:
-            for event in alerts:
-                store.save_alert(conn, event)
+            for event in events:
+                if isinstance(event.data, (HoldPlaced, HoldLifted)):
+                    save_hold(conn, cast(Envelope[Hold], event))
+                else:
+                    store.save_alert(conn, cast(Envelope[Alert], event))
 
-        if alerts:
+        if events:
             await database.write(work)
 
     return handle
 
 
-def decode_alert(subject: str, body: bytes) -> Envelope[Alert] | None:
-    """The alert event, or None for what the log does not keep. Raises Refused."""
-    if not subject.startswith("midwatch.alert."):
+def decode_governance(subject: str, body: bytes) -> Decided:
+    """The event of an alert or a hold, or None for what the log does not keep. Raises Refused."""
+    if not subject.startswith(("midwatch.alert.", "midwatch.hold.")):
         return None
-    return codec.decode(subject, body)
+    found: Decided = codec.decode(subject, body)
+    return found

@@ -4,7 +4,12 @@ from collections.abc import Iterable
 
 from sqlalchemy.engine import Connection
 
-_there: set[tuple[str, str]] = set()  # (database, month) of partitions that were seen to be there
+_ABSENT = """
+    SELECT month FROM unnest(%s::text[]) AS month WHERE NOT EXISTS (
+        SELECT 1 FROM pg_inherits
+        WHERE inhparent = to_regclass('logger_events')
+            AND inhrelid = to_regclass('logger_events_' || replace(month, '-', '_')))
+"""
 
 
 def partition(month: str) -> str:
@@ -13,15 +18,24 @@ def partition(month: str) -> str:
 
 
 def make_partitions(conn: Connection, months: Iterable[str]) -> None:
-    """Makes the partitions that are not there yet; `months` come from the server's clock, never from an agent."""
+    """Makes the partitions that are not there yet; `months` come from the server's clock, never from an agent.
+
+    The caller holds the lock of the log's writers, so that no other process makes the same.
+    """
     if conn.dialect.name == "sqlite":
         return
-    where = conn.engine.url.render_as_string(hide_password=True)
-    for month in months:
-        if (where, month) in _there:
-            continue
+    for (month,) in conn.exec_driver_sql(_ABSENT, (sorted(months),)).all():
         name = partition(month)
-        if conn.exec_driver_sql("SELECT to_regclass(%s)", (name,)).scalar():
-            _there.add((where, month))  # committed: one made here may yet be rolled back
-            continue
-        conn.exec_driver_sql(f"CREATE TABLE {name} PARTITION OF logger_events FOR VALUES IN ('{month}')")
+        # Attached and not made in place: that would wait for every reader, and have all others wait behind it.
+        conn.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {name} (LIKE logger_events INCLUDING ALL)")
+        conn.exec_driver_sql(f"ALTER TABLE logger_events ATTACH PARTITION {name} FOR VALUES IN ('{month}')")
+
+
+def partitions(conn: Connection) -> list[str]:
+    """The months that have a partition, oldest first; none on SQLite."""
+    if conn.dialect.name == "sqlite":
+        return []
+    found = conn.exec_driver_sql(
+        "SELECT right(inhrelid::regclass::text, 7) FROM pg_inherits WHERE inhparent = to_regclass('logger_events')"
+    )
+    return sorted(name.replace("_", "-") for name in found.scalars())

@@ -77,7 +77,10 @@ def save(
     new: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
     for at in fresh:
         row = rows[at]
-        new.setdefault((row[0], row[2]), []).append((batch[at].event, row[5]))
+        key = row[0], row[2]
+        new.setdefault(key, []).append((batch[at].event, row[5]))
+        if row[6] > runs[key].stored_at:
+            runs[key].stored_at = row[6]
     if new:
         of_card = {agent: tools(agent) for agent in {agent for agent, _ in new}}
         folded = [fold(runs[key], events, policy, of_card[key[0]]) for key, events in new.items()]

@@ -209,6 +209,28 @@ class ReviewKeyRevealed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_hash: str
 
 
+class HoldPlaced(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What matches all that is named here must be kept: neither age nor a request for erasure removes it from the log.
+    `until`: when the hold ends by itself."""
+
+    hold_id: str
+    by: str
+    reason: str
+    agent: AgentName | None = None
+    run_id: str | None = None
+    ticket: str | None = None
+    customer: str | None = None
+    until: Time | None = None
+
+
+class HoldLifted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a hold kept may go again."""
+
+    hold_id: str
+    by: str
+    reason: str
+
+
 GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("alert", "raised"): AlertRaised,
     ("alert", "acknowledged"): AlertAcknowledged,
@@ -227,6 +249,8 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("review", "sampled"): ReviewSampled,
     ("review", "committed"): ReviewKeyCommitted,
     ("review", "revealed"): ReviewKeyRevealed,
+    ("hold", "placed"): HoldPlaced,
+    ("hold", "lifted"): HoldLifted,
     ("erasure", "requested"): ErasureRequested,
     ("erasure", "resolved"): ErasureResolved,
     ("erasure", "erased"): ErasureErased,

@@ -82,6 +82,11 @@ def case(agent: str, event: str) -> str:
     return f"midwatch.case.{agent}.{event}"
 
 
+def hold(event: str) -> str:
+    """Subject of a legal hold, for all agents: `placed` or `lifted`."""
+    return f"midwatch.hold.{FLEET}.{event}"
+
+
 def erasure(event: str) -> str:
     """Subject of an erasure, which is nobody's in particular: `requested`, `resolved`, `erased`, `completed`."""
     return f"midwatch.erasure.{FLEET}.{event}"

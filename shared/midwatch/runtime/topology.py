@@ -139,7 +139,10 @@ STREAMS = (
     ),
     Stream(
         subjects.GOVERNANCE, "What the services and people decided",
-        tuple(f"midwatch.{noun}.>" for noun in ("alert", "switch", "review", "eval", "rollout", "case", "erasure")),
+        tuple(
+            f"midwatch.{noun}.>"
+            for noun in ("alert", "switch", "review", "eval", "rollout", "case", "hold", "erasure")
+        ),
         keep=lambda s: s.governance_max_age_days * _DAY, max_msg_size=2 * LARGE,
     ),
     Stream(
