@@ -79,7 +79,12 @@ def tell(
     for event in events:
         after = (datetime.fromisoformat(event["time"]) - start).total_seconds()
         note = f" [yellow]({clean(event['note'])})[/]" if event["note"] else ""
-        yield f"  {after:>+9.1f} s  {step(event['event'], event['data'], full)}{note}"
+        told = (
+            f"[dim]{clean(event['event']).replace('_', ' ')}: erased ({clean(event['erased'])})[/]"
+            if "erased" in event
+            else step(event["event"], event["data"], full)
+        )
+        yield f"  {after:>+9.1f} s  {told}{note}"
     for alert in alerts:
         state = "resolved" if alert["resolved_at"] else "acknowledged" if alert["acknowledged_at"] else "open"
         yield f"  [bold]Alert[/] ({clean(alert['severity'])}, {state}): {clean(alert['title'])}"

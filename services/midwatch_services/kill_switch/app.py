@@ -7,8 +7,8 @@ from typing import Any
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.erasure import ErasureResolved
-from midwatch.runtime.delivery import Received
 from midwatch.runtime import erasure
+from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 from midwatch.runtime.switchboard import Switchboard

@@ -1,10 +1,11 @@
 """Wires the logger: two readers, one database."""
 
-from midwatch.contracts import subjects
+from midwatch.contracts import codec, subjects
 from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
+from .erasure.eraser import LOOK, Erasures
 from .places import Streams
 from .policy import POLICY
 
@@ -18,6 +19,11 @@ def build(context: Context) -> None:
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
         decode=handlers.decode_governance,
     )  # fmt: skip
+    erasures = Erasures(context)
+    context.read(
+        subjects.GOVERNANCE, subjects.erasure_consumer(subjects.LOGGER), erasures.on_spoken, decode=codec.decode
+    )
+    context.every(LOOK, erasures.look)
 
 
 SERVICE = Service(name=subjects.LOGGER, build=build)

@@ -18,6 +18,8 @@ from midwatch.runtime.delivery import Received
 
 from . import tables
 from .decide import LARGEST_SEQ, Alert, AlertRow, RunRow, clock_note, fold, fold_alert, text_of
+from .erasure import arrival, blank
+from .erasure import store as erasures
 from .evidence.chain_store import note_late
 from .evidence.leaf import SALT, content_hash, leaf_hash
 from .partitions import make_partitions
@@ -29,6 +31,7 @@ RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
 _MONTH, _PLACE, _LEAF = (EVENT_COLUMNS.index(name) for name in ("month", "place", "leaf"))
 ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
 _HALTS = "('halted_run', 'would_halt_run')"
+_STANDS = """AND body NOT LIKE '{"erased":%'"""  # what was erased can be judged no more
 _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
 
 # What `runs --json` and `show` say of a run, from its row `r`; the rest of the row is the fold's.
@@ -70,9 +73,13 @@ def save(
     rows = [event_row(received, place(received), policy) for received in batch]
     runs = _runs_of(conn, rows)
     rows = [(*row[:_MONTH], runs[row[0], row[2]].month, *row[_MONTH + 1 :]) for row in rows]
+    if erased := erasures.erased(conn, runs):
+        rows = [arrival.blanked(row, erased) for row in rows]
     make_partitions(conn, {row[_MONTH] for row in rows})
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     note_late(conn, ((rows[at][0], rows[at][_PLACE], rows[at][_LEAF]) for at in fresh))
+    if erased:
+        arrival.note(conn, erased, batch, rows, fresh)
     faults.reach("logger.inserted")
     new: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
     for at in fresh:
@@ -84,6 +91,8 @@ def save(
     if new:
         of_card = {agent: tools(agent) for agent in {agent for agent, _ in new}}
         folded = [fold(runs[key], events, policy, of_card[key[0]]) for key, events in new.items()]
+        if erased:
+            folded = [arrival.folded(row, erased) for row in folded]
         upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in folded], ("agent", "run_id"))
     faults.reach("logger.folded")
     return len(fresh)
@@ -103,7 +112,10 @@ def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
         {"id": _text(event.data.alert_id)},
     ).first()
     row = AlertRow(**found._mapping) if found else AlertRow(alert_id=_text(event.data.alert_id))
-    upsert(conn, "logger_alerts", ALERT_COLUMNS, [_columns(fold_alert(row, event))], ("alert_id",))
+    row = fold_alert(row, event)
+    if row.raised and row.agent and row.run_id and erasures.erased(conn, [(row.agent, row.run_id)]):
+        row.raised, row.resolved_reason = blank.alert_of(row.raised), None
+    upsert(conn, "logger_alerts", ALERT_COLUMNS, [_columns(row)], ("alert_id",))
 
 
 def event_row(received: Received, place: int, policy: Policy = POLICY) -> tuple[Any, ...]:
@@ -187,18 +199,25 @@ def read_runs(
 
 
 def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
-    """The events of a run in order, each with `data` as the agent published it."""
+    """The events of a run in order, each with `data` as the agent published it; of one that was erased, without any and
+    with the erasure's id as `erased`."""
     query = sa.text(
         "SELECT id, event, seq, time, stored_at, note, body FROM logger_events "
         "WHERE agent = :agent AND run_id = :run_id ORDER BY seq, time, id"
     )
     found = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
-    return [{**event, "data": _data(event.pop("body"))} for event in found]
+    return [_event(event, event.pop("body")) for event in found]
+
+
+def _event(columns: dict[str, Any], body: str) -> dict[str, Any]:
+    erasure = blank.erased_by(body)
+    return {**columns, "data": _data(body)} if erasure is None else {**columns, "data": {}, "erased": erasure}
 
 
 def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
     """How many events `read_stored` gives."""
-    query = sa.text("SELECT count(*) FROM logger_events WHERE agent = :agent AND mode = :mode AND stored_at >= :since")
+    which = f"agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS}"
+    query = sa.text(f"SELECT count(*) FROM logger_events WHERE {which}")  # noqa: S608
     return int(conn.execute(query, {"agent": agent, "mode": mode, "since": since}).scalar_one())
 
 
@@ -206,7 +225,7 @@ def read_stored(conn: Connection, agent: str, mode: str, since: str) -> Iterator
     """The events of an agent's runs in the order in which the server stored them: (event, stored at, body)."""
     query = sa.text(
         "SELECT event, stored_at, body FROM logger_events "
-        "WHERE agent = :agent AND mode = :mode AND stored_at >= :since ORDER BY stored_at, seq, id"
+        f"WHERE agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS} ORDER BY stored_at, seq, id"
     )
     given = {"agent": agent, "mode": mode, "since": since}
     for row in conn.execution_options(yield_per=1000).execute(query, given):

@@ -17,9 +17,10 @@ from . import blank
 from .match import RunKey
 
 TABLES = (
-    "logger_events", "logger_runs", "logger_alerts", "logger_erasures", "logger_erased_runs", "logger_erasure_parts",
+    "logger_events", "logger_runs", "logger_alerts", "logger_holds", "logger_erasures", "logger_erased_runs", "logger_erasure_parts",
 )  # fmt: skip
 _events, _runs, _alerts = tables.Event.__table__, tables.Run.__table__, tables.Alert.__table__
+_holds = tables.Hold.__table__
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -54,6 +55,20 @@ def erase(conn: Connection, erasure: str, runs: Sequence[ErasedRun], *, at: str,
     return done
 
 
+def leaves_of(conn: Connection, runs: Iterable[ErasedRun]) -> list[Leaf]:
+    """The events of the runs that are erased, in order of place."""
+    columns = (_events.c.id, _events.c.place, _events.c.leaf, _events.c.body)
+    found = []
+    for run in runs:
+        query = sa.select(*columns).where(_events.c.agent == run.agent, _events.c.run_id == run.run_id)
+        found += [
+            Leaf(run.agent, row.id, run.run_id, row.place, "" if row.leaf is None else bytes(row.leaf).hex())
+            for row in conn.execute(query)
+            if blank.erased_by(row.body) is not None
+        ]
+    return sorted(found, key=lambda leaf: (leaf.agent, leaf.place, leaf.id))
+
+
 def _erase_events(conn: Connection, erasure: str, run: RunKey) -> list[Leaf]:
     columns = (_events.c.id, _events.c.month, _events.c.place, _events.c.salt, _events.c.leaf, _events.c.body)
     query = sa.select(*columns).where(_events.c.agent == run[0], _events.c.run_id == run[1])
@@ -85,6 +100,17 @@ def erase_alerts(conn: Connection, runs: Iterable[ErasedRun], also: Collection[s
                 found.add(alert_id)
                 values = {"raised": raised and blank.alert_of(raised), "resolved_reason": None}
                 conn.execute(_alerts.update().where(_alerts.c.alert_id == alert_id).values(values))
+    return found
+
+
+def erase_holds(conn: Connection, names: Collection[str], at: str) -> list[str]:
+    """Blanks what holds that are over say of the customer or ticket that they named; returns their ids."""
+    over = sa.or_(_holds.c.lifted_at.is_not(None), _holds.c.until < at)
+    named = sa.or_(*(column.in_(list(names)) for column in (_holds.c.customer, _holds.c.ticket, _holds.c.run_id)))
+    found = list(conn.execute(sa.select(_holds.c.hold_id).where(over, named)).scalars())
+    words = dict.fromkeys(("customer", "ticket", "reason", "lifted_reason"), blank.ERASED)
+    for hold_id in found:
+        conn.execute(_holds.update().where(_holds.c.hold_id == hold_id).values(words))
     return found
 
 

@@ -29,14 +29,16 @@ class Scope:
     """What an erasure reaches. It grows with the alerts that are met."""
 
     def __init__(
-        self, runs: Iterable[ErasedRun], alerts: Collection[str] = (), references: Collection[str] = ()
-    ) -> None:
-        """`references`: what the erasure was asked for by."""
+        self, runs: Iterable[ErasedRun], alerts: Collection[str] = (), references: Collection[str] = (),
+        holds: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """`references`: what the erasure was asked for by; `holds`: those that named it and are over."""
         some = list(runs)
         self.runs: set[RunKey] = {(run.agent, run.run_id) for run in some}
         self.tickets = {(run.agent, ticket) for run in some for ticket in run.tickets}
         self.cases = {subjects.case_id(*run) for run in self.runs}
         self.alerts = set(alerts)
+        self.holds = set(holds)
         names = {run_id for _, run_id in self.runs} | {ticket for _, ticket in self.tickets} | set(references)
         self._named = _pattern(names)
 
@@ -66,6 +68,8 @@ class Scope:
         if noun == "case":
             inner = data.get("case")
             return data.get("case_id") in self.cases or (isinstance(inner, dict) and inner.get("case_id") in self.cases)
+        if noun == "hold":
+            return data.get("hold_id") in self.holds
         if noun == "switch":
             key = str(data.get("key") or "")
             return (key.removeprefix(subjects.runs_key("")), data.get("target")) in self.runs

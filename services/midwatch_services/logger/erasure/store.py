@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,24 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.erasure import ErasedRun, ErasureRequested
 from midwatch.runtime.database import insert_new
 
+from .. import tables as log_tables
 from . import tables
 from .match import RunKey
 
 _erasures, _erased = tables.Erasure.__table__, tables.ErasedRun.__table__
 _parts = tables.Part.__table__
+_runs_table = log_tables.Run.__table__
+_key = sa.tuple_(_erased.c.agent, _erased.c.run_id)
 _CHUNK = 400  # keys of one query
+# A run may name its ticket in another event than that which its row has.
+_OF_TICKET = (
+    "(r.ticket = :ticket OR EXISTS (SELECT 1 FROM logger_events t "
+    "WHERE t.agent = r.agent AND t.run_id = r.run_id AND t.ticket = :ticket))"
+)
+_TICKETS = sa.text(
+    "SELECT ticket FROM logger_runs WHERE agent = :agent AND run_id = :run_id UNION "
+    "SELECT ticket FROM logger_events WHERE agent = :agent AND run_id = :run_id"
+)
 
 Places = dict[str, dict[str, int]]  # by place: how many of what were erased there
 
@@ -113,15 +125,15 @@ def find(conn: Connection, asked: ErasureRequested) -> list[ErasedRun]:
     """The runs that are meant. A customer's are also those of its tickets that name no customer: a run to which its
     case was handed over."""
     if asked.run_id is not None:
-        rows = _runs(conn, "r.agent = :agent AND r.run_id = :run_id", {"agent": asked.agent, "run_id": asked.run_id})
-        return rows or [ErasedRun(agent=asked.agent or "", run_id=asked.run_id)]
+        where, given = "r.agent = :agent AND r.run_id = :run_id", {"agent": asked.agent, "run_id": asked.run_id}
+        return _runs(conn, where, given) or [ErasedRun(agent=asked.agent or "", run_id=asked.run_id)]
     found: dict[RunKey, ErasedRun] = {}
     if asked.ticket is not None:
-        found |= _keyed(_runs(conn, "r.ticket = :ticket", {"ticket": asked.ticket}))
+        found |= _keyed(_runs(conn, _OF_TICKET, {"ticket": asked.ticket}))
     if asked.customer is not None:
         found |= _keyed(_runs(conn, "r.customer = :customer", {"customer": asked.customer}))
         for ticket in sorted({ticket for run in found.values() for ticket in run.tickets}):
-            found |= _keyed(_runs(conn, "r.ticket = :ticket AND r.customer IS NULL", {"ticket": ticket}))
+            found |= _keyed(_runs(conn, f"r.customer IS NULL AND {_OF_TICKET}", {"ticket": ticket}))
     return [found[key] for key in sorted(found)]
 
 
@@ -130,19 +142,25 @@ def _keyed(runs: Iterable[ErasedRun]) -> dict[RunKey, ErasedRun]:
 
 
 def _runs(conn: Connection, where: str, given: dict[str, Any]) -> list[ErasedRun]:
-    query = sa.text(f"SELECT r.agent, r.run_id, r.ticket, r.resolution FROM logger_runs r WHERE {where}")  # noqa: S608
+    query = sa.text(f"SELECT r.agent, r.run_id, r.resolution FROM logger_runs r WHERE {where}")  # noqa: S608
     return [
-        ErasedRun(agent=agent, run_id=run_id, tickets=[ticket] if ticket else [], finished=resolution is not None)
-        for agent, run_id, ticket, resolution in conn.execute(query, given)
+        ErasedRun(agent=row[0], run_id=row[1], tickets=_tickets(conn, row[0], row[1]), finished=row[2] is not None)
+        for row in conn.execute(query, given).all()
     ]
+
+
+def _tickets(conn: Connection, agent: str, run_id: str) -> list[str]:
+    given = {"agent": agent, "run_id": run_id}
+    return sorted(name for name in conn.execute(_TICKETS, given).scalars() if name)
 
 
 def remember(conn: Connection, erasure: str, runs: Sequence[ErasedRun]) -> None:
     """From now on what comes of these runs is erased when it comes."""
-    rows = [(run.agent, run.run_id, erasure, 0) for run in runs]
-    if rows:
-        columns = ("agent", "run_id", "erasure", "late")
-        insert_new(conn, _erased.name, columns, rows, ("agent", "run_id"))
+    for run in runs:
+        columns = ("agent", "run_id", "erasure", "late", "tickets")
+        row = (run.agent, run.run_id, erasure, 0, msgspec.json.encode(run.tickets).decode())
+        if not insert_new(conn, _erased.name, columns, [row], ("agent", "run_id")):
+            add_tickets(conn, (run.agent, run.run_id), run.tickets)
 
 
 def erased(conn: Connection, runs: Collection[RunKey]) -> dict[RunKey, str]:
@@ -150,28 +168,33 @@ def erased(conn: Connection, runs: Collection[RunKey]) -> dict[RunKey, str]:
     if conn.exec_driver_sql("SELECT 1 FROM logger_erased_runs LIMIT 1").first() is None:
         return {}
     keys, found = list(runs), dict[RunKey, str]()
-    which = sa.tuple_(_erased.c.agent, _erased.c.run_id)
     for start in range(0, len(keys), _CHUNK):
-        some = keys[start : start + _CHUNK]
-        query = sa.select(_erased.c.agent, _erased.c.run_id, _erased.c.erasure).where(which.in_(some))
-        found |= {(agent, run_id): erasure for agent, run_id, erasure in conn.execute(query)}
+        query = sa.select(_erased.c.agent, _erased.c.run_id, _erased.c.erasure)
+        rows = conn.execute(query.where(_key.in_(keys[start : start + _CHUNK])))
+        found |= {(agent, run_id): erasure for agent, run_id, erasure in rows}
     return found
 
 
-def note_late(conn: Connection, runs: Iterable[RunKey]) -> None:
-    """Something came of these runs after they were erased."""
-    for agent, run_id in runs:
-        which = (_erased.c.agent == agent, _erased.c.run_id == run_id)
-        conn.execute(_erased.update().where(*which).values(late=1))
+def note_late(conn: Connection, runs: Mapping[RunKey, Collection[str]]) -> None:
+    """Something came of these runs after they were erased, and named these tickets."""
+    for run, tickets in runs.items():
+        add_tickets(conn, run, tickets)
+        conn.execute(_erased.update().where(_is(run)).values(late=1))
+
+
+def add_tickets(conn: Connection, run: RunKey, tickets: Collection[str]) -> None:
+    """Adds to the tickets of an erased run."""
+    known = conn.execute(sa.select(_erased.c.tickets).where(_is(run))).scalar()
+    every = sorted({*msgspec.json.decode(known or "[]"), *tickets})
+    conn.execute(_erased.update().where(_is(run)).values(tickets=msgspec.json.encode(every).decode()))
 
 
 def take_late(conn: Connection) -> dict[str, list[ErasedRun]]:
     """The runs of which something has come since, by erasure; each is given once."""
     found: dict[str, list[ErasedRun]] = {}
-    rows = conn.execute(sa.select(_erased).where(_erased.c.late == 1)).all()
-    for row in rows:
-        found.setdefault(row.erasure, []).append(ErasedRun(agent=row.agent, run_id=row.run_id))
-    if rows:
+    for erasure, run in _remembered(conn, _erased.c.late == 1):
+        found.setdefault(erasure, []).append(run)
+    if found:
         conn.execute(_erased.update().where(_erased.c.late == 1).values(late=0))
     return found
 
@@ -181,10 +204,34 @@ def has_late(conn: Connection) -> bool:
     return conn.execute(sa.select(_erased.c.agent).where(_erased.c.late == 1).limit(1)).first() is not None
 
 
-def runs_of(conn: Connection, erasure: str) -> list[RunKey]:
+def runs_of(conn: Connection, erasure: str) -> list[ErasedRun]:
     """The runs of an erasure."""
-    query = sa.select(_erased.c.agent, _erased.c.run_id).where(_erased.c.erasure == erasure)
-    return [(row.agent, row.run_id) for row in conn.execute(query.order_by(_erased.c.agent, _erased.c.run_id))]
+    return [run for _, run in _remembered(conn, _erased.c.erasure == erasure)]
+
+
+def _remembered(conn: Connection, which: sa.ColumnElement[bool]) -> list[tuple[str, ErasedRun]]:
+    same = sa.and_(_runs_table.c.agent == _erased.c.agent, _runs_table.c.run_id == _erased.c.run_id)
+    query = sa.select(_erased, _runs_table.c.resolution).outerjoin(_runs_table, same).where(which)
+    return [
+        (
+            row.erasure,
+            ErasedRun(
+                agent=row.agent, run_id=row.run_id, tickets=msgspec.json.decode(row.tickets),
+                finished=row.resolution is not None,
+            ),
+        )
+        for row in conn.execute(query.order_by(_erased.c.agent, _erased.c.run_id)).all()
+    ]  # fmt: skip
+
+
+def _is(run: RunKey) -> sa.ColumnElement[bool]:
+    return sa.and_(_erased.c.agent == run[0], _erased.c.run_id == run[1])
+
+
+def close(conn: Connection, erasure: str) -> None:
+    """Drops what names a run's tickets or the alerts about it: everybody has erased them."""
+    conn.execute(_erased.update().where(_erased.c.erasure == erasure, _erased.c.late == 0).values(tickets="[]"))
+    conn.execute(_parts.update().where(_parts.c.erasure == erasure).values(runs="[]", alerts="[]"))
 
 
 # Parts

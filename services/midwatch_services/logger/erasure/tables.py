@@ -31,8 +31,8 @@ class Erasure(Table, table=True):
 
 
 class ErasedRun(Table, table=True):
-    """A run that was erased: what still comes of it is erased when it comes. `late`: 1 where something has come, 2
-    where it is being erased elsewhere."""
+    """A run that was erased: what still comes of it is erased when it comes. `late`: 1 where something has come
+    that is still to be erased elsewhere. `tickets`: those that it named, as JSON, until the erasure is done."""
 
     __tablename__ = "logger_erased_runs"
 
@@ -40,6 +40,7 @@ class ErasedRun(Table, table=True):
     run_id: KeyText
     erasure: Text
     late: Annotated[int, Field(sa_type=sa.SmallInteger)]
+    tickets: Text
 
 
 class Part(Table, table=True):

@@ -47,9 +47,7 @@ def fold_hold(row: HoldRow, event: Envelope[Hold]) -> HoldRow:
             run_id=data.run_id, ticket=data.ticket, customer=data.customer, until=data.until and text_of(data.until),
         )  # fmt: skip
     if isinstance(data, HoldLifted) and key < row.lifted_key:
-        return msgspec.structs.replace(
-            row, lifted_key=key, lifted_at=at, lifted_by=data.by, lifted_reason=data.reason
-        )
+        return msgspec.structs.replace(row, lifted_key=key, lifted_at=at, lifted_by=data.by, lifted_reason=data.reason)
     return row
 
 

@@ -130,9 +130,7 @@ def remove(
     return Gone(count, len(gone), alerts)
 
 
-def _kept_between(
-    conn: Connection, agent: str, gone: Sequence[int], ids: set[str], window: int
-) -> list[int] | None:
+def _kept_between(conn: Connection, agent: str, gone: Sequence[int], ids: set[str], window: int) -> list[int] | None:
     """The agent's other places between the first and the last of `gone`; None where too many lie there to look."""
     query = sa.text(
         "SELECT place, agent, run_id FROM logger_events WHERE place > :first AND place < :last ORDER BY place LIMIT :most"

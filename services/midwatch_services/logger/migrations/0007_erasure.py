@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text, primary_key=True),
         sa.Column("erasure", sa.Text, nullable=False, index=True),
         sa.Column("late", sa.SmallInteger, nullable=False),
+        sa.Column("tickets", sa.Text, nullable=False),
     )
     op.create_table(
         "logger_erasure_parts",
