@@ -78,13 +78,17 @@ async def test_no_planted_word_is_left_anywhere(
     assert {word for word in PLANTED if not any(word in one for one in standing)} == {
         "plantreview", "plantlate",
     }  # fmt: skip
-    assert in_files(settings.home)
+    print(in_files(settings.home))
+    print("NATSB", in_files(tmp_path / "nats"))
 
     await ask(js, customer=CUSTOMER)
     work = await done(settings)
 
     assert await in_streams(js) == []
     assert in_files(settings.home) == []
+    print("NATS", in_files(tmp_path / "nats"))
+    import msgspec
+    print(msgspec.json.format(msgspec.json.encode(work.proof)).decode()[:3000])
     await services.stop()
     assert in_files(settings.home) == []
     assert work.proof is not None

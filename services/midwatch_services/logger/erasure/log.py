@@ -89,18 +89,46 @@ def _erase_events(conn: Connection, erasure: str, run: RunKey) -> list[Leaf]:
 
 def erase_alerts(conn: Connection, runs: Iterable[ErasedRun], also: Collection[str] = ()) -> set[str]:
     """Blanks the alerts about the runs and their tickets, and those named in `also`; returns the ids of all."""
-    keys = {(run.agent, run.run_id) for run in runs}
-    tickets = {(run.agent, ticket) for run in runs for ticket in run.tickets}
-    found = set[str]()
+    found = _alerts_of(conn, runs, also)
+    for alert_id, raised in found.items():
+        values = {"raised": raised and blank.alert_of(raised), "resolved_reason": None}
+        conn.execute(_alerts.update().where(_alerts.c.alert_id == alert_id).values(values))
+    return set(found)
+
+
+def _alerts_of(conn: Connection, runs: Iterable[ErasedRun], also: Collection[str] = ()) -> dict[str, str | None]:
+    some = list(runs)
+    keys = {(run.agent, run.run_id) for run in some}
+    tickets = {(run.agent, ticket) for run in some for ticket in run.tickets}
+    found: dict[str, str | None] = {}
     for agent in {agent for agent, _ in keys}:
         query = sa.select(_alerts.c.alert_id, _alerts.c.run_id, _alerts.c.raised).where(_alerts.c.agent == agent)
-        for alert_id, run_id, raised in conn.execute(query).all():
+        for alert_id, run_id, raised in conn.execute(query):
             ticket = msgspec.json.decode(raised, type=AlertRaised).ticket if raised else None
             if (agent, run_id) in keys or (agent, ticket) in tickets or alert_id in also:
-                found.add(alert_id)
-                values = {"raised": raised and blank.alert_of(raised), "resolved_reason": None}
-                conn.execute(_alerts.update().where(_alerts.c.alert_id == alert_id).values(values))
+                found[alert_id] = raised
     return found
+
+
+def erased_alerts(conn: Connection, runs: Collection[ErasedRun]) -> list[str]:
+    """The alerts of the runs' agents that were blanked."""
+    agents = {run.agent for run in runs}
+    query = sa.select(_alerts.c.alert_id, _alerts.c.raised).where(_alerts.c.agent.in_(agents))
+    return [
+        alert_id
+        for alert_id, raised in conn.execute(query)
+        if raised and msgspec.json.decode(raised, type=AlertRaised).title == blank.ERASED
+    ]
+
+
+def count(conn: Connection, runs: Sequence[ErasedRun]) -> dict[str, Any]:
+    """How many events and alerts the log has of the runs, and which tickets they name."""
+    events = 0
+    for run in runs:
+        which = (_events.c.agent == run.agent, _events.c.run_id == run.run_id)
+        events += conn.execute(sa.select(sa.func.count()).select_from(_events).where(*which)).scalar_one()
+    tickets = sorted({ticket for run in runs for ticket in run.tickets})
+    return {"events": events, "alerts": len(_alerts_of(conn, runs)), "tickets": tickets}
 
 
 def erase_holds(conn: Connection, names: Collection[str], at: str) -> list[str]:
