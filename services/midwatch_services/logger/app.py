@@ -1,4 +1,4 @@
-"""Wires the logger: two readers, one database."""
+"""Wires the logger: two readers, one database, and the sequencer that chains what they store."""
 
 from midwatch.contracts import codec, subjects
 from midwatch.runtime import price_book
@@ -6,6 +6,9 @@ from midwatch.runtime.service import Context, Service
 
 from . import handlers
 from .erasure.eraser import LOOK, Erasures
+from .evidence import sinks
+from .evidence.notary import EVERY, Notary
+from .evidence.sequencer import Sequencer
 from .places import Streams
 from .policy import POLICY
 
@@ -24,6 +27,22 @@ def build(context: Context) -> None:
         subjects.GOVERNANCE, subjects.erasure_consumer(subjects.LOGGER), erasures.on_spoken, decode=codec.decode
     )
     context.every(LOOK, erasures.look)
+    _prove(context, streams)
+
+
+def _prove(context: Context, streams: Streams) -> None:
+    """Chains what is stored, signs where the chains end, and brings that out of the database."""
+    database, settings, now = context.database, context.settings, context.now
+    context.every(1.0, Sequencer(context.js, database, streams, now).tick)
+    notary = Notary(database, settings.evidence_key, now)
+    context.on_start(notary.start)
+    context.every(EVERY.total_seconds(), notary.tick)
+    found: list[sinks.Sink] = [
+        sinks.FileSink(database, settings.checkpoints_path), sinks.NatsSink(database, context.js, now),
+    ]  # fmt: skip
+    if settings.checkpoint_url:
+        found.append(sinks.UrlSink(database, settings.checkpoint_url))
+    context.every(sinks.EVERY, sinks.Courier(found).tick)
 
 
 SERVICE = Service(name=subjects.LOGGER, build=build)

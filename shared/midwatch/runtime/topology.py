@@ -141,7 +141,7 @@ STREAMS = (
         subjects.GOVERNANCE, "What the services and people decided",
         tuple(
             f"midwatch.{noun}.>"
-            for noun in ("alert", "switch", "review", "eval", "rollout", "case", "hold", "erasure")
+            for noun in ("alert", "switch", "review", "eval", "rollout", "case", "hold", "erasure", "evidence")
         ),
         keep=lambda s: s.governance_max_age_days * _DAY, max_msg_size=2 * LARGE,
     ),
