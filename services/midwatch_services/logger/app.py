@@ -5,6 +5,8 @@ from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
+from .keeping.policy import KEEPING, keep_of
+from .keeping.sweep import hourly
 from .places import Streams
 from .policy import POLICY
 
@@ -18,6 +20,8 @@ def build(context: Context) -> None:
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
         decode=handlers.decode_governance,
     )  # fmt: skip
+    keep = keep_of(context.settings, lambda _agent: None)
+    context.every(KEEPING.every, hourly(context.database, keep, context.now))
 
 
 SERVICE = Service(name=subjects.LOGGER, build=build)
