@@ -15,7 +15,12 @@ from midwatch_services.logger.partitions import partitions
 OLD_EVENT = (
     "agent", "id", "run_id", "event", "seq", "time", "stored_at", "mode", "version", "ticket", "note", "body",
 )  # fmt: skip
-OLD_RUN = dict.fromkeys(("head_key", "ticket_key", "session_key", "started_key", "finished_key", "handed_off_key"), "") | dict.fromkeys(("input_tokens", "output_tokens", "model_calls", "model_errors", "tool_calls", "tool_errors", "messages", "model_us", "tool_us"), 0)  # fmt: skip
+_KEYS = ("head", "ticket", "session", "started", "finished", "handed_off")
+_COUNTS = (
+    "input_tokens", "output_tokens", "model_calls", "model_errors", "tool_calls", "tool_errors", "messages", "model_us",
+    "tool_us",
+)  # fmt: skip
+OLD_RUN = {**{f"{name}_key": "" for name in _KEYS}, **dict.fromkeys(_COUNTS, 0)}
 
 
 def old_events(run_id: str, *months: str) -> list[dict[str, Any]]:
