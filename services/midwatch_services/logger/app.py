@@ -5,7 +5,7 @@ from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
-from .keeping.policy import KEEPING, keep_of
+from .keeping.policy import KEEPING, by_card, keep_of
 from .keeping.sweep import hourly
 from .places import Streams
 from .policy import POLICY
@@ -20,7 +20,7 @@ def build(context: Context) -> None:
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
         decode=handlers.decode_governance,
     )  # fmt: skip
-    keep = keep_of(context.settings, lambda _agent: None)
+    keep = keep_of(context.settings, by_card(context.cards.all))
     context.every(KEEPING.every, hourly(context.database, keep, context.now))
 
 

@@ -22,6 +22,7 @@ _STREAMS = {
     "switch": subjects.GOVERNANCE,
     "review": subjects.GOVERNANCE,
     "case": subjects.GOVERNANCE,
+    "hold": subjects.GOVERNANCE,
 }
 _REPLY = "{reply}"  # the subject that the request asks to be answered on
 _VALUES: dict[str, tuple[Any, str]] = {

@@ -1,9 +1,11 @@
 """What retention goes by: the scope card's `log.keep`, and MIDWATCH_KEEP_DAYS for agents without a card."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+from midwatch.contracts.control import Card
 from midwatch.errors import MidwatchError
 from midwatch.runtime.settings import Settings
 
@@ -36,6 +38,16 @@ class Keeping:
 
 
 KEEPING = Keeping()
+
+
+def by_card(cards: Callable[[], Iterable[Card]]) -> Callable[[str], timedelta | None]:
+    """What an agent's card says of how long its runs are kept; None for an agent without one."""
+
+    def find(agent: str) -> timedelta | None:
+        log: Any = next((getattr(card, "log", None) for card in cards() if card.agent == agent), None)
+        return timedelta(seconds=log.keep) if log else None
+
+    return find
 
 
 def check(settings: Settings) -> None:
