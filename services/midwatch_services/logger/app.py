@@ -9,6 +9,8 @@ from .erasure.eraser import LOOK, Erasures
 from .evidence import sinks
 from .evidence.notary import EVERY, Notary
 from .evidence.sequencer import Sequencer
+from .keeping.policy import KEEPING, by_card, keep_of
+from .keeping.sweep import hourly
 from .places import Streams
 from .policy import POLICY
 
@@ -27,6 +29,8 @@ def build(context: Context) -> None:
         subjects.GOVERNANCE, subjects.erasure_consumer(subjects.LOGGER), erasures.on_spoken, decode=codec.decode
     )
     context.every(LOOK, erasures.look)
+    keep = keep_of(context.settings, by_card(context.cards.all))
+    context.every(KEEPING.every, hourly(context.database, keep, context.now))
     _prove(context, streams)
 
 

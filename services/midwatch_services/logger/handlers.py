@@ -1,7 +1,6 @@
 """What the logger does with what it reads: save it in one transaction."""
 
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 from sqlalchemy.engine import Connection
 
@@ -44,9 +43,9 @@ def on_governance(database: Database) -> Callable[[list[Received[Decided]]], Awa
         def work(conn: Connection) -> None:
             for event in events:
                 if isinstance(event.data, (HoldPlaced, HoldLifted)):
-                    save_hold(conn, cast(Envelope[Hold], event))
+                    save_hold(conn, event)
                 else:
-                    store.save_alert(conn, cast(Envelope[Alert], event))
+                    store.save_alert(conn, event)
 
         if events:
             await database.write(work)

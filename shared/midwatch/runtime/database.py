@@ -27,8 +27,8 @@ _VARIABLES = 32_000  # of one statement; SQLite's limit is 32,766
 
 # Events take 2 KB and more: on SQLite's usual pages of 4 KB half of each would be empty, and twice as much be synced.
 _PRAGMAS = (
-    "page_size=16384", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=2000", "cache_size=-65536",
-    "foreign_keys=ON", "secure_delete=ON",
+    "page_size=16384", "auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=2000",
+    "cache_size=-65536", "foreign_keys=ON", "secure_delete=ON",
 )  # fmt: skip
 
 # SQLite's primary result codes that are the statement's fault; all others are the file's or the disk's, and may pass.

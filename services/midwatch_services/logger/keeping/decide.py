@@ -1,6 +1,6 @@
 """What retention may remove, and what a hold says, folded from its events in any order. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -95,22 +95,23 @@ def _before(at: datetime, keep: timedelta) -> datetime:
         return datetime.min.replace(tzinfo=at.tzinfo)
 
 
-def ranges(gone: Sequence[int], kept: Iterable[int] | None) -> list[tuple[int, int, int]]:
-    """The places `gone`, in order, as (first, last, how many), so that none of those `kept`, also in order, lies within.
+Span = tuple[int, int, int]  # first place, last place, how many of the agent's events
 
-    Where it is not known what is kept, None, only places next to one another make a range.
-    """
-    found: list[tuple[int, int, int]] = []
-    others = iter(kept or ())
-    other = next(others, None)
-    for place in gone:
-        apart = kept is None and bool(found) and place != found[-1][1] + 1
-        while other is not None and other < place:
-            apart = apart or (bool(found) and other > found[-1][1])
-            other = next(others, None)
-        if not found or apart:
-            found.append((place, place, 1))
+
+def spans(rows: Iterable[tuple[int, bool, str]], *, apart: bool = False) -> dict[str, list[Span]]:
+    """By agent, what goes, so that nothing that it keeps lies within: (place, whether it is kept, agent), in order of
+    place. `apart`: what is kept is not among the rows, so that only places next to one another make a span."""
+    found: dict[str, list[Span]] = {}
+    going: set[str] = set()
+    for place, is_kept, agent in rows:
+        if is_kept:
+            going.discard(agent)
+            continue
+        of_agent = found.setdefault(agent, [])
+        if agent in going and (not apart or place == of_agent[-1][1] + 1):
+            first, _, count = of_agent[-1]
+            of_agent[-1] = first, place, count + 1
         else:
-            first, _, count = found[-1]
-            found[-1] = first, place, count + 1
+            of_agent.append((place, place, 1))
+            going.add(agent)
     return found

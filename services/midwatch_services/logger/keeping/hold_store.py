@@ -26,7 +26,8 @@ MATCHES = """
     AND (h.ticket IS NULL OR h.ticket = r.ticket OR EXISTS (
         SELECT 1 FROM logger_events t WHERE t.agent = r.agent AND t.run_id = r.run_id AND t.ticket = h.ticket))
 """
-IS_HELD = f"EXISTS (SELECT 1 FROM logger_holds h WHERE {IN_FORCE} AND {MATCHES})"  # noqa: S608; needs `:now`
+# Needs `:now`.
+IS_HELD = f"EXISTS (SELECT 1 FROM logger_holds h WHERE {IN_FORCE} AND {MATCHES})"  # noqa: S608
 
 
 def save_hold(conn: Connection, event: Envelope[Hold]) -> None:

@@ -1,6 +1,6 @@
 """What retention reads and removes. One call is one short transaction's work."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from ..decide import text_of
 from ..evidence.chain import removal_note
 from ..evidence.chain_store import append_note
 from ..partitions import partition
-from .decide import ranges
+from .decide import Span, spans
 from .hold_store import IN_FORCE, IS_HELD
 from .policy import KEEPING, Keeping
 
@@ -20,6 +20,13 @@ _PAST = "r.agent = :agent AND r.month <= :month AND r.stored_at < :cutoff"
 # What else the log keeps of a run, each to be removed with it.
 ALSO: tuple[Callable[[Connection, str, Sequence[str]], object], ...] = ()
 _SOME = 500  # keys in one statement
+
+
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+class BeingRead(Exception):
+    """Somebody reads the log without a pause."""
 
 
 class Past(NamedTuple):
@@ -117,11 +124,11 @@ def remove(
 ) -> Gone:
     """Removes runs of an agent, all that the log has of them, and says so in the agent's chain."""
     ids = [one.run_id for one in runs]
-    gone = list(_scalars(conn, "SELECT place FROM logger_events WHERE agent = :agent AND run_id IN :ids", agent, ids))
-    chained = sorted(place for place in gone if place)
+    gone = sorted(_scalars(conn, "SELECT place FROM logger_events WHERE agent = :agent AND run_id IN :ids", agent, ids))
+    chained = [place for place in gone if place]  # what was stored before there were places is in no chain
     if chained:
-        spans = ranges(chained, _kept_between(conn, agent, chained, set(ids), keeping.window))
-        append_note(conn, agent, "removal", removal_note(_reason(cutoff), text_of(at), spans), at)
+        found = _spans_of(conn, agent, chained, set(ids), keeping.window)
+        append_note(conn, agent, "removal", removal_note(_reason(cutoff), text_of(at), found), at)
     _execute(conn, "DELETE FROM logger_events WHERE agent = :agent AND run_id IN :ids", agent, ids)
     alerts = _execute(conn, "DELETE FROM logger_alerts WHERE agent = :agent AND run_id IN :ids", agent, ids)
     for forget in ALSO:
@@ -130,15 +137,14 @@ def remove(
     return Gone(count, len(gone), alerts)
 
 
-def _kept_between(conn: Connection, agent: str, gone: Sequence[int], ids: set[str], window: int) -> list[int] | None:
-    """The agent's other places between the first and the last of `gone`; None where too many lie there to look."""
+def _spans_of(conn: Connection, agent: str, gone: Sequence[int], ids: set[str], window: int) -> list[Span]:
     query = sa.text(
-        "SELECT place, agent, run_id FROM logger_events WHERE place > :first AND place < :last ORDER BY place LIMIT :most"
+        "SELECT place, agent, run_id FROM logger_events WHERE place BETWEEN :first AND :last ORDER BY place LIMIT :most"
     )
     found = conn.execute(query, {"first": gone[0], "last": gone[-1], "most": window + 1}).all()
     if len(found) > window:
-        return None
-    return [place for place, whose, run_id in found if whose == agent and run_id not in ids]
+        return spans(((place, False, agent) for place in gone), apart=True)[agent]
+    return spans((place, run_id not in ids, whose) for place, whose, run_id in found if whose == agent)[agent]
 
 
 def remove_alerts(conn: Connection, agent: str, cutoff: str, now: str, keeping: Keeping = KEEPING) -> int:
@@ -170,40 +176,39 @@ def whole_month(conn: Connection, month: str, cutoffs: Iterable[tuple[str, str]]
     return bool(conn.execute(query, given).scalar_one())
 
 
-def drop_month(conn: Connection, month: str, cutoffs: dict[str, str], at: datetime, keeping: Keeping = KEEPING) -> int:
-    """Drops a month's partition, and says so in the chain of each agent. Returns how many events were in it.
+def spans_of_month(conn: Connection, month: str) -> dict[str, list[Span]]:
+    """By agent, the places of a month's events."""
+    # Of the whole table, where another pass may have dropped the month meanwhile: then it has no place.
+    ends = sa.text("SELECT min(place), max(place) FROM logger_events WHERE month = :month AND place > 0")
+    first, last = conn.execute(ends, {"month": month}).one()
+    query = sa.text(
+        "SELECT place, month <> :month, agent FROM logger_events WHERE place BETWEEN :first AND :last ORDER BY place"
+    )
+    rows = conn.execution_options(yield_per=5000).execute(query, {"month": month, "first": first, "last": last})
+    return spans((place, is_kept, agent) for place, is_kept, agent in rows)
 
-    The runs' rows stay for `remove`. Raises sqlalchemy's OperationalError where readers do not let go of the log for
-    as long as the logger may wait.
+
+def drop_month(
+    conn: Connection, month: str, found: Mapping[str, Sequence[Span]], cutoffs: Mapping[str, str], at: datetime,
+    keeping: Keeping = KEEPING,
+) -> None:  # fmt: skip
+    """Drops a month's partition, and says so in the chain of each agent. The runs' rows stay for `remove`.
+
+    Raises BeingRead where readers do not let go of the log for as long as the logger may wait.
     """
-    table = partition(month)
     conn.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(keeping.lock_seconds * 1000)}ms'")
-    conn.exec_driver_sql("LOCK TABLE logger_events IN ACCESS EXCLUSIVE MODE")
-    conn.exec_driver_sql("SET LOCAL lock_timeout = 0")
-    events = 0
-    for agent in list(conn.exec_driver_sql(f"SELECT DISTINCT agent FROM {table} ORDER BY 1").scalars()):  # noqa: S608
-        gone = _places(conn, f"SELECT place FROM {table} WHERE agent = :agent ORDER BY place", agent)  # noqa: S608
-        events += len(gone)
-        chained = [place for place in gone if place]
-        if chained:
-            kept = _places(
-                conn,
-                "SELECT place FROM logger_events WHERE agent = :agent AND month <> :month AND place > :first "
-                "AND place < :last ORDER BY place",
-                agent, month=month, first=chained[0], last=chained[-1],
-            )  # fmt: skip
-            spans = ranges(chained, kept)
-            append_note(conn, agent, "removal", removal_note(_reason(cutoffs[agent]), text_of(at), spans), at)
-    conn.exec_driver_sql(f"DROP TABLE {table}")
-    return events
+    try:
+        conn.exec_driver_sql(f"DROP TABLE {partition(month)}")
+    except sa.exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+            raise BeingRead from error
+        raise
+    for agent, of_agent in found.items():
+        append_note(conn, agent, "removal", removal_note(_reason(cutoffs[agent]), text_of(at), of_agent), at)
 
 
 def _reason(cutoff: str) -> str:
     return f"age: the log heard last of these runs before {cutoff}"
-
-
-def _places(conn: Connection, query: str, agent: str, **given: Any) -> list[int]:
-    return list(conn.execute(sa.text(query), {"agent": agent, **given}).scalars())
 
 
 def _scalars(conn: Connection, query: str, agent: str, ids: Sequence[str]) -> Iterator[Any]:

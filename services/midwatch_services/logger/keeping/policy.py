@@ -1,9 +1,11 @@
 """What retention goes by: the scope card's `log.keep`, and MIDWATCH_KEEP_DAYS for agents without a card."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+from midwatch.contracts.control import Card
 from midwatch.errors import MidwatchError
 from midwatch.runtime.settings import Settings
 
@@ -19,9 +21,9 @@ class KeepTooShort(MidwatchError):
 
 @dataclass(frozen=True)
 class Keeping:
-    """`events`, `runs`: the most that one transaction removes. `rest`: seconds of rest for each second of writing, which
-    are the logger's. `beyond`: how far past the newest stored event a clock is believed. `leap`: how far a pass counts
-    beyond the one before without being asked by a person."""
+    """`events`, `runs`: the most that one transaction removes. `rest`: seconds of rest for each second of writing, in
+    which the logger writes. `beyond`: how far past the newest stored event a clock is believed. `leap`: how far a pass
+    counts beyond the one before without being asked by a person."""
 
     every: float = 3600.0  # seconds
     events: int = 1000
@@ -38,13 +40,28 @@ class Keeping:
 KEEPING = Keeping()
 
 
+def by_card(cards: Callable[[], Iterable[Card]]) -> Callable[[str], timedelta | None]:
+    """What an agent's card says of how long its runs are kept; None for an agent without one."""
+
+    def find(agent: str) -> timedelta | None:
+        log: Any = next((getattr(card, "log", None) for card in cards() if card.agent == agent), None)
+        return timedelta(seconds=log.keep) if log else None
+
+    return find
+
+
+def check(settings: Settings) -> None:
+    """Raises KeepTooShort."""
+    if settings.keep_days < LEAST.days:
+        raise KeepTooShort(days=settings.keep_days)
+
+
 def keep_of(settings: Settings, by_card: Callable[[str], timedelta | None]) -> KeepOf:
     """How long each agent's runs are kept; None of `by_card` stands for an agent without a card. Raises KeepTooShort.
 
     What the stream still holds is never removed: read again, it would come back.
     """
-    if settings.keep_days < LEAST.days:
-        raise KeepTooShort(days=settings.keep_days)
+    check(settings)
     without_card = timedelta(days=settings.keep_days)
     least = max(LEAST, timedelta(days=settings.runs_max_age_days))
 

@@ -40,7 +40,10 @@ def upgrade() -> None:
         postgresql_partition_by="LIST (month)",
     )
     if postgres:
-        found = "SELECT month FROM logger_runs UNION SELECT substr(stored_at, 1, 7) FROM logger_events_before"
+        found = (
+            "SELECT month FROM logger_runs UNION SELECT substr(e.stored_at, 1, 7) FROM logger_events_before e "
+            "WHERE NOT EXISTS (SELECT 1 FROM logger_runs r WHERE r.agent = e.agent AND r.run_id = e.run_id)"
+        )
         months = op.get_bind().execute(sa.text(found)).scalars().all()
         for month in months:
             name = f"logger_events_{month.replace('-', '_')}"
