@@ -23,6 +23,7 @@ _PHASES = {
 def reach(conn: "Connection", asked: "ErasureRequested") -> dict[str, Any]:
     """What the log has of what is asked for."""
     from midwatch_services.logger.erasure import log, store
+    from midwatch_services.logger.keeping.export_store import exports_with
     from midwatch_services.logger.keeping.hold_store import held
 
     runs = [run for run in store.find(conn, asked)]
@@ -33,7 +34,14 @@ def reach(conn: "Connection", asked: "ErasureRequested") -> dict[str, Any]:
     ]
     names = {(one["agent"], one["run_id"]) for one in kept}
     free = [run for run in runs if (run.agent, run.run_id) not in names]
-    return {"runs": [[run.agent, run.run_id] for run in free], **log.count(conn, free), "held": kept}
+    exports = {
+        one["id"] for agent in {run.agent for run in free}
+        for one in exports_with(conn, agent, [run.run_id for run in free if run.agent == agent])
+    }  # fmt: skip
+    return {
+        "runs": [[run.agent, run.run_id] for run in free], **log.count(conn, free), "exports": len(exports),
+        "held": kept,
+    }  # fmt: skip
 
 
 def elsewhere(asked: "ErasureRequested", found: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Wires the logger: two readers, one database, and the sequencer that chains what they store."""
+"""Wires the logger: readers, an indexer, and the sequencer that chains what is stored; one database."""
 
 from midwatch.contracts import codec, subjects
 from midwatch.runtime import price_book
@@ -13,13 +13,16 @@ from .keeping.policy import KEEPING, by_card, keep_of
 from .keeping.sweep import hourly
 from .places import Streams
 from .policy import POLICY
+from .search.indexer import Indexer
 
 
 def build(context: Context) -> None:
-    """Reads run events and governance into the log."""
+    """Reads run events and governance into the log, and has its runs found."""
     price_book.follow(context)
     streams = Streams(context.js, context.database)
-    context.read_runs(subjects.LOGGER, handlers.on_events(context.database, context.cards, streams), batch=POLICY.batch)
+    reader = context.read_runs(
+        subjects.LOGGER, handlers.on_events(context.database, context.cards, streams), batch=POLICY.batch
+    )
     context.read(
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database),
         decode=handlers.decode_governance,
@@ -31,6 +34,8 @@ def build(context: Context) -> None:
     context.every(LOOK, erasures.look)
     keep = keep_of(context.settings, by_card(context.cards.all))
     context.every(KEEPING.every, hourly(context.database, keep, context.now))
+    indexer = Indexer(context.js, context.database, streams, reader, context.now)
+    context.background(indexer.run, name="indexer")
     _prove(context, streams)
 
 

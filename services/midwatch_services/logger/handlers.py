@@ -16,6 +16,7 @@ from .decide import Alert
 from .keeping.decide import Hold
 from .keeping.hold_store import save_hold
 from .places import Streams
+from .reviews import Review
 
 
 def on_events(database: Database, cards: CardBook, streams: Streams) -> Callable[[list[Received]], Awaitable[None]]:
@@ -31,11 +32,12 @@ def on_events(database: Database, cards: CardBook, streams: Streams) -> Callable
     return handle
 
 
-Decided = Envelope[Alert] | Envelope[Hold] | None
+Decided = Envelope[Alert] | Envelope[Review] | Envelope[Hold] | None
+_REVIEWS = ("sampled", "judged", "agreed")
 
 
 def on_governance(database: Database) -> Callable[[list[Received[Decided]]], Awaitable[None]]:
-    """Events of alerts and holds, each folded into its own. Other decisions stay on the stream."""
+    """Events of alerts, reviews and holds, each folded into its row. Other decisions stay on the stream."""
 
     async def handle(batch: list[Received[Decided]]) -> None:
         events = [received.event for received in batch if received.event is not None]
@@ -45,7 +47,7 @@ def on_governance(database: Database) -> Callable[[list[Received[Decided]]], Awa
                 if isinstance(event.data, (HoldPlaced, HoldLifted)):
                     save_hold(conn, event)
                 else:
-                    store.save_alert(conn, event)
+                    store.save_decision(conn, event)
 
         if events:
             await database.write(work)
@@ -54,8 +56,9 @@ def on_governance(database: Database) -> Callable[[list[Received[Decided]]], Awa
 
 
 def decode_governance(subject: str, body: bytes) -> Decided:
-    """The event of an alert or a hold, or None for what the log does not keep. Raises Refused."""
-    if not subject.startswith(("midwatch.alert.", "midwatch.hold.")):
-        return None
-    found: Decided = codec.decode(subject, body)
-    return found
+    """The event of an alert, a review or a hold, or None for what the log does not keep. Raises Refused."""
+    tokens = subject.split(".")
+    if tokens[1] in ("alert", "hold") or (tokens[1] == "review" and tokens[-1] in _REVIEWS):
+        found: Decided = codec.decode(subject, body)
+        return found
+    return None

@@ -1,7 +1,6 @@
 """The run log's tables: what the logger saves, and the queries by which everyone reads it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from os import urandom
 from typing import Any
 
@@ -25,32 +24,17 @@ from .evidence.leaf import SALT, content_hash, leaf_hash
 from .partitions import make_partitions
 from .places import in_the_first_stream
 from .policy import POLICY, Policy
+from .reading_store import Wanted, data_of, find_runs
+from .reviews import Review, ReviewRow, fold_review
+from .search.index_store import touch, touch_late
 
 EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
-_MONTH, _PLACE, _LEAF = (EVENT_COLUMNS.index(name) for name in ("month", "place", "leaf"))
+_MONTH, _PLACE, _LEAF, _STORED = (EVENT_COLUMNS.index(name) for name in ("month", "place", "leaf", "stored_at"))
 ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
-_HALTS = "('halted_run', 'would_halt_run')"
+REVIEW_COLUMNS = tuple(tables.Review.__table__.columns.keys())
 _STANDS = """AND body NOT LIKE '{"erased":%'"""  # what was erased can be judged no more
 _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
-
-# What `runs --json` and `show` say of a run, from its row `r`; the rest of the row is the fold's.
-_SHOWN = (
-    "run_id", "agent", "version", "ticket", "session", "mode", "started_at", "ended_at", "resolution", "error",
-    "handed_off_to", "handed_off_reason", "cost_usd", "cost_basis", "unpriced_calls", "differing_calls",
-    "differing_reported_usd", "differing_computed_usd", "input_tokens", "output_tokens", "model_calls",
-    "model_errors", "tool_calls", "tool_errors", "messages", "events", "halted_by", "epoch", "channel", "customer",
-    "first_at", "last_at", "model_us", "tool_us",
-)  # fmt: skip
-_SELECT_RUNS = f"""
-    SELECT {", ".join(f"r.{name}" for name in _SHOWN)}, s.body AS started_body, f.body AS finished_body,
-        (SELECT a.service || '/' || a.rule FROM logger_alerts a
-         WHERE a.agent = r.agent AND a.run_id = r.run_id AND a.action_taken IN {_HALTS}
-         ORDER BY a.raised_key LIMIT 1) AS halted_by_alert
-    FROM logger_runs r
-    LEFT JOIN logger_events s ON s.agent = r.agent AND s.id = r.started_id AND s.month = r.month
-    LEFT JOIN logger_events f ON f.agent = r.agent AND f.id = r.finished_id AND f.month = r.month
-"""  # noqa: S608
 
 
 Tools = Mapping[str, ToolRule]
@@ -94,6 +78,7 @@ def save(
         if erased:
             folded = [arrival.folded(row, erased) for row in folded]
         upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in folded], ("agent", "run_id"))
+        touch_late(conn, ((rows[at][0], rows[at][2], rows[at][_PLACE], rows[at][_STORED]) for at in fresh))
     faults.reach("logger.folded")
     return len(fresh)
 
@@ -116,6 +101,28 @@ def save_alert(conn: Connection, event: Envelope[Alert]) -> None:
     if row.raised and row.agent and row.run_id and erasures.erased(conn, [(row.agent, row.run_id)]):
         row.raised, row.resolved_reason = blank.alert_of(row.raised), None
     upsert(conn, "logger_alerts", ALERT_COLUMNS, [_columns(row)], ("alert_id",))
+    if row.agent is not None and row.run_id is not None:
+        touch(conn, [(_text(row.agent), _text(row.run_id), text_of(event.time), True)])
+
+
+def save_review(conn: Connection, event: Envelope[Review]) -> None:
+    """Folds one review event into the row of its run; again changes nothing."""
+    key = {"agent": _text(event.data.agent), "run_id": _text(event.data.run_id)}
+    found = conn.execute(
+        sa.text(f"SELECT {', '.join(REVIEW_COLUMNS)} FROM logger_reviews WHERE agent = :agent AND run_id = :run_id"),  # noqa: S608
+        key,
+    ).first()
+    row = fold_review(ReviewRow(**found._mapping) if found else ReviewRow(**key), event)
+    upsert(conn, "logger_reviews", REVIEW_COLUMNS, [_columns(row)], ("agent", "run_id"))
+    touch(conn, [(row.agent, row.run_id, text_of(event.time), True)])
+
+
+def save_decision(conn: Connection, event: Envelope[Alert] | Envelope[Review]) -> None:
+    """Saves what was decided of a run, by whichever kind it is."""
+    if isinstance(event.data, Review):
+        save_review(conn, event)
+    else:
+        save_alert(conn, event)
 
 
 def event_row(received: Received, place: int, policy: Policy = POLICY) -> tuple[Any, ...]:
@@ -147,7 +154,7 @@ def _text(value: str) -> str:
     return value.replace("\0", "\ufffd") if "\0" in value else value
 
 
-def _columns(row: RunRow | AlertRow) -> list[Any]:
+def _columns(row: RunRow | AlertRow | ReviewRow) -> list[Any]:
     return [_text(value) if isinstance(value, str) else value for value in msgspec.structs.astuple(row)]
 
 
@@ -185,17 +192,11 @@ def read_runs(
     since: str | None = None,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Runs as `runs --json` prints them, the newest first. `since`: a time as `decide.text_of` writes it."""
-    wanted = {"agent": agent, "run_id": run_id, "ticket": ticket, "mode": mode, "resolution": resolution}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    clauses = [f"r.{name} = :{name}" for name in given]
-    if since is not None:
-        clauses.append("r.first_at >= :since")
-        given["since"] = since
-    where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
-    cut = "" if limit is None else f"LIMIT {int(limit)}"
-    query = sa.text(f"{_SELECT_RUNS} {where} ORDER BY r.first_at DESC, r.run_id DESC {cut}")
-    return [_shown(row._mapping) for row in conn.execute(query, given)]
+    """`find_runs` by what is asked most."""
+    return find_runs(
+        conn,
+        Wanted(agent=agent, run_id=run_id, ticket=ticket, mode=mode, resolution=resolution, since=since, limit=limit),
+    )
 
 
 def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
@@ -203,7 +204,8 @@ def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any
     with the erasure's id as `erased`."""
     query = sa.text(
         "SELECT id, event, seq, time, stored_at, note, body FROM logger_events "
-        "WHERE agent = :agent AND run_id = :run_id ORDER BY seq, time, id"
+        "WHERE agent = :agent AND run_id = :run_id "
+        "AND month = (SELECT month FROM logger_runs WHERE agent = :agent AND run_id = :run_id) ORDER BY seq, time, id"
     )
     found = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
     return [_event(event, event.pop("body")) for event in found]
@@ -211,7 +213,7 @@ def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any
 
 def _event(columns: dict[str, Any], body: str) -> dict[str, Any]:
     erasure = blank.erased_by(body)
-    return {**columns, "data": _data(body)} if erasure is None else {**columns, "data": {}, "erased": erasure}
+    return {**columns, "data": data_of(body)} if erasure is None else {**columns, "data": {}, "erased": erasure}
 
 
 def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
@@ -267,27 +269,3 @@ _ALERT_DEFAULTS = {"action_taken": "none", "mode": "live"}  # what the wire leav
 def _alert(found: dict[str, Any]) -> dict[str, Any]:
     raised = msgspec.json.decode(found.pop("raised"))
     return {name: raised.get(name, _ALERT_DEFAULTS.get(name)) for name in _ALERT_FIELDS} | found
-
-
-def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
-    shown = {name: row[name] for name in _SHOWN}
-    first, last = shown.pop("first_at"), shown.pop("last_at")
-    started, finished = _data(row["started_body"]), _data(row["finished_body"])
-    shown["started_at"] = shown["started_at"] or first
-    shown["last_event_at"] = last
-    shown["input"] = started.get("input")
-    shown["output"] = finished.get("output")
-    shown["latency_ms"] = _milliseconds(shown["started_at"], shown["ended_at"])
-    shown["model_ms"], shown["tool_ms"] = shown.pop("model_us") / 1000, shown.pop("tool_us") / 1000
-    shown["halted_by"] = shown["halted_by"] or row["halted_by_alert"]
-    return shown
-
-
-def _data(body: str | None) -> dict[str, Any]:
-    return dict(msgspec.json.decode(body).get("data") or {}) if body else {}
-
-
-def _milliseconds(start: str, end: str | None) -> float | None:
-    if end is None:
-        return None
-    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000, 3)

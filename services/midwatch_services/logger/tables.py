@@ -239,3 +239,47 @@ class CheckpointHead(Table, table=True):
     agent: KeyText
     block: KeyNumber
     checkpoint: Number
+class Unread(Table, table=True):
+    """A run of which something is not read into the index yet; see `search/index_store.py`."""
+
+    __tablename__ = "logger_unread"
+
+    agent: KeyText
+    run_id: KeyText
+    since: Text
+    touched: Text
+    done: Number
+    times: Number
+
+
+class Reading(Table, table=True):
+    """One run as it was read: `tools` is {name: calls} as JSON. `number` grows with the time at which the run began.
+
+    `text`: SQLite's, the words of the run, packed, without which they cannot be taken out of the index. PostgreSQL has
+    them in a column `words`.
+    """
+
+    __tablename__ = "logger_readings"
+
+    number: Annotated[int, Field(sa_type=sa.BigInteger, primary_key=True)]
+    agent: Text
+    run_id: Text
+    events: Number
+    tools: Text
+    text: MaybeBytes
+
+
+class Review(Table, table=True):
+    """A `reviews.ReviewRow`: its fields in their order."""
+
+    __tablename__ = "logger_reviews"
+
+    agent: KeyText
+    run_id: KeyText
+    sampled_key: Text
+    sampled_at: MaybeText
+    judged_key: Text
+    judged_at: MaybeText
+    judged_by: MaybeText
+    verdict: MaybeText
+    note: MaybeText

@@ -10,6 +10,7 @@ from .erasure import ErasureCompleted, ErasureErased, ErasureRequested, ErasureR
 from .runs import AgentName, CostBasis, Epoch, Mode
 
 Severity = Literal["page", "ticket", "info"]
+Verdict = Literal["pass", "fail", "unsure"]
 BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents together cost in a day
 # Rules whose alerts may page, of this release; other systems may have rules of their own.
 PAGES = (
@@ -194,6 +195,30 @@ class ReviewSampled(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: Mode = "live"
 
 
+class ReviewJudged(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A reviewer has read a run and says what it was worth."""
+
+    run_id: str
+    agent: AgentName
+    verdict: Verdict
+    by: str
+    note: str = ""
+    ticket: str | None = None
+    mode: Mode = "live"
+
+
+class ReviewAgreed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Reviewers who judged a run without seeing one another's word say the same. It outranks what each said."""
+
+    run_id: str
+    agent: AgentName
+    verdict: Verdict
+    by: list[str]
+    note: str = ""
+    ticket: str | None = None
+    mode: Mode = "live"
+
+
 class ReviewKeyCommitted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The hash of the key that draws on `day`, published before the first draw of it."""
 
@@ -259,6 +284,8 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("case", "returned"): CaseReturned,
     ("case", "closed"): CaseClosed,
     ("review", "sampled"): ReviewSampled,
+    ("review", "judged"): ReviewJudged,
+    ("review", "agreed"): ReviewAgreed,
     ("review", "committed"): ReviewKeyCommitted,
     ("review", "revealed"): ReviewKeyRevealed,
     ("hold", "placed"): HoldPlaced,

@@ -72,7 +72,8 @@ def switch(agent: str, event: str) -> str:
 
 
 def review(agent: str, event: str) -> str:
-    """Subject of a review event: `sampled`, and `committed` / `revealed` of the day's key (on `_fleet`)."""
+    """Subject of a review event: `sampled`, `judged`, `agreed`, and `committed` / `revealed` of the day's key (on
+    `_fleet`)."""
     return f"midwatch.review.{agent}.{event}"
 
 

@@ -52,6 +52,8 @@ OPEN_ALERTS = Gauge("midwatch_pager_open_alerts", "Alerts that are open", ["serv
 UNACKNOWLEDGED = Gauge("midwatch_pager_unacknowledged_seconds", "Age of the oldest unacknowledged page", ["service"])
 # For how long the oldest event that cost-watchdog has not acknowledged has waited for it.
 WATCHDOG_LAG = Gauge("midwatch_watchdog_lag_seconds", "Age of the oldest event not yet judged", ["service"])
+# For how long the oldest of what could be read into the index of the run log has waited for it.
+INDEX_LAG = Gauge("midwatch_index_lag_seconds", "Age of the oldest run that cannot be found yet", ["service"])
 # 1 while a service answers its readiness probe with yes; set whenever the probe is asked.
 READY = Gauge("midwatch_service_ready", "1 while the service is ready", ["service"])
 # 1 while the file of the operator's prices has a mistake, so that those read before hold.

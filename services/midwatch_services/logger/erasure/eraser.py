@@ -1,6 +1,7 @@
 """Sees erasures through: from what is asked to the proof. Each step is saved before the next, and done twice does no
 harm; what cannot be done now is tried again until it is."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.erasure import ErasedRun, ErasureCompleted, ErasureErased, ErasureRequested, ErasureResolved
-from midwatch.errors import Temporary
+from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.erasure import is_past, publish
@@ -21,8 +22,9 @@ from midwatch.runtime.service import Context
 from midwatch.runtime.topology import ERASERS
 
 from ..decide import text_of
+from ..keeping.export_store import exports_with
 from ..keeping.hold_store import held
-from . import log, proof, store
+from . import exports, log, proof, store
 from .match import Scope, chunks
 from .store import Part, Work
 from .streams import Sweeper, Swept
@@ -186,11 +188,37 @@ class Erasures:
 
             await self._database.write(again)
             return True
+        left = await self._erase_exports(work, runs)
         await self._sweeper.forget(work.id)
-        await self._database.write(lambda conn: self._conclude(conn, work, scope, swept))
+        await self._database.write(lambda conn: self._conclude(conn, work, scope, swept, left))
         return True
 
-    def _conclude(self, conn: Connection, work: Work, scope: Scope, swept: Swept) -> None:
+    async def _erase_exports(self, work: Work, runs: Sequence[ErasedRun]) -> list[str]:
+        """Rewrites the exports that lie where this process can reach them; returns what is left, in sentences."""
+        by_agent: dict[str, list[str]] = {}
+        for run in runs:
+            by_agent.setdefault(run.agent, []).append(run.run_id)
+
+        def find(conn: Connection) -> tuple[exports.Erased, list[dict[str, Any]]]:
+            found = [one for agent, some in by_agent.items() for one in exports_with(conn, agent, some)]
+            return exports.of_erasure(conn, work.id), list({one["id"]: one for one in found}.values())
+
+        what, found = await self._database.read(find)
+        left = []
+        for one in found:
+            try:
+                counts = await asyncio.to_thread(exports.erase_from_export, exports.here(one), what)
+                work.count(f"export {one['id']}", counts)
+            except (MidwatchError, OSError) as error:
+                left.append(
+                    f"the export {one['id']} of {one['made_at'][:10]}, {one['path']} on {one['host']} ({error}): "
+                    f"`midwatch erase export DIR --id {work.id}` there, and wherever it was copied to"
+                )
+        return left
+
+    def _conclude(
+        self, conn: Connection, work: Work, scope: Scope, swept: Swept, left: Sequence[str]
+    ) -> None:
         if self._is_behind(conn, work):
             return
         now = self._now()
@@ -199,7 +227,7 @@ class Erasures:
         log.erase_alerts(conn, runs, scope.alerts)
         leaves = log.leaves_of(conn, runs)
         keys = [(run.agent, run.run_id) for run in runs]
-        outstanding = [*_left(work, swept), SPOOLS]
+        outstanding = [*_left(work, swept), *left, SPOOLS]
         work.proof = proof.build(
             work, keys, leaves, proof.confirmations(parts), outstanding, at=now, backup_days=self._backup_days
         )
@@ -212,6 +240,8 @@ class Erasures:
 
     async def _scrub(self, work: Work) -> bool:
         """Has the database's files forget it, and says that it is done."""
+        if await self._database.read(log.words_stand):
+            return False
         await self._database.scrub(log.TABLES)
         done = work.proof or {}
         hashed = proof.digest(done)

@@ -4,6 +4,7 @@ export can be verified as before."""
 import gzip
 import hashlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ class NotRewritten(MidwatchError):
     """{folder} holds {what}, which cannot be rewritten: delete the folder, and export anew."""
 
 
+class NotHere(MidwatchError):
+    """it is not reachable from the logger."""
+
+
 class Erased(msgspec.Struct, frozen=True):
     """What an export is to lose."""
 
@@ -55,6 +60,16 @@ def of_erasure(conn: Connection, erasure: str) -> Erased:
     ]
     keys = frozenset((run.agent, run.run_id) for run in runs)
     return Erased(erasure, keys, frozenset(log.erased_alerts(conn, runs)), tuple(blocks))
+
+
+def here(export: Row) -> Path:
+    """Where a recorded export lies. Raises NotHere where that is another machine, or it is gone."""
+    path = Path(export["path"])
+    if export["host"] != socket.gethostname():
+        raise NotHere
+    if not path.exists():
+        raise NotHere
+    return path
 
 
 def erase_from_export(folder: Path, what: Erased) -> dict[str, int]:

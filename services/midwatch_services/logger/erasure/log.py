@@ -13,14 +13,15 @@ from midwatch.contracts.governance import AlertRaised
 
 from .. import tables
 from ..evidence import chain, chain_store
+from ..search.index_store import SWEEP, cursor, forget, touch
 from . import blank
 from .match import RunKey
 
 TABLES = (
-    "logger_events", "logger_runs", "logger_alerts", "logger_holds", "logger_erasures", "logger_erased_runs", "logger_erasure_parts",
+    "logger_events", "logger_runs", "logger_alerts", "logger_holds", "logger_reviews", "logger_readings", "logger_unread", "logger_erasures", "logger_erased_runs", "logger_erasure_parts",
 )  # fmt: skip
 _events, _runs, _alerts = tables.Event.__table__, tables.Run.__table__, tables.Alert.__table__
-_holds = tables.Hold.__table__
+_holds, _reviews = tables.Hold.__table__, tables.Review.__table__
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -50,7 +51,12 @@ def erase(conn: Connection, erasure: str, runs: Sequence[ErasedRun], *, at: str,
         values = dict.fromkeys(("ticket", "session", "customer", "error", "handed_off_reason"))
         which = (_runs.c.agent == run.agent, _runs.c.run_id == run.run_id)
         done.runs += conn.execute(_runs.update().where(*which).values(values)).rowcount
+        which_review = (_reviews.c.agent == run.agent, _reviews.c.run_id == run.run_id)
+        conn.execute(_reviews.update().where(*which_review).values(note=None))
     done.alerts = erase_alerts(conn, runs)
+    for agent in {run.agent for run in runs}:
+        forget(conn, agent, [run.run_id for run in runs if run.agent == agent])
+    touch(conn, ((run.agent, run.run_id, at, True) for run in runs))
     note(conn, erasure, done.leaves, at=at, by=by)
     return done
 
@@ -108,6 +114,11 @@ def _alerts_of(conn: Connection, runs: Iterable[ErasedRun], also: Collection[str
             if (agent, run_id) in keys or (agent, ticket) in tickets or alert_id in also:
                 found[alert_id] = raised
     return found
+
+
+def words_stand(conn: Connection) -> bool:
+    """Whether words of what was erased may still stand in the file of SQLite's full-text index."""
+    return conn.dialect.name == "sqlite" and cursor(conn, SWEEP) > 0
 
 
 def erased_alerts(conn: Connection, runs: Collection[ErasedRun]) -> list[str]:

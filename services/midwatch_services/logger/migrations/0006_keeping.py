@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "logger_0006"
-down_revision = "logger_0004"
+down_revision = "logger_0005"
 
 
 def upgrade() -> None:

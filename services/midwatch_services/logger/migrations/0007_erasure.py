@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "logger_0007"
-down_revision = "logger_0003"
+down_revision = "logger_0006"
 
 
 def upgrade() -> None:
