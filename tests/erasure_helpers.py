@@ -21,7 +21,8 @@ from midwatch_services import registry
 CUSTOMER, TICKET = "cust-7781-zanzibar", "T-zanzibar-9"
 # Each word stands in another place, so that a hit names the place.
 PLANTED = (
-    "zanzibar", "plantinput", "plantargument", "plantresult", "planterror", "plantsummary", "plantcontext", "plantreason",
+    "zanzibar", "plantinput", "plantargument", "plantresult", "planterror", "plantsummary", "plantcontext",
+    "plantreason",
     "plantsaid", "plantmodel", "plantoutput", "plantsession", "planttitle", "plantevidence", "plantcase", "plantnote",
     "plantreview", "plantletter", "plantmalformed", "plantswitch", "plantclaim", "plantlabel", "plantlate",
 )  # fmt: skip
@@ -72,16 +73,31 @@ async def plant_decisions(js: JetStreamContext, run_id: str = "r-1", agent: str 
     for service in ("logger", "pager"):
         body = b'{"data": {"run_id": "%s", "text": "plantletter"}}' % run_id.encode()
         await bury(
-            js, service, id=new_id(), reason="failed", error="plantletter", subject=subjects.run(agent, "said"), body=body
+            js,
+            service,
+            id=new_id(),
+            reason="failed",
+            error="plantletter",
+            subject=subjects.run(agent, "said"),
+            body=body,
         )
     # A message that no reader can read: every service buries it, and the stream keeps it.
-    await js.publish(subjects.run(agent, "said"), b'not json: plantmalformed of ' + CUSTOMER.encode())
+    await js.publish(subjects.run(agent, "said"), b"not json: plantmalformed of " + CUSTOMER.encode())
     await js.publish(
         subjects.key_subject(subjects.SWITCH, subjects.runs_key(agent)),
         control.encode({run_id: SwitchRecord(state="halted", reason="plantswitch", by="x", at=utc_now())}),
     )
     claim = CaseClaim(agent=agent, run_id="r-shadow", by="pod", to="own", at=utc_now(), reason="plantclaim")
     await js.publish(subjects.key_subject(subjects.CASES, subjects.case_key(agent, "r-shadow")), control.encode(claim))
+
+
+async def plant_all(js: JetStreamContext) -> None:
+    """Two runs, one of them of a shadow agent, and all that is said about them, read by every service."""
+    await plant(js)
+    await plant(js, "r-shadow", mode="shadow")
+    await caught_up(js)
+    await plant_decisions(js)
+    await caught_up(js)
 
 
 def in_files(folder: Path, *more: str) -> list[str]:
@@ -130,7 +146,9 @@ class Services:
             )
             self._tasks[name] = asyncio.create_task(work)
             done, _ = await asyncio.wait(
-                [self._tasks[name], asyncio.create_task(running.wait())], return_when=asyncio.FIRST_COMPLETED, timeout=30
+                [self._tasks[name], asyncio.create_task(running.wait())],
+                return_when=asyncio.FIRST_COMPLETED,
+                timeout=30,
             )
             if self._tasks[name] in done:
                 self._tasks[name].result()

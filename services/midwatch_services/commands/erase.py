@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,7 +41,9 @@ def erase(
         str | None, typer.Option(help="The customer, by the reference that runs name.", metavar="REF")
     ] = None,
     ticket: Annotated[str | None, typer.Option(help="The runs of this ticket.")] = None,
-    run_id: Annotated[str | None, typer.Option("--run", help="This run; say whose with --agent.", metavar="RUN")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", help="This run; say whose with --agent.", metavar="RUN")
+    ] = None,
     agent: Annotated[str | None, typer.Option(help="Whose run.")] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; it stays in the proof, so name no one.")] = "",
     by: By = None,
@@ -64,12 +65,13 @@ def erase(
     asked = _asked(customer, ticket, run_id, agent, reason, by or user())
     reach = read_log(lambda conn: erase_output.reach(conn, asked))
     reach |= erase_output.elsewhere(asked, reach)
-    if dry_run:
-        emit_json([reach]) if as_json else [console.print(line) for line in erase_output.would(reach)]
-        raise typer.Exit(OK)
-    if not as_json:
+    if as_json and dry_run:
+        emit_json([reach])
+    elif not as_json:
         for line in erase_output.would(reach):
             console.print(line)
+    if dry_run:
+        raise typer.Exit(OK)
     _confirm(yes)
     run(_erase(asked, within, as_json))
 
@@ -206,7 +208,7 @@ def export(
     id: Annotated[str, typer.Option("--id", help="The erasure.", metavar="ID")],
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Erase from an export that lay elsewhere what an erasure erased from the log. The export can be verified as before.
+    """Erase from an export that lay elsewhere what an erasure erased from the log. It can be verified as before.
 
     Example: midwatch erase export /backups/2026-11 --id er-3f9a
     """
@@ -226,14 +228,18 @@ def export(
     if as_json:
         emit_json([{"folder": folder, "erasure": work.id, **counts}])
     else:
-        console.print(f"{clean(folder)}: {counts['events']:,} events, {counts['runs']:,} runs, {counts['alerts']:,} alerts erased")
+        said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        console.print(f"{clean(folder)}: {said} erased", soft_wrap=True)
 
 
 def _find(id: str) -> "tuple[Work, list[Part]]":
     from midwatch_services.logger.erasure import store
 
     whole = id if id.startswith("er-") else f"er-{id}"
-    find: Callable[[Any], list[Work]] = lambda conn: [one for one in store.read(conn) if one.id.startswith(whole)]  # noqa: E731
+
+    def find(conn: Any) -> "list[Work]":
+        return [one for one in store.read(conn) if one.id.startswith(whole)]
+
     found = read_log(find)
     if not found:
         fail(f"no erasure {clean(id)!r}: list them with `midwatch erase list`")

@@ -26,7 +26,7 @@ def reach(conn: "Connection", asked: "ErasureRequested") -> dict[str, Any]:
     from midwatch_services.logger.keeping.export_store import exports_with
     from midwatch_services.logger.keeping.hold_store import held
 
-    runs = [run for run in store.find(conn, asked)]
+    runs = store.find(conn, asked)
     kept = [
         {"agent": run.agent, "run_id": run.run_id, **hold}
         for run in runs
@@ -58,8 +58,7 @@ def _cases(runs: "list[ErasedRun]") -> int | None:
     from midwatch_services.kill_switch.cases import case_store
 
     ids = [subjects.case_id(run.agent, run.run_id) for run in runs]
-    known = _asks(subjects.KILL_SWITCH, lambda conn: len(case_store.known(conn, ids)))
-    return known
+    return _asks(subjects.KILL_SWITCH, lambda conn: len(case_store.known(conn, ids)))
 
 
 def _items(runs: "list[ErasedRun]") -> int | None:
@@ -128,7 +127,7 @@ def would(found: dict[str, Any]) -> Iterator[str]:
         ("Decisions:        ", "decisions"), ("Dead letters:     ", "dead_letters"),
     ):  # fmt: skip
         count = found[name]
-        yield f"{what} {'not known: it does not answer now, and is reached all the same' if count is None else f'{count:,}'}"
+        yield f"{what} {'not known now; it is reached all the same' if count is None else f'{count:,}'}"
     yield f"Exports:           {found['exports']:,}"
     for hold in found["held"]:
         yield f"[yellow]Kept: {clean(hold['agent'])}/{clean(hold['run_id'])} by {clean(hold['hold_id'])}[/]"
@@ -190,7 +189,7 @@ def proof(found: dict[str, Any]) -> Iterator[str]:
     yield f"Erasure [bold]{clean(found['erasure'])}[/]: {clean(found['state'])}"
     if "by" not in found:
         return
-    yield f"  asked by {clean(found['by'])} at {clean(found['asked_at'][:19].replace('T', ' '))} UTC: {clean(found['reason'])}"
+    yield f"  asked by {clean(found['by'])} at {_moment(found['asked_at'])} UTC: {clean(found['reason'])}"
     for place, counts in found["places"].items():
         if place not in ("held", "mentions"):
             yield f"  {clean(place)}: {_counts(counts)}"
@@ -200,11 +199,15 @@ def proof(found: dict[str, Any]) -> Iterator[str]:
     if not done:
         yield f"  waits: {clean(found['waits_for'])}"
         return
-    yield f"  complete at {clean(done['done_at'][:19].replace('T', ' '))} UTC; {len(done['runs']):,} runs, {len(done['events']):,} events"
+    yield f"  complete at {_moment(done['done_at'])} UTC; {len(done['runs']):,} runs, {len(done['events']):,} events"
     for left in done["outstanding"]:
         yield f"  [yellow]left:[/] {clean(left)}"
     yield f"  [yellow]left:[/] backups hold it until {clean(done['backups_until'][:10])} (MIDWATCH_BACKUP_DAYS)"
     yield f"  proof {clean(found['proof_sha256'])}, in the chains of the agents: --json shows all of it"
+
+
+def _moment(text: str) -> str:
+    return clean(text[:19].replace("T", " "))
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -28,7 +28,7 @@ _halts, _flights = tables.Halt.__table__, tables.Flight.__table__
 
 
 def erase(conn: Connection, part: ErasureResolved) -> Counts:
-    """Blanks cases and the reasons of halts. A case stays in the state in which it is: somebody may have to see to it."""
+    """Blanks cases and the reasons of halts. A case stays in its state: somebody may still have to see to it."""
     counts = {"cases": 0, "notes": 0, "calls": 0, "halts": 0}
     for run in part.runs:
         which = (_cases.c.agent == run.agent, _cases.c.run_id == run.run_id)

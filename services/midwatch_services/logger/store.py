@@ -225,10 +225,8 @@ def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
 
 def read_stored(conn: Connection, agent: str, mode: str, since: str) -> Iterator[tuple[str, str, str]]:
     """The events of an agent's runs in the order in which the server stored them: (event, stored at, body)."""
-    query = sa.text(
-        "SELECT event, stored_at, body FROM logger_events "
-        f"WHERE agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS} ORDER BY stored_at, seq, id"
-    )
+    which = f"agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS}"
+    query = sa.text(f"SELECT event, stored_at, body FROM logger_events WHERE {which} ORDER BY stored_at, seq, id")  # noqa: S608
     given = {"agent": agent, "mode": mode, "since": since}
     for row in conn.execution_options(yield_per=1000).execute(query, given):
         yield row[0], row[1], row[2]

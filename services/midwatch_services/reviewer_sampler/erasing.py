@@ -1,4 +1,4 @@
-"""What the sampler forgets of a run that is erased: its ticket. That it was drawn stays, so that draws can be verified."""
+"""What the sampler forgets of a run that is erased: its ticket. That it was drawn stays: draws can be verified."""
 
 from sqlalchemy.engine import Connection
 

@@ -48,6 +48,7 @@ class Erasures:
         self._database, self._js, self._now = context.database, context.js, context.now
         self._backup_days = context.settings.backup_days
         self._sweeper = Sweeper(context.nc, context.js)
+        self._one = asyncio.Lock()
         self._said: dict[str, str] = {}  # by erasure: why it waits
 
     async def on_spoken(self, batch: Sequence[Received[Envelope[ErasureRequested | ErasureErased]]]) -> None:
@@ -67,6 +68,10 @@ class Erasures:
 
     async def look(self) -> None:
         """Takes every erasure as far as it goes now."""
+        async with self._one:
+            await self._look()
+
+    async def _look(self) -> None:
         if await self._database.read(store.has_late):
             await self._database.write(self._reopen)
         for work in reversed(await self._database.read(lambda conn: store.read(conn, open_only=True))):
@@ -216,9 +221,7 @@ class Erasures:
                 )
         return left
 
-    def _conclude(
-        self, conn: Connection, work: Work, scope: Scope, swept: Swept, left: Sequence[str]
-    ) -> None:
+    def _conclude(self, conn: Connection, work: Work, scope: Scope, swept: Swept, left: Sequence[str]) -> None:
         if self._is_behind(conn, work):
             return
         now = self._now()
@@ -319,7 +322,7 @@ def _left(work: Work, swept: Swept) -> list[str]:
     mentions = ", ".join(sorted(work.places.get("mentions", ()), key=int))
     if mentions:
         left.append(
-            f"messages {mentions} of {subjects.GOVERNANCE} name the customer, a ticket or a run in words about something "
-            "else: read them, and delete those that are to go with `nats stream rmm MIDWATCH_GOVERNANCE NUMBER`"
+            f"messages {mentions} of {subjects.GOVERNANCE} name the customer, a ticket or a run in words about "
+            f"something else: read them, and delete those that are to go with `nats stream rmm {subjects.GOVERNANCE} NUMBER`"
         )
     return left

@@ -18,7 +18,8 @@ from . import blank
 from .match import RunKey
 
 TABLES = (
-    "logger_events", "logger_runs", "logger_alerts", "logger_holds", "logger_reviews", "logger_readings", "logger_unread", "logger_erasures", "logger_erased_runs", "logger_erasure_parts",
+    "logger_events", "logger_runs", "logger_alerts", "logger_holds", "logger_reviews", "logger_readings",
+    "logger_unread", "logger_erasures", "logger_erased_runs", "logger_erasure_parts",
 )  # fmt: skip
 _events, _runs, _alerts = tables.Event.__table__, tables.Run.__table__, tables.Alert.__table__
 _holds, _reviews = tables.Hold.__table__, tables.Review.__table__

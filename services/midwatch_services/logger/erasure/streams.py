@@ -133,11 +133,11 @@ class Sweeper:
         try:
             answer = await self._nc.request(f"$JS.API.STREAM.MSG.DELETE.{stream}", request, timeout=TIME_LIMIT)
         except (NatsError, TimeoutError) as error:
-            why = f"{error or type(error).__name__}: may the user delete from it?"
-            raise Temporary(f"message {seq} of {stream} was not deleted ({why})") from error
+            why = f"{error or type(error).__name__}: may this user do so?"
+            raise Temporary(f"{stream} {seq} was not deleted ({why})") from error
         error_of = msgspec.json.decode(answer.data, type=_Deleted).error
         if error_of is not None and error_of.err_code not in _NO_MESSAGE:
-            raise Temporary(f"message {seq} of {stream} was not deleted: {error_of.description} ({error_of.err_code})")
+            raise Temporary(f"{stream} {seq} was not deleted: {error_of.description} ({error_of.err_code})")
         return error_of is None
 
     async def _range(self, stream: str, subject: str, start: int, to: int) -> AsyncIterator[Stored]:

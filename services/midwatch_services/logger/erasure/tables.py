@@ -9,7 +9,7 @@ from ..tables import KeyText, MaybeNumber, MaybeText, Table, Text
 
 
 class Erasure(Table, table=True):
-    """One erasure. `asked`: what to match, None once it is done; `reference` is its HMAC-SHA-256 under `salt`. `places`:
+    """One erasure. `asked`: what to match, None once it is done; `reference`: its HMAC-SHA-256 under `salt`. `places`:
     what was erased where, as JSON; `proof`: the whole, as it is hashed into the chains. `upto`, `governance`: how far
     the streams were swept."""
 
