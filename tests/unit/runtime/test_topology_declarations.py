@@ -78,6 +78,11 @@ def test_the_consumers_are_those_of_the_services() -> None:
         ("KV_MIDWATCH_CASES", "kill-switch-cases"),
         ("MIDWATCH_GOVERNANCE", "kill-switch-governance"),
         ("MIDWATCH_GOVERNANCE", "pager"),
+        ("MIDWATCH_GOVERNANCE", "logger-erasure"),
+        ("MIDWATCH_GOVERNANCE", "cost-watchdog-erasure"),
+        ("MIDWATCH_GOVERNANCE", "kill-switch-erasure"),
+        ("MIDWATCH_GOVERNANCE", "pager-erasure"),
+        ("MIDWATCH_GOVERNANCE", "reviewer-sampler-erasure"),
     }
 
 

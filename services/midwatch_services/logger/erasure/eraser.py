@@ -323,6 +323,6 @@ def _left(work: Work, swept: Swept) -> list[str]:
     if mentions:
         left.append(
             f"messages {mentions} of {subjects.GOVERNANCE} name the customer, a ticket or a run in words about "
-            f"something else: read them, and delete those that are to go with `nats stream rmm {subjects.GOVERNANCE} NUMBER`"
+            f"something else: read them, and delete what is to go: `nats stream rmm {subjects.GOVERNANCE} NUMBER`"
         )
     return left

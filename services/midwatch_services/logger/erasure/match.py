@@ -1,5 +1,6 @@
 """Which messages speak of runs that are to be erased. Pure."""
 
+import json
 import re
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -101,16 +102,11 @@ class Scope:
 def _pattern(names: Iterable[str]) -> "re.Pattern[bytes] | None":
     words = set[bytes]()
     for name in filter(None, names):
-        words |= {name.encode("utf-8", "replace"), msgspec.json.encode(name)[1:-1], _ascii(name)}
+        words |= {name.encode("utf-8", "replace"), msgspec.json.encode(name)[1:-1], json.dumps(name)[1:-1].encode()}
     if not words:
         return None
     every = b"|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     return re.compile(b"(?<!" + _WORD + b")(?:" + every + b")(?!" + _WORD + b")")
-
-
-def _ascii(name: str) -> bytes:
-    """The name as JSON that keeps to ASCII has it."""
-    return "".join(c if ord(c) < 128 else c.encode("unicode_escape").decode() for c in name).encode()
 
 
 def _data(body: bytes) -> dict[str, Any] | None:

@@ -40,6 +40,7 @@ class Swept:
     governance: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     mentions: list[int] = field(default_factory=list)
+    seen: set[tuple[str, int]] = field(default_factory=set)  # messages that were deleted
 
     @property
     def found(self) -> bool:
@@ -70,6 +71,7 @@ class Sweeper:
             every = subjects.run(agent, "*")
             found = self._range(subjects.RUNS, every, after_runs + 1, upto)
             seqs = [one.seq async for one in found if scope.has_run_event(agent, one.body)]
+            swept.seen.update((subjects.RUNS, seq) for seq in seqs)
             self._count(swept, subjects.RUNS, await self.delete(subjects.RUNS, seqs))
         seqs = []
         async for one in self._range(subjects.GOVERNANCE, ">", after_governance + 1, governance):
@@ -77,6 +79,7 @@ class Sweeper:
                 seqs.append(one.seq)
             elif not one.subject.startswith("midwatch.erasure.") and scope.names(one.body):
                 swept.mentions.append(one.seq)
+        swept.seen.update((subjects.GOVERNANCE, seq) for seq in seqs)
         self._count(swept, subjects.GOVERNANCE, await self.delete(subjects.GOVERNANCE, seqs))
         await self._letters(scope, swept)
         return swept
@@ -90,7 +93,9 @@ class Sweeper:
             if not scope.has_letter(letter, one.body):
                 continue
             seqs.append(one.seq)
-            if letter is not None and letter.stream in originals and await self._is(letter):
+            if letter is None or (letter.stream, letter.stream_seq) in swept.seen:
+                continue
+            if letter.stream in originals and await self._is(letter):
                 originals[letter.stream].append(letter.stream_seq)
         for stream, some in originals.items():
             self._count(swept, stream, await self.delete(stream, sorted(set(some))))
