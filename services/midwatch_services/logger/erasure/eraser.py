@@ -322,7 +322,7 @@ def _left(work: Work, swept: Swept) -> list[str]:
     mentions = ", ".join(sorted(work.places.get("mentions", ()), key=int))
     if mentions:
         left.append(
-            f"messages {mentions} of {subjects.GOVERNANCE} name the customer, a ticket or a run in words about "
+            f"messages {mentions} of {subjects.GOVERNANCE} name the customer or a ticket in words about "
             f"something else: read them, and delete what is to go: `nats stream rmm {subjects.GOVERNANCE} NUMBER`"
         )
     return left

@@ -40,8 +40,9 @@ class Scope:
         self.cases = {subjects.case_id(*run) for run in self.runs}
         self.alerts = set(alerts)
         self.holds = set(holds)
-        names = {run_id for _, run_id in self.runs} | {ticket for _, ticket in self.tickets} | set(references)
-        self._named = _pattern(names)
+        personal = {ticket for _, ticket in self.tickets} | set(references)
+        self._personal = _pattern(personal)
+        self._named = _pattern(personal | {run_id for _, run_id in self.runs})
 
     @property
     def agents(self) -> list[str]:
@@ -93,6 +94,10 @@ class Scope:
         if tokens[:1] == ["midwatch"] and self.has_decision(letter.subject, letter.data):
             return True
         return self.names(letter.data) or self.names(letter.error.encode("utf-8", "replace"))
+
+    def mentions(self, text: bytes) -> bool:
+        """Whether a ticket or the reference stands in the text as a word. Ids of runs name nobody."""
+        return self._personal is not None and self._personal.search(text) is not None
 
     def names(self, text: bytes) -> bool:
         """Whether a run id, a ticket or the reference stands in the text as a word."""

@@ -77,7 +77,7 @@ class Sweeper:
         async for one in self._range(subjects.GOVERNANCE, ">", after_governance + 1, governance):
             if scope.has_decision(one.subject, one.body):
                 seqs.append(one.seq)
-            elif not one.subject.startswith("midwatch.erasure.") and scope.names(one.body):
+            elif not one.subject.startswith("midwatch.erasure.") and scope.mentions(one.body):
                 swept.mentions.append(one.seq)
         swept.seen.update((subjects.GOVERNANCE, seq) for seq in seqs)
         self._count(swept, subjects.GOVERNANCE, await self.delete(subjects.GOVERNANCE, seqs))
