@@ -20,7 +20,7 @@ app = typer.Typer(
 # In the order of `midwatch --help`.
 _NAMES = (
     "up topology cards replay runs switch queue drill alerts ack pager watchdog prices reviews dead "
-    "keep hold doctor demo"
+    "keep hold export import_log doctor demo"
 )
 for _name in _NAMES.split():
     import_module(f"midwatch_services.commands.{_name}").register(app)
