@@ -19,7 +19,7 @@ from midwatch.runtime import faults
 from midwatch.runtime.database import Database, insert_new
 
 from ..decide import RunRow, fold, text_of
-from ..evidence import chain, chain_store
+from ..evidence import chain_store
 from ..partitions import make_partitions
 from ..store import ALERT_COLUMNS, EVENT_COLUMNS, RUN_COLUMNS, load_runs, save_runs
 from . import chains
@@ -107,10 +107,8 @@ class Import:
         blocks = chains.read_blocks(self._file("blocks"))
         fresh = self.database.read_now(lambda conn: not chain_store.agents(conn))
         for agent, of_agent in groupby(blocks, key=lambda block: block.agent):
-            whole = chain.check(of_agent_list := list(of_agent))
-            if next(iter(whole), None) is not None and self.unverified is None:
-                raise Damaged(f"the chain of {agent} in {self._file('blocks').name} is broken")
-            if self._write(lambda conn, some=of_agent_list: chains.take_over(conn, some)):  # type: ignore[misc]
+            checked = of_agent if self.unverified else chains.checked(of_agent)
+            if self._write(lambda conn, agent=agent, some=checked: chains.take_over(conn, agent, some)):  # type: ignore[misc]
                 self._taken.add(agent)
                 self._report.chains += 1
         if fresh:

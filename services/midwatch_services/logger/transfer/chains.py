@@ -1,6 +1,6 @@
 """Chains that come with an export."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..evidence import chain, chain_store
-from ..evidence.chain import Block
-from .files import read_lines, read_rows
+from ..evidence.chain import Block, Tail
+from .files import Damaged, read_lines, read_rows
 from .layout import CHECKPOINTS
 
 _LATE = sa.text(
@@ -29,20 +29,31 @@ def read_blocks(path: Path) -> Iterator[Block]:
         yield Block(**row)
 
 
-def take_over(conn: Connection, blocks: Sequence[Block]) -> bool:
+def checked(blocks: Iterable[Block]) -> Iterator[Block]:
+    """The blocks of one agent. Raises Damaged at the first that is not what the chain says."""
+    tail = Tail()
+    for block in blocks:
+        if broken := next(iter(chain.check([block], tail)), None):
+            raise Damaged(f"block {broken.number} of the chain of {broken.agent} is broken: {broken.what}")
+        tail = Tail(block.number, block.head)
+        yield block
+
+
+def take_over(conn: Connection, agent: str, blocks: Iterable[Block]) -> bool:
     """Makes an agent's chain that of the export; False where it has one here.
 
     The sequencer is put behind it, so that it chains none of it again; what it had not come to yet it chains next.
     """
-    agent = blocks[0].agent
     if chain_store.tail(conn, agent).number:
         return False
+    upto = 0
+    for block in blocks:
+        conn.execute(_ADD, {name: getattr(block, name) for name in chain_store.COLUMNS})
+        upto = max(upto, block.last_place)
     before = chain_store.cursor(conn, chain_store.SEQUENCER)
-    upto = max(block.last_place for block in blocks)
     if upto > before:
         conn.execute(_LATE, {"after": before, "upto": upto})
         chain_store.move_cursor(conn, chain_store.SEQUENCER, before, upto)
-    conn.execute(_ADD, [{name: getattr(block, name) for name in chain_store.COLUMNS} for block in blocks])
     return True
 
 
