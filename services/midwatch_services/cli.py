@@ -19,7 +19,7 @@ app = typer.Typer(
 
 # In the order of `midwatch --help`.
 _NAMES = (
-    "up topology cards replay runs switch queue drill alerts ack pager watchdog prices reviews dead "
+    "up topology cards replay runs switch queue drill alerts ack pager watchdog prices reviews verify dead "
     "keep hold export import_log doctor demo"
 )
 for _name in _NAMES.split():

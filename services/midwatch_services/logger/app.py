@@ -1,10 +1,13 @@
-"""Wires the logger: two readers, one database."""
+"""Wires the logger: two readers, one database, the sequencer that chains what they store, and retention."""
 
 from midwatch.contracts import subjects
 from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
+from .evidence import sinks
+from .evidence.notary import EVERY, Notary
+from .evidence.sequencer import Sequencer
 from .keeping.policy import KEEPING, by_card, keep_of
 from .keeping.sweep import hourly
 from .places import Streams
@@ -22,6 +25,22 @@ def build(context: Context) -> None:
     )  # fmt: skip
     keep = keep_of(context.settings, by_card(context.cards.all))
     context.every(KEEPING.every, hourly(context.database, keep, context.now))
+    _prove(context, streams)
+
+
+def _prove(context: Context, streams: Streams) -> None:
+    """Chains what is stored, signs where the chains end, and brings that out of the database."""
+    database, settings, now = context.database, context.settings, context.now
+    context.every(1.0, Sequencer(context.js, database, streams, now).tick)
+    notary = Notary(database, settings.evidence_key, now)
+    context.on_start(notary.start)
+    context.every(EVERY.total_seconds(), notary.tick)
+    found: list[sinks.Sink] = [
+        sinks.FileSink(database, settings.checkpoints_path), sinks.NatsSink(database, context.js, now),
+    ]  # fmt: skip
+    if settings.checkpoint_url:
+        found.append(sinks.UrlSink(database, settings.checkpoint_url))
+    context.every(sinks.EVERY, sinks.Courier(found).tick)
 
 
 SERVICE = Service(name=subjects.LOGGER, build=build)

@@ -26,6 +26,11 @@ def sequence(place: int) -> int:
     return place & ((1 << _SHIFT) - 1)
 
 
+def stream_of(place: int) -> int:
+    """The number of the stream that a place was made of."""
+    return place >> _SHIFT
+
+
 def in_the_first_stream(received: Received) -> int:
     """The place of a message where no other stream was ever read."""
     return place(1, received.stream_seq)
@@ -42,17 +47,20 @@ class Streams:
     async def refresh(self) -> int:
         """Asks the server for the stream of now and returns its number. Raises NatsError, TimeoutError, Temporary."""
         info = await self._js.stream_info(subjects.RUNS)
-        created = info.created or datetime.min.replace(tzinfo=UTC)
+        created = (info.created or datetime.min.replace(tzinfo=UTC)).astimezone(UTC)
+        if (number := dict(self._known).get(created)) is not None:
+            return number  # a number once given stays: no need to stand in line behind those who write
         found = await self._database.write(lambda conn: _number(conn, text_of(created)))
         self._known = [(datetime.fromisoformat(at), number) for at, number in found]
-        return next(number for at, number in self._known if at == created.astimezone(UTC))
+        return dict(self._known)[created]
 
     async def of(self, batch: Sequence[Received]) -> Callable[[Received], int]:
         """What gives each message of the batch its place."""
-        newest = max(((one.stored_at, one.stream_seq) for one in batch), default=None)
-        if not self._known or (newest and self._newest and newest[0] > self._newest[0] and newest[1] < self._newest[1]):
+        stored = [(one.stored_at, one.stream_seq) for one in batch]
+        last = self._newest
+        if not self._known or (last and any(at > last[0] and number <= last[1] for at, number in stored)):
             await self.refresh()  # stored later, numbered lower: of another stream, unless the clock was set
-        self._newest = max(filter(None, (newest, self._newest)), default=None)
+        self._newest = max((*stored, *filter(None, (last,))), default=None)
         if len(self._known) == 1:
             only = self._known[0][1]
             return lambda received: place(only, received.stream_seq)

@@ -230,6 +230,18 @@ class HoldLifted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str
 
 
+class EvidenceCheckpointed(Struct, frozen=True, kw_only=True):
+    """The heads of the run log's chains that moved since the checkpoint before, signed. The signature (Ed25519, hex) is
+    over this object as JSON without `signature`, keys in order, no spaces, UTF-8."""
+
+    number: int  # from 1
+    at: str  # RFC 3339, UTC: text, because it is signed as it stands
+    heads: dict[AgentName, tuple[int, str]]  # the number of the chain's last block, and that block's head in hex
+    previous: str  # SHA-256, in hex, of what was signed of the checkpoint before; zeros for the first
+    key: str  # id of the public key: the first 16 hex digits of the SHA-256 of its 32 bytes
+    signature: str
+
+
 GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("alert", "raised"): AlertRaised,
     ("alert", "acknowledged"): AlertAcknowledged,
@@ -250,4 +262,5 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("review", "revealed"): ReviewKeyRevealed,
     ("hold", "placed"): HoldPlaced,
     ("hold", "lifted"): HoldLifted,
+    ("evidence", "checkpointed"): EvidenceCheckpointed,
 }

@@ -87,6 +87,11 @@ def hold(event: str) -> str:
     return f"midwatch.hold.{FLEET}.{event}"
 
 
+def evidence(event: str) -> str:
+    """Subject of what the logger says of the proof of its log: `checkpointed`, on `_fleet`."""
+    return f"midwatch.evidence.{FLEET}.{event}"
+
+
 def presence(agent: str, instance: str) -> str:
     """Subject on which one running process of an agent reports itself."""
     return f"midwatch.presence.{agent}.{instance}"

@@ -23,6 +23,7 @@ _STREAMS = {
     "review": subjects.GOVERNANCE,
     "case": subjects.GOVERNANCE,
     "hold": subjects.GOVERNANCE,
+    "evidence": subjects.GOVERNANCE,
 }
 _REPLY = "{reply}"  # the subject that the request asks to be answered on
 _VALUES: dict[str, tuple[Any, str]] = {

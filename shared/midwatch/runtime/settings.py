@@ -39,6 +39,13 @@ class Settings(BaseSettings):
     pager_file: Path | None = Field(
         default=None, description="Who is paged, and how. Default: pager.yaml in home; see `midwatch pager new`"
     )
+    evidence_key_file: Path | None = Field(
+        default=None, description="Key that signs checkpoints of the run log. Default: evidence/signing.key in home"
+    )
+    checkpoint_file: Path | None = Field(
+        default=None, description="Where checkpoints are added to. Default: evidence/checkpoints.jsonl in home"
+    )
+    checkpoint_url: str | None = Field(default=None, description="Address to which each checkpoint is posted as well")
     otlp_endpoint: str | None = Field(
         default=None,
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "MIDWATCH_OTLP_ENDPOINT", "otlp_endpoint"),
@@ -88,6 +95,16 @@ class Settings(BaseSettings):
     def prices_path(self) -> Path:
         """The file of the operator's own prices, which is there or not."""
         return self.prices_file or self.home / "prices.yaml"
+
+    @property
+    def evidence_key(self) -> Path:
+        """The file of the key that signs checkpoints."""
+        return self.evidence_key_file or self.home / "evidence" / "signing.key"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The file of checkpoints outside the database."""
+        return self.checkpoint_file or self.home / "evidence" / "checkpoints.jsonl"
 
     def database_for(self, service: str) -> str:
         """SQLAlchemy address of a service's database. By default each service has an SQLite file of its own, so that

@@ -60,6 +60,12 @@ PRICES_WRONG = Gauge("midwatch_prices_file_wrong", "1 while the file of prices h
 COST_DIFFERS = Counter(
     "midwatch_cost_differs", "Model calls whose reported cost is not what the prices make of it", ["service", "agent"]
 )
+# Events of the run log that are in no chain yet; at most 100,000 are counted.
+UNSEALED = Gauge("midwatch_evidence_unsealed", "Events stored and not sealed yet", ["service"])
+# When events were last sealed: its age, while there are some to seal, is how far the sequencer lags.
+SEALED_AT = Gauge("midwatch_evidence_last_seal_timestamp_seconds", "Unix time of the last block", ["service"])
+# Checkpoints that a sink (file, url, nats) has not taken yet.
+SINK_BEHIND = Gauge("midwatch_evidence_sink_behind", "Checkpoints that a sink has not taken", ["service", "sink"])
 
 
 class _OneService(Collector):

@@ -20,6 +20,7 @@ from midwatch.runtime.database import Database, insert_new
 
 from ..decide import RunRow, fold, text_of
 from ..evidence import chain_store
+from ..evidence.chain import Block
 from ..partitions import make_partitions
 from ..store import ALERT_COLUMNS, EVENT_COLUMNS, RUN_COLUMNS, load_runs, save_runs
 from . import chains
@@ -107,12 +108,15 @@ class Import:
         blocks = chains.read_blocks(self._file("blocks"))
         fresh = self.database.read_now(lambda conn: not chain_store.agents(conn))
         for agent, of_agent in groupby(blocks, key=lambda block: block.agent):
-            checked = of_agent if self.unverified else chains.checked(of_agent)
-            if self._write(lambda conn, agent=agent, some=checked: chains.take_over(conn, agent, some)):  # type: ignore[misc]
+            some = self._checked(of_agent)
+            if self._write(lambda conn, agent=agent, some=some: chains.take_over(conn, agent, some)):  # type: ignore[misc]
                 self._taken.add(agent)
                 self._report.chains += 1
         if fresh:
             self._write(lambda conn: chains.take_checkpoints(conn, self.folder))
+
+    def _checked(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        return blocks if self.unverified else chains.checked(blocks)
 
     def _runs(self) -> None:
         for rows in in_batches(self._file("runs"), RUN_COLUMNS, BATCH):
