@@ -19,8 +19,8 @@ app = typer.Typer(
 
 # In the order of `midwatch --help`.
 _NAMES = (
-    "up topology cards replay runs switch queue drill alerts ack pager watchdog prices reviews dead "
-    "keep hold erase doctor demo"
+    "up topology cards replay runs switch queue drill alerts ack pager watchdog prices reviews verify dead "
+    "keep hold erase export import_log doctor demo"
 )
 for _name in _NAMES.split():
     import_module(f"midwatch_services.commands.{_name}").register(app)

@@ -26,6 +26,11 @@ def sequence(place: int) -> int:
     return place & ((1 << _SHIFT) - 1)
 
 
+def stream_of(place: int) -> int:
+    """The number of the stream that a place was made of."""
+    return place >> _SHIFT
+
+
 def in_the_first_stream(received: Received) -> int:
     """The place of a message where no other stream was ever read."""
     return place(1, received.stream_seq)

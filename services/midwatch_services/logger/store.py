@@ -1,6 +1,6 @@
 """The run log's tables: what the logger saves, and the queries by which everyone reads it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import urandom
 from typing import Any
 
@@ -176,6 +176,19 @@ def _load_runs(conn: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[
             ([agent for agent, _ in keys], [run_id for _, run_id in keys]),
         ).fetchall()
     return {(row[0], row[1]): RunRow(**dict(zip(RUN_COLUMNS, row, strict=True))) for row in rows}
+
+
+# What is brought in or rebuilt beside the stream
+
+
+def load_runs(conn: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], RunRow]:
+    """The rows of those of the runs (agent, run id) that the log has."""
+    return _load_runs(conn, keys)
+
+
+def save_runs(conn: Connection, rows: Iterable[RunRow]) -> None:
+    """Puts these in the place of the rows of the same runs."""
+    upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in rows], ("agent", "run_id"))
 
 
 # Reading

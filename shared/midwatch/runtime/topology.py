@@ -132,6 +132,7 @@ class Consumer:
         )  # fmt: skip
 
 
+_DECIDED = ("alert", "switch", "review", "eval", "rollout", "case", "evidence", "hold", "erasure")
 STREAMS = (
     Stream(
         subjects.RUNS, "What agents said of their runs", ("midwatch.run.>",), atomic=True,
@@ -139,10 +140,7 @@ STREAMS = (
     ),
     Stream(
         subjects.GOVERNANCE, "What the services and people decided",
-        tuple(
-            f"midwatch.{noun}.>"
-            for noun in ("alert", "switch", "review", "eval", "rollout", "case", "hold", "erasure", "evidence")
-        ),
+        tuple(f"midwatch.{noun}.>" for noun in _DECIDED),
         keep=lambda s: s.governance_max_age_days * _DAY, max_msg_size=2 * LARGE,
     ),
     Stream(

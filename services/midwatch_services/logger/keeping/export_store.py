@@ -21,7 +21,7 @@ _MAY_HOLD = """
 
 
 def record_export(conn: Connection, **columns: Any) -> None:
-    """Records an export, before it has its name on the disk."""
+    """Records an export, before anything of it is on the disk."""
     names = ", ".join(EXPORT_COLUMNS)
     values = ", ".join(f":{name}" for name in EXPORT_COLUMNS)
     conn.execute(sa.text(f"INSERT INTO logger_exports ({names}) VALUES ({values})"), columns)  # noqa: S608
@@ -45,3 +45,11 @@ def exports_with(conn: Connection, agent: str, run_ids: Sequence[str]) -> list[d
         for row in conn.execute(query, {"agent": agent, "run_ids": some}):
             found[row.id] = dict(row._mapping)
     return sorted(found.values(), key=lambda one: (one["made_at"], one["id"]))
+
+
+def finish_export(conn: Connection, id: str, **counts: int) -> None:
+    """Adds how much an export holds, once it is written."""
+    conn.execute(
+        sa.text("UPDATE logger_exports SET runs = :runs, events = :events, alerts = :alerts WHERE id = :id"),
+        {"id": id, **counts},
+    )

@@ -1,0 +1,130 @@
+"""An export of the log, to be checked with nothing but its folder: it is put into a temporary database first."""
+
+import contextlib
+import gzip
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy.engine import Connection
+
+from midwatch.errors import MidwatchError
+from midwatch.runtime.database import Database, execute_many
+
+from .. import tables
+from . import chain_store
+from .findings import Finding
+from .source import Tables
+
+EVENTS, BLOCKS, RUNS, CHECKPOINTS = "events.jsonl.gz", "blocks.jsonl.gz", "runs.jsonl.gz", "checkpoints.jsonl"
+_EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
+_AT_ONCE = 500  # lines
+
+# Without keys: what stands twice in an export is to be named, not refused.
+_TABLES = (
+    f"CREATE TABLE logger_events ({', '.join(_EVENT_COLUMNS)})",
+    f"CREATE TABLE logger_blocks ({', '.join(chain_store.COLUMNS)})",
+    "CREATE TABLE logger_runs (agent, run_id, month, PRIMARY KEY (agent, run_id))",
+    "CREATE TABLE logger_checkpoints (number, at, line)",
+    "CREATE TABLE logger_cursors (name, place)",
+    "CREATE TABLE logger_late (place, agent, leaf)",
+)
+_INDEXES = (
+    "CREATE INDEX by_place ON logger_events (place)",
+    "CREATE INDEX by_number ON logger_blocks (agent, number)",
+    "CREATE INDEX by_first ON logger_blocks (first_place)",
+    "CREATE INDEX checkpoint ON logger_checkpoints (number)",
+)
+
+
+class NoExport(MidwatchError):
+    """{folder} is no export of the run log that can be checked: {name} is not in it; make one in JSONL."""
+
+
+@contextlib.contextmanager
+def opened(folder: Path, *, only: str | None = None) -> Iterator[tuple[Tables, list[Finding]]]:
+    """The export as a log to verify, and what of it could not be read. Raises NoExport, OSError."""
+    for name in (EVENTS, BLOCKS):
+        if not (folder / name).is_file():
+            raise NoExport(folder=folder, name=name)
+    with tempfile.TemporaryDirectory(prefix="midwatch-verify-") as place:
+        database = Database(f"sqlite:///{place}/export.db", name="verify")
+        try:
+            found = database.write_now(lambda conn: _load(conn, folder))
+            with database.engine.connect() as conn, conn.begin():
+                yield Tables(conn, only=only, has_end=False), found
+        finally:
+            database.close()
+
+
+def _load(conn: Connection, folder: Path) -> list[Finding]:
+    for statement in _TABLES:
+        conn.exec_driver_sql(statement)
+    found: list[Finding] = []
+    _fill(conn, folder / EVENTS, "logger_events", _EVENT_COLUMNS, _event, found)
+    _fill(conn, folder / BLOCKS, "logger_blocks", chain_store.COLUMNS, _block, found)
+    if (folder / RUNS).is_file():
+        _fill(conn, folder / RUNS, "logger_runs", ("agent", "run_id", "month"), _run, found)
+    if (folder / CHECKPOINTS).is_file():
+        _fill(conn, folder / CHECKPOINTS, "logger_checkpoints", ("number", "at", "line"), _checkpoint, found)
+    for statement in _INDEXES:
+        conn.exec_driver_sql(statement)
+    return found
+
+
+def _fill(
+    conn: Connection, path: Path, table: str, columns: tuple[str, ...], row: Callable[[bytes], list[Any]],
+    found: list[Finding],
+) -> None:  # fmt: skip
+    raw: Any = conn.connection.driver_connection
+    rows: list[list[Any]] = []
+    number = 0
+
+    def flush() -> None:
+        execute_many(raw, f"INSERT OR IGNORE INTO {table} ({', '.join(columns)})", "", columns, rows)
+        rows.clear()
+
+    try:
+        for number, line in enumerate(_lines(path), start=1):
+            try:
+                rows.append(row(line))
+            except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+                found.append(Finding("altered", f"line {number} of {path.name} cannot be read: {error}"))
+            if len(rows) >= _AT_ONCE:
+                flush()
+    except (OSError, EOFError, zlib.error) as error:
+        found.append(Finding("altered", f"{path.name} is damaged after line {number}: {error}"))
+    flush()
+
+
+def _lines(path: Path) -> Iterable[bytes]:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        yield from file
+
+
+def _event(line: bytes) -> list[Any]:
+    read = msgspec.json.decode(line, type=dict[str, Any])
+    return [_unhex(read[name]) if name in ("salt", "leaf") else read[name] for name in _EVENT_COLUMNS]
+
+
+def _block(line: bytes) -> list[Any]:
+    read = msgspec.json.decode(line, type=dict[str, Any])
+    binary = ("leaves", "root", "previous", "head")
+    return [_unhex(read[name]) if name in binary else read[name] for name in chain_store.COLUMNS]
+
+
+def _run(line: bytes) -> list[Any]:
+    read = msgspec.json.decode(line, type=dict[str, Any])
+    return [read["agent"], read["run_id"], read["month"]]
+
+
+def _checkpoint(line: bytes) -> list[Any]:
+    read = msgspec.json.decode(line, type=dict[str, Any])
+    return [int(read["number"]), str(read["at"]), line.decode().strip()]
+
+
+def _unhex(value: str | None) -> bytes | None:
+    return None if value is None else bytes.fromhex(value)
