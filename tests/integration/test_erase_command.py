@@ -1,6 +1,8 @@
 """`midwatch erase` as it is typed, beside services that run, or do not."""
 
 import asyncio
+import gzip
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import msgspec
 import pytest
 
 import shipped_server
-from erasure_helpers import CUSTOMER, Services, caught_up, in_files, in_streams, plant, plant_all
+from erasure_helpers import CUSTOMER, PLANTED, Services, caught_up, in_files, in_streams, plant, plant_all
 from helpers import eventually
 from midwatch.contracts import subjects
 from midwatch.runtime import topology
@@ -58,6 +60,52 @@ async def test_it_says_what_it_would_reach_and_then_proves_what_it_has_done(stac
     assert (again["runs"], again["events"], again["run_messages"], again["dead_letters"]) == ([], 0, 0, 0)
     [told] = await stack.run("show", "r-1", "--agent", "desk", "--json")
     assert {event["erased"] for event in told["event_list"]} == {row["erasure"]}
+
+
+async def test_log_and_exports_can_be_verified_after_an_erasure(
+    stack: Stack, services: Services, tmp_path: Path
+) -> None:
+    js = stack.client.jetstream()
+    await plant_all(js)
+    here, elsewhere = tmp_path / "export", tmp_path / "elsewhere"
+
+    async def sealed() -> bool:
+        code, _, _ = await stack.attempt("verify", "--json")
+        return code == 0
+
+    await eventually(sealed, within=30)
+    await stack.run("export", "--out", str(here))
+    shutil.copytree(here, elsewhere)
+    for folder in (here, elsewhere):
+        assert words_in(folder)
+        await stack.run("verify", "--export", str(folder))
+    [row] = await stack.run("erase", "--customer", CUSTOMER, "--reason", "letter", "--yes", "--json")
+
+    assert words_in(here) == set()
+    assert words_in(elsewhere)
+    await stack.run("erase", "export", str(elsewhere), "--id", row["erasure"])
+    assert words_in(elsewhere) == set()
+    for words in (("--export", str(here)), ("--export", str(elsewhere)), ()):
+        await eventually(lambda words=words: verified(stack, *words), within=30)
+    with gzip.open(here / "erasures.jsonl.gz", "wb") as out:
+        out.write(b"")
+    code, _, _ = await stack.attempt("verify", "--export", str(here))
+    assert code == 1
+
+
+async def verified(stack: Stack, *words: str) -> bool:
+    code, lines, errors = await stack.attempt("verify", *words)
+    assert code == 0, (words, lines, errors)
+    return True
+
+
+def words_in(folder: Path) -> set[str]:
+    """Planted words in the unpacked files of an export."""
+    texts = [
+        (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).lower()
+        for path in folder.iterdir()
+    ]
+    return {word for word in PLANTED if any(word.encode() in text for text in texts)}
 
 
 async def test_it_ends_with_3_and_names_who_has_not_confirmed_it(stack: Stack, services: Services) -> None:

@@ -17,6 +17,7 @@ from midwatch_services.logger.erasure import blank, exports
 from midwatch_services.logger.erasure.match import Scope, chunks
 from midwatch_services.logger.evidence.chain import Block
 from midwatch_services.logger.evidence.leaf import content_hash
+from midwatch_services.logger.transfer.layout import File, Filter, Manifest, NoExport
 
 RUN = ErasedRun(agent="desk", run_id="r-1", tickets=["T-9"])
 SALT = bytes(range(16))
@@ -141,26 +142,29 @@ def test_an_export_is_rewritten_with_its_manifest_and_again_changes_nothing(tmp_
     for name, rows in ((exports.EVENTS, [event, other]), (exports.RUNS, [run])):
         with gzip.open(tmp_path / name, "wb") as out:
             out.writelines(msgspec.json.encode(row) + b"\n" for row in rows)
-    files = {name: {"rows": 2, "sha256": "old"} for name in (exports.EVENTS, exports.RUNS)}
-    (tmp_path / exports.MANIFEST).write_bytes(msgspec.json.encode({"version": 1, "files": files}))
+    files = [File(name=name, sha256="old", bytes=1, records=2) for name in (exports.EVENTS, exports.RUNS)]
+    manifest = Manifest(
+        id="x", made_at="", made_by="", host="", format="jsonl", filter=Filter(), counts={"events": 2}, streams=[],
+        files=files,
+    )  # fmt: skip
+    (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     block = Block("desk", 3, "erasure", 0, 0, 0, b"", '{"erasure":"er-1"}', b"r", b"p", b"h", "2026-11-26T00:00:00Z")
     what = exports.Erased("er-1", frozenset({("desk", "r-1")}), frozenset(), (block,))
 
     assert exports.erase_from_export(tmp_path, what) == {"events": 1, "runs": 1, "alerts": 0}
-    assert exports.erase_from_export(tmp_path, what) == {"events": 0, "runs": 1, "alerts": 0}
+    assert exports.erase_from_export(tmp_path, what) == {"events": 0, "runs": 0, "alerts": 0}
 
     with gzip.open(tmp_path / exports.EVENTS, "rb") as lines:
         first, second = (msgspec.json.decode(line) for line in lines)
     assert first == event | {"body": blank.body_of("er-1", SALT, body), "salt": None, "ticket": None}
     assert second == other
-    manifest = msgspec.json.decode((tmp_path / exports.MANIFEST).read_bytes())
-    assert manifest["erasures"] == ["er-1"]
+    written = msgspec.json.decode((tmp_path / "manifest.json").read_bytes())
+    assert written["erasures"] == ["er-1"]
     raw = (tmp_path / exports.EVENTS).read_bytes()
-    assert manifest["files"][exports.EVENTS] == {
-        "rows": 2,
-        "sha256": hashlib.sha256(raw).hexdigest(),
-        "bytes": len(raw),
-    }
+    assert written["files"][0] == {
+        "name": exports.EVENTS, "sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw), "records": 2,
+    }  # fmt: skip
+    assert [file["name"] for file in written["files"]] == [exports.EVENTS, exports.RUNS, exports.ERASURES]
     with gzip.open(tmp_path / exports.ERASURES, "rb") as lines:
         [added] = (msgspec.json.decode(line) for line in lines)
     assert (added["number"], added["kind"], added["head"]) == (3, "erasure", b"h".hex())
@@ -168,5 +172,5 @@ def test_an_export_is_rewritten_with_its_manifest_and_again_changes_nothing(tmp_
 
 def test_a_folder_that_is_no_export_is_named(tmp_path: Path) -> None:
     what = exports.Erased("er-1", frozenset(), frozenset(), ())
-    with pytest.raises(exports.NoExport, match="is no export of the log"):
+    with pytest.raises(NoExport, match="is no export of a run log"):
         exports.erase_from_export(tmp_path, what)

@@ -2,7 +2,6 @@
 export can be verified as before."""
 
 import gzip
-import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -16,20 +15,16 @@ from midwatch.errors import MidwatchError
 
 from ..evidence import chain_store
 from ..evidence.chain import Block
+from ..evidence.export import ERASURES
+from ..transfer.layout import MANIFEST, File, Manifest, as_json, digest, encode, file_of, read_manifest
 from . import blank, log, store
 from .match import RunKey
 
-MANIFEST = "manifest.json"
-EVENTS, RUNS, ALERTS = "events.jsonl.gz", "runs.jsonl.gz", "alerts.jsonl.gz"
-ERASURES = "erasures.jsonl.gz"  # blocks of kind `erasure` that came after the export
+EVENTS, RUNS, ALERTS = (file_of(table, "jsonl") for table in ("events", "runs", "alerts"))
 _PERSONAL = ("ticket", "session", "customer", "error", "handed_off_reason")
 
 Row = dict[str, Any]
 Change = Callable[[Row], bool]  # changes the row; whether it did
-
-
-class NoExport(MidwatchError):
-    """{folder} is no export of the log: it has no manifest.json that can be read."""
 
 
 class NotRewritten(MidwatchError):
@@ -76,16 +71,16 @@ def erase_from_export(folder: Path, what: Erased) -> dict[str, int]:
     """Rewrites the files of the export and returns how many events, runs and alerts were blanked. Each file takes the
     place of the old one at once, and the manifest last: done again it does what is left. Raises NoExport, NotRewritten,
     OSError."""
-    manifest = _manifest(folder)
-    if others := sorted(path.name for path in folder.glob("*.parquet")):
-        raise NotRewritten(folder=str(folder), what=", ".join(others))
+    manifest = read_manifest(folder)
+    if manifest.format != "jsonl":
+        raise NotRewritten(folder=str(folder), what="Parquet")
     counts = {
         "events": _rewrite(folder / EVENTS, lambda row: _event(row, what)),
         "runs": _rewrite(folder / RUNS, lambda row: _run(row, what)),
         "alerts": _rewrite(folder / ALERTS, lambda row: _alert(row, what)),
     }
-    _add_blocks(folder / ERASURES, what)
-    _renew(folder, manifest, what.erasure)
+    added = _add_blocks(folder / ERASURES, what)
+    _renew(folder, manifest, what.erasure, {ERASURES: added})
     return counts
 
 
@@ -100,25 +95,17 @@ def _event(row: Row, what: Erased) -> bool:
 def _run(row: Row, what: Erased) -> bool:
     if (row["agent"], row["run_id"]) not in what.runs:
         return False
+    was = any(row.get(name) is not None for name in _PERSONAL)
     row.update(dict.fromkeys(_PERSONAL))
-    return True
+    return was
 
 
 def _alert(row: Row, what: Erased) -> bool:
     if (row.get("agent"), row.get("run_id")) not in what.runs and row["alert_id"] not in what.alerts:
         return False
+    before = (row["raised"], row["resolved_reason"])
     row["raised"], row["resolved_reason"] = row["raised"] and blank.alert_of(row["raised"]), None
-    return True
-
-
-def _manifest(folder: Path) -> Row:
-    try:
-        found = msgspec.json.decode((folder / MANIFEST).read_bytes())
-    except (OSError, msgspec.MsgspecError):
-        raise NoExport(folder=str(folder)) from None
-    if not isinstance(found, dict):
-        raise NoExport(folder=str(folder))
-    return found
+    return before != (row["raised"], None)
 
 
 def _rewrite(path: Path, change: Change) -> int:
@@ -153,35 +140,30 @@ def _overwrite(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _add_blocks(path: Path, what: Erased) -> None:
+def _add_blocks(path: Path, what: Erased) -> int:
+    """Lays the blocks beside the export; returns how many lie there."""
     known = list(_rows(path)) if path.exists() else []
     seen = {(row["agent"], row["number"]) for row in known}
-    known += [_block(block) for block in what.blocks if (block.agent, block.number) not in seen]
+    known += [
+        as_json(msgspec.structs.asdict(block)) for block in what.blocks if (block.agent, block.number) not in seen
+    ]
     with gzip.open(path, "wb") as out:
         for row in known:
-            out.write(msgspec.json.encode(row) + b"\n")
+            out.write(encode(row) + b"\n")
+    return len(known)
 
 
-def _block(block: Block) -> Row:
-    """The block as `blocks.jsonl.gz` has one: bytes in hex."""
-    return {
-        name: value.hex() if isinstance(value, bytes) else value
-        for name, value in msgspec.structs.asdict(block).items()
-    }  # fmt: skip
-
-
-def _renew(folder: Path, manifest: Row, erasure: str) -> None:
-    """Writes what the files are now into the manifest, and that they were rewritten."""
-    files = manifest.get("files")
-    if isinstance(files, dict):
-        for name in {*files, ERASURES}:
-            path = folder / name
-            if path.exists():
-                known = files.get(name)
-                raw = path.read_bytes()
-                new = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
-                files[name] = known | new if isinstance(known, dict) else new
-    manifest["erasures"] = sorted({*manifest.get("erasures", ()), erasure})
+def _renew(folder: Path, manifest: Manifest, erasure: str, lines: dict[str, int]) -> None:
+    """Writes what the files are now into the manifest, and by what they were rewritten."""
+    names = [file.name for file in manifest.files]
+    counted = {file.name: file.records for file in manifest.files} | lines
+    files = [
+        File(name=name, sha256=digest(folder / name), bytes=(folder / name).stat().st_size, records=counted[name])
+        for name in dict.fromkeys([*names, ERASURES])
+    ]
+    before = msgspec.json.decode((folder / MANIFEST).read_bytes()).get("erasures", [])
+    text = msgspec.to_builtins(msgspec.structs.replace(manifest, files=files))
+    text["erasures"] = sorted({*before, erasure})
     aside = folder / f"{MANIFEST}.new"
-    aside.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    aside.write_bytes(msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n")
     aside.replace(folder / MANIFEST)
