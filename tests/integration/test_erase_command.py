@@ -70,7 +70,8 @@ async def test_log_and_exports_can_be_verified_after_an_erasure(
     here, elsewhere = tmp_path / "export", tmp_path / "elsewhere"
 
     log = Database(f"sqlite:///{stack.home}/data/logger.db")
-    last = "SELECT (SELECT place FROM logger_cursors WHERE name = 'sequencer') >= (SELECT max(place) FROM logger_events)"
+    place = "SELECT place FROM logger_cursors WHERE name = 'sequencer'"
+    last = f"SELECT ({place}) >= (SELECT max(place) FROM logger_events)"
     await eventually(lambda: log.read_now(lambda conn: conn.exec_driver_sql(last).scalar()), within=30)
     log.close()
     await stack.run("export", "--out", str(here))

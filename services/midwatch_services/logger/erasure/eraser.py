@@ -35,7 +35,7 @@ _AT_ONCE = 100  # runs that are blanked in one transaction
 SOURCE = f"/services/{subjects.LOGGER}"
 SPOOLS = (
     "what an agent's process has not sent yet lies in the spool on its disk until it reaches NATS again, and is erased "
-    "when it comes: `midwatch status` names those that have anything there"
+    "when it comes: `midwatch switch` shows what each instance has there"
 )
 
 logger = structlog.get_logger("midwatch.logger")
@@ -77,12 +77,16 @@ class Erasures:
         for work in reversed(await self._database.read(lambda conn: store.read(conn, open_only=True))):
             try:
                 await self._go_on(work)
-                self._said.pop(work.id, None)
             except (Temporary, NatsError, TimeoutError) as error:
-                why = str(error) or type(error).__name__
-                if self._said.get(work.id) != why:
-                    self._said[work.id] = why
-                    logger.warning("erasure_waits", erasure=work.id, why=why)
+                self._say(work, str(error) or type(error).__name__)
+            except Exception:  # the next one must not wait for it
+                logger.exception("erasure_failed", erasure=work.id)
+
+    def _say(self, work: Work, why: str) -> None:
+        """Logs once why an erasure waits."""
+        if self._said.get(work.id) != why:
+            self._said[work.id] = why
+            logger.warning("erasure_waits", erasure=work.id, why=why)
 
     def _reopen(self, conn: Connection) -> None:
         """What came of runs that were erased is erased elsewhere as well."""
@@ -167,9 +171,7 @@ class Erasures:
                 await self._database.write(lambda conn, part=part: store.save_part(conn, part))  # type: ignore[misc]
             await self._save(work)
         if missing := proof.waits_for(parts, ERASERS):
-            if self._said.get(work.id) != "services":
-                logger.info("erasure_waits", erasure=work.id, services=missing)
-                self._said[work.id] = "services"
+            self._say(work, f"not confirmed yet by {', '.join(missing)}")
             return False
         work.phase = "closing"
         await self._save(work)
@@ -254,6 +256,7 @@ class Erasures:
         )  # fmt: skip
         await self._publish("completed", data, f"{work.id}-completed-{hashed[:16]}")
         work.phase = "done"
+        self._said.pop(work.id, None)
         await self._save(work)
         logger.info("erased", erasure=work.id, runs=data.runs, events=data.events, proof=hashed)
         return False
