@@ -25,9 +25,7 @@ By = Annotated[str | None, typer.Option("--by", help="Who. Default: you, on this
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    group = typer.Typer(
-        help="Erase one customer everywhere, and prove it.", invoke_without_command=True, no_args_is_help=True
-    )
+    group = typer.Typer(invoke_without_command=True, no_args_is_help=True)
     group.callback()(erase)
     group.command("list")(list_erasures)
     group.command("show")(show)
