@@ -51,7 +51,8 @@ def test_a_review_item_loses_its_ticket_and_says_that_it_was_erased(tmp_path: Pa
     database = opened(tmp_path, "reviewer-sampler")
     insert = sa.text(
         "INSERT INTO reviewer_sampler_queue (agent, run_id, track, mode, ticket, rate, draw, day, key_hash, "
-        "sampled_at, state) VALUES ('desk', :run, 'live', 'live', 'T-planted', 0.2, 0.1, '2026-11-26', 'k', 1, 'waiting')"
+        "sampled_at, state) VALUES ('desk', :run, 'live', 'live', 'T-planted', 0.2, 0.1, '2026-11-26', 'k', 1, "
+        "'waiting')"
     )
     database.write_now(lambda conn: conn.execute(insert, [{"run": "r-1"}, {"run": "r-2"}]))
     assert database.write_now(lambda conn: sampler.erase(conn, PART)) == {"review items": 1}
