@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = ("sdk", "switch", "kill", "logger", "watchdog", "budget", "rules", "prices", "readers", "together")
+NAMES = ("sdk", "switch", "kill", "logger", "keep", "watchdog", "budget", "rules", "prices", "readers", "together")
 MARK = "<!-- figures: written by benchmarks/run.py -->"
 
 

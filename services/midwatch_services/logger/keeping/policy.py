@@ -29,7 +29,7 @@ class Keeping:
     events: int = 1000
     runs: int = 200
     window: int = 20_000  # places that are looked through for what lies between those removed
-    rest: float = 4.0
+    rest: float = 9.0
     least_rest: float = 0.02  # seconds
     beyond: timedelta = timedelta(days=1)
     leap: timedelta = timedelta(days=31)
