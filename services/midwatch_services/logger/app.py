@@ -5,9 +5,7 @@ from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
-from .evidence import sinks
-from .evidence.notary import EVERY, Notary
-from .evidence.sequencer import Sequencer
+from .evidence import notary, sequencer, sinks
 from .keeping.policy import KEEPING, by_card, keep_of
 from .keeping.sweep import hourly
 from .places import Streams
@@ -31,10 +29,10 @@ def build(context: Context) -> None:
 def _prove(context: Context, streams: Streams) -> None:
     """Chains what is stored, signs where the chains end, and brings that out of the database."""
     database, settings, now = context.database, context.settings, context.now
-    context.every(1.0, Sequencer(context.js, database, streams, now).tick)
-    notary = Notary(database, settings.evidence_key, now)
-    context.on_start(notary.start)
-    context.every(EVERY.total_seconds(), notary.tick)
+    context.every(sequencer.EVERY, sequencer.Sequencer(context.js, database, streams, now).tick)
+    signs = notary.Notary(database, settings.evidence_key, now)
+    context.on_start(signs.start)
+    context.every(notary.EVERY, signs.tick)
     found: list[sinks.Sink] = [
         sinks.FileSink(database, settings.checkpoints_path), sinks.NatsSink(database, context.js, now),
     ]  # fmt: skip

@@ -64,8 +64,9 @@ class Tables:
         mine = " AND e.agent = :only" if self.only else ""
         inside = "" if (self.first, self.last) == (0, EVERYWHERE) else " AND e.place >= :first AND e.place <= :last"
         query = sa.text(f"{select(self._conn)} WHERE 1 = 1{inside}{mine} ORDER BY e.place")
-        for row in self._conn.execute(query, given, execution_options={"yield_per": 500}):
-            yield examine(row_of(row))
+        with self._conn.execute(query, given, execution_options={"yield_per": 500}) as found:
+            for row in found:
+                yield examine(row_of(row))
 
     def count(self) -> int:
         """How many records there are, about."""
