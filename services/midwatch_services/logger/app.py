@@ -22,7 +22,7 @@ def build(context: Context) -> None:
         decode=handlers.decode_governance,
     )  # fmt: skip
     keep = keep_of(context.settings, by_card(context.cards.all))
-    context.every(KEEPING.every, hourly(context.database, keep, context.now))
+    context.every(KEEPING.look, hourly(context.database, keep, context.now))
     _prove(context, streams)
 
 

@@ -185,14 +185,20 @@ def _counting(agent: str, cutoff: str, now: str) -> Callable[[Connection], tuple
 
 
 def hourly(database: Database, keep_of: KeepOf, now: Callable[[], datetime]) -> Callable[[], Awaitable[None]]:
-    """The pass that the logger makes by itself."""
+    """The pass that the logger makes by itself: once it has begun, then each hour; to be called more often."""
+    due = 0.0
 
     async def sweep() -> None:
+        nonlocal due
+        if monotonic() < due:
+            return
         try:
             report = await Sweep(database, keep_of, now).run()
         except ClockLeapt as error:
             log.error("nothing_removed", why=str(error))
+            due = monotonic() + KEEPING.every
             return
+        due = monotonic() + KEEPING.every
         for month in report.months:
             log.info("month_dropped", month=month)
         for month in report.being_read:
