@@ -186,7 +186,7 @@ async def test_what_comes_again_into_a_restored_database_is_sealed_at_the_end(lo
         lambda conn: conn.exec_driver_sql(f"UPDATE logger_cursors SET place = {place(1, 200)} WHERE name = 'sequencer'")
     )
     await loggers.feed(40)
-    await eventually(lambda: loggers.database.read_now(_state)[1] == 0 and _events(loggers) == 90, within=20)
+    await eventually(lambda: _events(loggers) == 90 and loggers.database.read_now(_state)[1] == 0, within=20)
     report = loggers.check()
     assert (report.findings, report.sealed) == ([], 90)
     assert (await js.stream_info(subjects.RUNS)).state.messages == 90

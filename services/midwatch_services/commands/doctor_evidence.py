@@ -96,6 +96,8 @@ def _key(settings: "Settings") -> "list[Finding]":
         return []
     try:
         key = keys.load_or_make(path)
+    except PermissionError:
+        return []  # the logger's, and not to be read from here
     except (MidwatchError, OSError) as error:
         first, _, rest = str(error).partition(": ")
         return [Finding("checkpoints", "key", False, first, rest or "the logger must be able to read it")]

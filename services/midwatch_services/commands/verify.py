@@ -206,6 +206,7 @@ def _print(report: "Report") -> None:
         (report.unproved, "stored before there was evidence: of those nothing is proved"),
         (report.erased, "erased, each listed in its chain"),
         (report.removed, "removed, as their chains list"),
+        (report.elsewhere, "sealed and not in this export, which says that it is a part of the log"),
     )
     for count, what in lines:
         if count:

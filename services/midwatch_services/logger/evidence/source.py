@@ -22,8 +22,11 @@ _NAMES = (*_COLUMNS, "run_month")
 class Tables:
     """The log in `conn`, which must see one state of it for as long as this is read: `snapshot` makes it so."""
 
-    def __init__(self, conn: Connection, *, only: str | None = None, has_end: bool = True) -> None:
+    def __init__(
+        self, conn: Connection, *, only: str | None = None, has_end: bool = True, is_part: bool = False
+    ) -> None:
         self._conn = conn
+        self.is_part = is_part
         self.only, self.first, self.last = only, 0, EVERYWHERE
         self.cursor = chain_store.cursor(conn, chain_store.SEQUENCER) if has_end else None
         self.late: Collection[tuple[str, int]] = {

@@ -31,6 +31,7 @@ class Log(Protocol):
     first: int  # the places to look at
     last: int
     only: str | None  # an agent
+    is_part: bool  # what is not there may be elsewhere
 
     def agents(self) -> Iterable[str]: ...
 
@@ -135,7 +136,7 @@ def _check_chains(log: Log, keys: Verifier | None, named: heads.Heads, outside: 
                 yield one
 
     for agent, newest in sorted(named.items()):
-        if log.only in (None, agent):
+        if log.only in (None, agent) and (agent in told.last or not log.is_part):
             for finding in heads.against(agent, newest, told.last.get(agent, 0), log.head, signed()):
                 report.add(finding)
     return told
@@ -292,6 +293,9 @@ class _Merge:
         at = self._told.removed(leaf.agent, leaf.place)
         if at is not None:
             self._removed[leaf.agent, at] += 1
+            return
+        if self._log.is_part:
+            self._report.elsewhere += 1
             return
         near = self._near.get(leaf.agent)
         lost = Lost(leaf.agent, leaf.place, leaf.leaf, leaf.block, leaf.made_at, str(near) if near else "")
