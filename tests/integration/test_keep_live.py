@@ -21,6 +21,7 @@ from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
 from midwatch_services.logger import store
 from midwatch_services.logger.app import SERVICE
+from midwatch_services.logger.evidence.export import opened
 from midwatch_services.logger.evidence.source import Tables
 from midwatch_services.logger.evidence.verify import verify
 from midwatch_services.logger.keeping.policy import Keeping
@@ -147,7 +148,10 @@ async def test_an_import_into_an_empty_log_is_proved_there_and_goes_on(
         await live(js, "r-1", 40)
         await logged(log, "r-1", 40)
         await sealed(log)
-    export(log, tmp_path / "out", Filter(), "jsonl", by="sam", now=utc_now())
+    for name, wanted in (("out", Filter()), ("part", Filter(run_id="r-1"))):
+        export(log, tmp_path / name, wanted, "jsonl", by="sam", now=utc_now())
+        with opened(tmp_path / name) as (exported, unread):
+            assert [finding.text for finding in [*verify(exported, None).findings, *unread]] == []
     elsewhere = log_settings.model_copy(update={"home": tmp_path / "elsewhere", "database_url": None})
     url = elsewhere.database_for(subjects.LOGGER)
     Database(url).close()
