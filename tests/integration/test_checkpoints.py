@@ -1,4 +1,4 @@
-"""Keys, checkpoints and where they go: signed once, taken by each sink however often it failed, never lost by a crash."""
+"""Keys, checkpoints and where they go: signed once, and taken by each sink however often it failed."""
 
 import asyncio
 import json
@@ -55,11 +55,14 @@ def test_of_many_processes_that_start_at_once_one_makes_the_key(tmp_path: Path) 
     )
     start = [sys.executable, "-c", program, str(tmp_path / "signing.key")]
     processes = [subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    ids = set()
     for process in processes:
         assert process.stdin
         process.stdin.close()
-    ids = {process.stdout.read().strip() for process in processes if process.stdout}
-    assert [process.wait(20) for process in processes] == [0, 0, 0, 0]
+        process.stdin = None
+    for process in processes:
+        ids.add(process.communicate(timeout=20)[0].strip())
+        assert process.returncode == 0
     assert ids == {keys.load_or_make(tmp_path / "signing.key").id}
 
 

@@ -10,6 +10,7 @@ import typer
 from nats.js import JetStreamContext
 from typer.testing import CliRunner
 
+from evidence_helpers import SealedLog
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.dead_letters import bury
 from midwatch.runtime.nats_server import NatsServer
@@ -221,3 +222,29 @@ async def test_a_mistake_in_the_prices_is_told_with_its_place(
     monkeypatch.setenv("MIDWATCH_PRICES_FILE", str(tmp_path / "absent.yaml"))
     _, found = await _findings()
     assert not found["prices", "absent.yaml"]["ok"]
+
+
+async def test_a_log_that_is_not_sealed_signed_or_kept_elsewhere_is_wrong(
+    js: JetStreamContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "evident"
+    (home / "data").mkdir(parents=True)
+    (home / "evidence").mkdir()
+    monkeypatch.setenv("MIDWATCH_HOME", str(home))
+    log = SealedLog(f"sqlite:///{home}/data/logger.db", home / "evidence")
+    log.fill(2)
+    _, found = await _findings()
+    assert found["evidence", "sealing"]["ok"]
+    assert found["checkpoints", "file"]["detail"] == "2 of 2 taken"
+    assert found["checkpoints", "key"]["detail"] == f"signed with {log.key.id}"
+    assert not found["checkpoints", "nats"]["ok"]  # those of this log are days old, and no logger has sent them
+    log.file.unlink()
+    log.store()
+    (log.folder / "signing.key").chmod(0o644)
+    log.database.close()
+    _, found = await _findings()
+    assert "2 events to seal, the oldest stored" in found["evidence", "sealing"]["detail"]
+    assert [found[one]["ok"] for one in (("evidence", "sealing"), ("checkpoints", "file"), ("checkpoints", "key"))] == [
+        False, False, False,
+    ]  # fmt: skip
+    assert "chmod 600" in found["checkpoints", "key"]["mend"]

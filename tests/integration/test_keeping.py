@@ -31,7 +31,7 @@ from midwatch_services.logger.evidence import chain_store
 from midwatch_services.logger.keeping.hold_store import held
 from midwatch_services.logger.keeping.keep_store import Gone
 from midwatch_services.logger.keeping.policy import KeepOf
-from midwatch_services.logger.keeping.sweep import ClockLeapt, Report, Sweep
+from midwatch_services.logger.keeping.sweep import ClockLeapt, Report, Sweep, hourly
 from midwatch_services.logger.partitions import partitions
 
 
@@ -188,6 +188,16 @@ async def test_a_pass_that_dies_anywhere_is_finished_by_the_next(log: Database, 
     assert run_ids(log) == ["a", "b", "held", "new"]
     await sweep(log)
     assert (run_ids(log), sum(span[2] for span in removals(log))) == (["held", "new"], 6)
+
+
+async def test_the_logger_makes_a_pass_when_it_begins_and_then_waits_an_hour(log: Database) -> None:
+    tick = hourly(log, keeps(), lambda: NOW)
+    save(log, [*whole_run("a", 500), *whole_run("new", 0)])
+    await tick()
+    assert run_ids(log) == ["new"]
+    save(log, whole_run("b", 500))
+    await tick()
+    assert run_ids(log) == ["b", "new"]
 
 
 async def test_two_passes_at_once_remove_each_run_once(log: Database) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tamper import blank
 
-from evidence_helpers import SealedLog, append_note
+from evidence_helpers import SealedLog, append_note, blank
 from midwatch_services.logger import store
 from midwatch_services.logger.evidence import chain, keys, proof, prove
 from midwatch_services.logger.places import place

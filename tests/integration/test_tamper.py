@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy.engine import Connection
 
-from evidence_helpers import SealedLog, append_note, told
+from evidence_helpers import SealedLog, append_note, blank, copy, record, rewrite, told
 from midwatch_services.logger.evidence import chain, chain_store, checkpoint_store, checkpoints, keys, sequencer
-from midwatch_services.logger.evidence.leaf import content_hash
-from midwatch_services.logger.evidence.record import examine
-from midwatch_services.logger.evidence.source import row_of, select
 from midwatch_services.logger.places import place
 
 
@@ -233,53 +229,6 @@ def test_a_late_event_is_waiting_and_then_sealed(log: SealedLog) -> None:
 
 
 # What the attacker does
-
-
-def record(log: SealedLog, id: str) -> Any:
-    return examine(row(log, id))
-
-
-def row(log: SealedLog, id: str) -> dict[str, Any]:
-    def work(conn: Connection) -> dict[str, Any]:
-        found = conn.exec_driver_sql(f"{select(conn)} WHERE e.id = '{id}'").one()
-        return {name: _plain(name, value) for name, value in row_of(found).items()}
-
-    return log.database.read_now(work)
-
-
-def _plain(name: str, value: Any) -> Any:
-    if name in ("salt", "leaf"):
-        return None if value is None else bytes(value)
-    return bytes(value).decode() if isinstance(value, (bytes, memoryview)) else value
-
-
-def rewrite(log: SealedLog, source: str, **change: Any) -> None:
-    """Alters a record and gives it the leaf that goes with it."""
-    made = {**row(log, source), **change}
-    leaf = examine(made).leaf
-    sets = ", ".join(f"{name} = :{name}" for name in (*change, "leaf"))
-    log.run(f"UPDATE logger_events SET {sets} WHERE id = :old", **{**change, "leaf": leaf, "old": source})
-
-
-def copy(log: SealedLog, source: str, **change: Any) -> None:
-    """Puts in a record made after another, with the leaf that goes with it."""
-    made = {**row(log, source), **change}
-    if "leaf" not in change:
-        made["leaf"] = examine(made).leaf
-    del made["run_month"]
-    log.run(f"INSERT INTO logger_events ({', '.join(made)}) VALUES ({', '.join(f':{name}' for name in made)})", **made)
-
-
-def blank(log: SealedLog, id: str, erasure: str) -> None:
-    """As an erasure does."""
-    found = row(log, id)
-    content = content_hash(found["salt"], found["body"].encode()).hex()
-    body = f'{{"erased":"{erasure}","content":"{content}"}}'
-    log.run(
-        "UPDATE logger_events SET body = :body, salt = NULL, ticket = NULL, note = NULL WHERE id = :id",
-        body=body,
-        id=id,
-    )
 
 
 def cut_the_tail(log: SealedLog, *, with_checkpoints: bool = True) -> None:

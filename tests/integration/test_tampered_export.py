@@ -98,6 +98,21 @@ def test_removed_records_are_listed_in_an_export_too(log: SealedLog) -> None:
     assert (report.findings, report.removed) == ([], 1)
 
 
+def test_a_part_of_a_log_is_whole_by_itself_and_its_runs_are_counted(log: SealedLog) -> None:
+    folder = log.export(log.folder / "export")
+    (folder / "manifest.json").write_text('{"filter": {"run_id": "r-desk"}}')
+    for name in ("events", "runs"):
+        edited(folder, name, lambda rows: [rows.remove(row) for row in [*rows] if row["agent"] == "other"])
+    edited(folder, "blocks", lambda rows: [rows.remove(row) for row in [*rows] if row["agent"] == "other"])
+    report = log.check_export(folder)
+    assert (report.findings, report.sealed, report.elsewhere) == ([], 20, 0)
+    edited(folder, "events", lambda rows: rows.pop(3))
+    report = log.check_export(folder)
+    assert [finding.text for finding in report.findings] == [
+        "run r-desk of desk has 20 events by its row, and 19 are there"
+    ]
+
+
 def test_a_folder_that_is_no_export_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(NoExport, match=r"events\.jsonl\.gz is not in it"), opened(tmp_path):
         pass

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from . import doctor_evidence
 from .output import FAILED, JsonOption, clean, console, emit_json
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ async def _examine(settings: "Settings") -> list[Finding]:
         why = str(error) or type(error).__name__
         findings.append(Finding("nats", where, False, f"it stopped answering: {why}", "look at the server's log"))
     own = [_prices(settings), await asyncio.to_thread(_pager, settings)]
+    own += await asyncio.to_thread(doctor_evidence.look, settings, datetime.now(UTC))
     return [*findings, *own, *await _services(settings)]
 
 

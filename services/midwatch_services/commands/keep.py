@@ -84,6 +84,8 @@ def _tell(report: "Report", dry_run: bool, as_json: bool) -> None:
             console.print(f"{clean(agent)}: {held:,} runs are past and held: see `midwatch hold list`", soft_wrap=True)
     for month in report.months:
         console.print(f"the month {month} was dropped whole")
+    for month in report.being_read:
+        console.print(f"the month {month} stays until the next pass: somebody reads the log without a pause")
     if not agents:
         console.print("Nothing is past.")
 

@@ -88,7 +88,7 @@ def _outside(settings: "Settings", given: Path | None, *, is_export: bool) -> "O
         fail(f"there is no file {given}: name one that checkpoints were added to, or leave --checkpoints out", USAGE)
     if not path.is_file() or (is_export and not given):
         return None
-    return Outside(str(path), lambda: checkpoint_file.read(path))
+    return Outside(str(path), checkpoint_file.as_it_is(path))
 
 
 def _until(text: str | None) -> str | None:
@@ -206,6 +206,7 @@ def _print(report: "Report") -> None:
         (report.unproved, "stored before there was evidence: of those nothing is proved"),
         (report.erased, "erased, each listed in its chain"),
         (report.removed, "removed, as their chains list"),
+        (report.elsewhere, "sealed and not in this export, which says that it is a part of the log"),
     )
     for count, what in lines:
         if count:

@@ -6,9 +6,7 @@ from midwatch.runtime.service import Context, Service
 
 from . import handlers
 from .erasure.eraser import LOOK, Erasures
-from .evidence import sinks
-from .evidence.notary import EVERY, Notary
-from .evidence.sequencer import Sequencer
+from .evidence import notary, sequencer, sinks
 from .keeping.policy import KEEPING, by_card, keep_of
 from .keeping.sweep import hourly
 from .places import Streams
@@ -33,7 +31,7 @@ def build(context: Context) -> None:
     )
     context.every(LOOK, erasures.look)
     keep = keep_of(context.settings, by_card(context.cards.all))
-    context.every(KEEPING.every, hourly(context.database, keep, context.now))
+    context.every(KEEPING.look, hourly(context.database, keep, context.now))
     indexer = Indexer(context.js, context.database, streams, reader, context.now)
     context.background(indexer.run, name="indexer")
     _prove(context, streams)
@@ -42,10 +40,10 @@ def build(context: Context) -> None:
 def _prove(context: Context, streams: Streams) -> None:
     """Chains what is stored, signs where the chains end, and brings that out of the database."""
     database, settings, now = context.database, context.settings, context.now
-    context.every(1.0, Sequencer(context.js, database, streams, now).tick)
-    notary = Notary(database, settings.evidence_key, now)
-    context.on_start(notary.start)
-    context.every(EVERY.total_seconds(), notary.tick)
+    context.every(sequencer.EVERY, sequencer.Sequencer(context.js, database, streams, now).tick)
+    signs = notary.Notary(database, settings.evidence_key, now)
+    context.on_start(signs.start)
+    context.every(notary.EVERY, signs.tick)
     found: list[sinks.Sink] = [
         sinks.FileSink(database, settings.checkpoints_path), sinks.NatsSink(database, context.js, now),
     ]  # fmt: skip

@@ -239,6 +239,8 @@ class CheckpointHead(Table, table=True):
     agent: KeyText
     block: KeyNumber
     checkpoint: Number
+
+
 class Unread(Table, table=True):
     """A run of which something is not read into the index yet; see `search/index_store.py`."""
 

@@ -30,9 +30,7 @@ def build(context: Context) -> None:
     context.on_start(pager.load)
     context.on_start(deliverer.load)
     context.read(subjects.GOVERNANCE, subjects.PAGER, pager.on_alerts, decode=decode, outbox=outbox)
-    erasure.join(
-        context, PREFIX, erasing.erase, tables=erasing.TABLES, reads=[(subjects.GOVERNANCE, subjects.PAGER)]
-    )
+    erasure.join(context, PREFIX, erasing.erase, tables=erasing.TABLES, reads=[(subjects.GOVERNANCE, subjects.PAGER)])
     context.background(deliverer.run)
     context.every(_TICK, pager.tick)
     context.every(_FILE, pager.follow_file)

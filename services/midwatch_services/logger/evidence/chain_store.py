@@ -76,16 +76,18 @@ def blocks(conn: Connection, agent: str, first: int = 1, last: int = 2**62) -> I
     """The agent's blocks by number."""
     query = sa.text(f"{_SELECT} WHERE agent = :agent AND number >= :first AND number <= :last ORDER BY number")
     given = {"agent": agent, "first": first, "last": last}
-    for row in conn.execute(query, given, execution_options={"yield_per": 50}):
-        yield as_block(row)
+    with conn.execute(query, given, execution_options={"yield_per": 50}) as found:
+        for row in found:
+            yield as_block(row)
 
 
 def blocks_by_place(conn: Connection, agent: str | None = None) -> Iterator[Block]:
     """The blocks of events by their first place: the order in which their leaves can be merged."""
     mine = "AND agent = :agent" if agent else ""
     query = sa.text(f"{_SELECT} WHERE kind = 'events' {mine} ORDER BY first_place, agent, number")
-    for row in conn.execute(query, {"agent": agent} if agent else {}, execution_options={"yield_per": 50}):
-        yield as_block(row)
+    with conn.execute(query, {"agent": agent} if agent else {}, execution_options={"yield_per": 50}) as found:
+        for row in found:
+            yield as_block(row)
 
 
 def block_of(conn: Connection, agent: str, place: int) -> Block | None:
@@ -94,10 +96,11 @@ def block_of(conn: Connection, agent: str, place: int) -> Block | None:
         f"{_SELECT} WHERE first_place <= :place AND last_place >= :place AND agent = :agent AND kind = 'events' "
         "ORDER BY first_place DESC"
     )
-    for row in conn.execute(query, {"agent": agent, "place": place}, execution_options={"yield_per": 4}):
-        block = as_block(row)
-        if any(one == place for one, _ in chain.entries(block.leaves)):
-            return block
+    with conn.execute(query, {"agent": agent, "place": place}, execution_options={"yield_per": 4}) as found:
+        for row in found:
+            block = as_block(row)
+            if any(one == place for one, _ in chain.entries(block.leaves)):
+                return block
     return None
 
 

@@ -7,7 +7,7 @@ somebody took it away.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,12 +30,23 @@ def last(path: Path) -> Checkpoint | None:
         return None
 
 
-def read(path: Path) -> Iterator[Checkpoint]:
-    """The checkpoints in the file, in its order; torn lines are passed over. Raises OSError."""
+def read(path: Path, upto: int | None = None) -> Iterator[Checkpoint]:
+    """The checkpoints in the file, or in its first `upto` bytes, in its order; torn lines are passed over.
+
+    Raises OSError.
+    """
     with path.open("rb") as file:
         for line in file:
+            if upto is not None and file.tell() > upto:
+                return
             if found := checkpoints.read(line):
                 yield found
+
+
+def as_it_is(path: Path) -> Callable[[], Iterator[Checkpoint]]:
+    """Reads, as often as asked, what the file holds now: a log looked at later has all of it. Raises OSError."""
+    upto = path.stat().st_size
+    return lambda: read(path, upto)
 
 
 def append(path: Path, lines: list[str], after: Checkpoint | None) -> bool:

@@ -34,8 +34,9 @@ def after(conn: Connection, number: int, most: int) -> list[Checkpoint]:
 def each(conn: Connection) -> Iterator[Checkpoint | None]:
     """All of them, in order; None for a row that is none."""
     query = sa.text("SELECT line FROM logger_checkpoints ORDER BY number")
-    for row in conn.execute(query, execution_options={"yield_per": 500}):
-        yield checkpoints.read(row[0])
+    with conn.execute(query, execution_options={"yield_per": 500}) as found:
+        for row in found:
+            yield checkpoints.read(row[0])
 
 
 def moved(conn: Connection) -> dict[str, Tail]:

@@ -22,6 +22,7 @@ from .source import Tables
 
 EVENTS, BLOCKS, RUNS, CHECKPOINTS = "events.jsonl.gz", "blocks.jsonl.gz", "runs.jsonl.gz", "checkpoints.jsonl"
 ERASURES = "erasures.jsonl.gz"
+MANIFEST = "manifest.json"
 _EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 _AT_ONCE = 500  # lines
 
@@ -29,13 +30,14 @@ _AT_ONCE = 500  # lines
 _TABLES = (
     f"CREATE TABLE logger_events ({', '.join(_EVENT_COLUMNS)})",
     f"CREATE TABLE logger_blocks ({', '.join(chain_store.COLUMNS)})",
-    "CREATE TABLE logger_runs (agent, run_id, month, PRIMARY KEY (agent, run_id))",
+    "CREATE TABLE logger_runs (agent, run_id, month, events, PRIMARY KEY (agent, run_id))",
     "CREATE TABLE logger_checkpoints (number, at, line)",
     "CREATE TABLE logger_cursors (name, place)",
     "CREATE TABLE logger_late (place, agent, leaf)",
 )
 _INDEXES = (
     "CREATE INDEX by_place ON logger_events (place)",
+    "CREATE INDEX by_run ON logger_events (agent, run_id)",
     "CREATE INDEX by_number ON logger_blocks (agent, number)",
     "CREATE INDEX by_first ON logger_blocks (first_place)",
     "CREATE INDEX checkpoint ON logger_checkpoints (number)",
@@ -56,8 +58,11 @@ def opened(folder: Path, *, only: str | None = None) -> Iterator[tuple[Tables, l
         database = Database(f"sqlite:///{place}/export.db", name="verify")
         try:
             found = database.write_now(lambda conn: _load(conn, folder))
+            part = _filter(folder)
             with database.engine.connect() as conn, conn.begin():
-                log = Tables(conn, only=only, has_end=False)
+                if part.is_part:
+                    found += _short(conn)
+                log = Tables(conn, only=only or part.agent, has_end=False, is_part=part.is_part)
                 log.beside = _beside(folder / ERASURES)
                 yield log, found
         finally:
@@ -74,6 +79,43 @@ def _beside(path: Path) -> list[Block]:
     return found
 
 
+class _Filter(msgspec.Struct):
+    agent: str | None = None
+    run_id: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+    @property
+    def is_part(self) -> bool:
+        return (self.run_id, self.since, self.until) != (None, None, None)
+
+
+class _Manifest(msgspec.Struct):
+    filter: _Filter = msgspec.field(default_factory=_Filter)
+
+
+def _filter(folder: Path) -> _Filter:
+    """Which part of the log the export says that it is."""
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Manifest).filter
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return _Filter()
+
+
+def _short(conn: Connection) -> list[Finding]:
+    """Runs of which events are missing, by their rows: a chain does not say which run a leaf is of."""
+    query = (
+        "SELECT r.agent, r.run_id, r.events, count(e.id) FROM logger_runs r LEFT JOIN logger_events e "
+        "ON e.agent = r.agent AND e.run_id = r.run_id GROUP BY 1, 2, 3 HAVING count(e.id) < r.events"
+    )
+    return [
+        Finding(
+            "missing", f"run {run_id} of {agent} has {events} events by its row, and {there} are there", agent, run_id
+        )
+        for agent, run_id, events, there in conn.exec_driver_sql(query)
+    ]
+
+
 def _load(conn: Connection, folder: Path) -> list[Finding]:
     for statement in _TABLES:
         conn.exec_driver_sql(statement)
@@ -81,7 +123,7 @@ def _load(conn: Connection, folder: Path) -> list[Finding]:
     _fill(conn, folder / EVENTS, "logger_events", _EVENT_COLUMNS, _event, found)
     _fill(conn, folder / BLOCKS, "logger_blocks", chain_store.COLUMNS, _block, found)
     if (folder / RUNS).is_file():
-        _fill(conn, folder / RUNS, "logger_runs", ("agent", "run_id", "month"), _run, found)
+        _fill(conn, folder / RUNS, "logger_runs", ("agent", "run_id", "month", "events"), _run, found)
     if (folder / CHECKPOINTS).is_file():
         _fill(conn, folder / CHECKPOINTS, "logger_checkpoints", ("number", "at", "line"), _checkpoint, found)
     for statement in _INDEXES:
@@ -132,7 +174,7 @@ def _block(line: bytes) -> list[Any]:
 
 def _run(line: bytes) -> list[Any]:
     read = msgspec.json.decode(line, type=dict[str, Any])
-    return [read["agent"], read["run_id"], read["month"]]
+    return [read["agent"], read["run_id"], read["month"], read["events"]]
 
 
 def _checkpoint(line: bytes) -> list[Any]:

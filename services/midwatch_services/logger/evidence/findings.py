@@ -59,6 +59,7 @@ class Report:
     unproved: int = 0  # stored before there was evidence
     erased: int = 0
     removed: int = 0
+    elsewhere: int = 0  # sealed, and not in this part of the log
     blocks: int = 0
     checkpoints: int = 0
     oldest_unsealed: str = ""

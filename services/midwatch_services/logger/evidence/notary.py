@@ -17,8 +17,8 @@ from . import checkpoint_store, checkpoints
 from .chain import Tail
 from .keys import SigningKey, load_or_make
 
-EVERY = timedelta(minutes=1)
-_SOON = timedelta(seconds=50)  # of several processes one makes the checkpoint of a minute
+EVERY = 60.0  # seconds
+_SOON = 5 / 6  # of several processes one makes the checkpoint of a minute
 
 log = structlog.get_logger("midwatch.logger")
 
@@ -41,7 +41,7 @@ class Notary:
             return
         before, moved = await self._database.read(_state)
         now = self._now()
-        if not moved or (before and before.at > text_of(now - _SOON)):
+        if not moved or (before and before.at > text_of(now - timedelta(seconds=EVERY * _SOON))):
             return
         await self._add(before, moved, now, key)
 

@@ -23,6 +23,7 @@ from . import chain, chain_store
 from .chain import Part
 from .chain_store import SEQUENCER
 
+EVERY = 1.0  # seconds
 AT_ONCE = 16_384  # leaves of one transaction
 COUNTED = 100_000  # events not sealed yet: more are not counted
 

@@ -26,6 +26,7 @@ from . import chain_store, checkpoint_file, checkpoint_store, checkpoints
 EVERY = 5.0  # seconds
 AT_ONCE = 100  # checkpoints that one sink is given in one go
 WITHIN = 10.0  # seconds for one of them
+NATS_CURSOR = "checkpoints nats"
 
 log = structlog.get_logger("midwatch.logger")
 
@@ -128,7 +129,7 @@ class UrlSink(CursorSink):
     """Posts each line to an address; a new address gets all of them."""
 
     def __init__(self, database: Database, url: str) -> None:
-        super().__init__(database, "url", f"checkpoints url {sha256(url.encode()).hexdigest()[:16]}")
+        super().__init__(database, "url", url_cursor(url))
         self._url = url
 
     async def hand_over(self, checkpoint: Checkpoint) -> None:
@@ -141,7 +142,7 @@ class NatsSink(CursorSink):
     """Publishes each checkpoint on the governance stream."""
 
     def __init__(self, database: Database, js: JetStreamContext, now: Callable[[], datetime]) -> None:
-        super().__init__(database, "nats", "checkpoints nats")
+        super().__init__(database, "nats", NATS_CURSOR)
         self._js, self._now = js, now
 
     async def hand_over(self, checkpoint: Checkpoint) -> None:
@@ -153,6 +154,11 @@ class NatsSink(CursorSink):
         headers = {subjects.MSG_ID: id, subjects.CONTENT_TYPE: subjects.CLOUDEVENTS_JSON}
         subject = subjects.evidence("checkpointed")
         await self._js.publish(subject, codec.encode(event), timeout=WITHIN, headers=headers)
+
+
+def url_cursor(url: str) -> str:
+    """Name of the cursor of an address, which may hold a password."""
+    return f"checkpoints url {sha256(url.encode()).hexdigest()[:16]}"
 
 
 def _todo(conn: Connection, found: Checkpoint | None, path: Path) -> list[Checkpoint]:

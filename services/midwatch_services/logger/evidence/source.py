@@ -22,8 +22,11 @@ _NAMES = (*_COLUMNS, "run_month")
 class Tables:
     """The log in `conn`, which must see one state of it for as long as this is read: `snapshot` makes it so."""
 
-    def __init__(self, conn: Connection, *, only: str | None = None, has_end: bool = True) -> None:
+    def __init__(
+        self, conn: Connection, *, only: str | None = None, has_end: bool = True, is_part: bool = False
+    ) -> None:
         self._conn = conn
+        self.is_part = is_part
         self.only, self.first, self.last = only, 0, EVERYWHERE
         self.beside: Collection[Block] = ()
         self.cursor = chain_store.cursor(conn, chain_store.SEQUENCER) if has_end else None
@@ -65,8 +68,9 @@ class Tables:
         mine = " AND e.agent = :only" if self.only else ""
         inside = "" if (self.first, self.last) == (0, EVERYWHERE) else " AND e.place >= :first AND e.place <= :last"
         query = sa.text(f"{select(self._conn)} WHERE 1 = 1{inside}{mine} ORDER BY e.place")
-        for row in self._conn.execute(query, given, execution_options={"yield_per": 500}):
-            yield examine(row_of(row))
+        with self._conn.execute(query, given, execution_options={"yield_per": 500}) as found:
+            for row in found:
+                yield examine(row_of(row))
 
     def count(self) -> int:
         """How many records there are, about."""

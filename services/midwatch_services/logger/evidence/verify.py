@@ -32,6 +32,7 @@ class Log(Protocol):
     last: int
     only: str | None  # an agent
     beside: Collection[Block]  # of erasures that came after an export, and are no part of its chains
+    is_part: bool  # what is not there may be elsewhere
 
     def agents(self) -> Iterable[str]: ...
 
@@ -139,7 +140,7 @@ def _check_chains(log: Log, keys: Verifier | None, named: heads.Heads, outside: 
                 yield one
 
     for agent, newest in sorted(named.items()):
-        if log.only in (None, agent):
+        if log.only in (None, agent) and (agent in told.last or not log.is_part):
             for finding in heads.against(agent, newest, told.last.get(agent, 0), log.head, signed()):
                 report.add(finding)
     return told
@@ -296,6 +297,9 @@ class _Merge:
         at = self._told.removed(leaf.agent, leaf.place)
         if at is not None:
             self._removed[leaf.agent, at] += 1
+            return
+        if self._log.is_part:
+            self._report.elsewhere += 1
             return
         near = self._near.get(leaf.agent)
         lost = Lost(leaf.agent, leaf.place, leaf.leaf, leaf.block, leaf.made_at, str(near) if near else "")

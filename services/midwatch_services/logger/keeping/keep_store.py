@@ -60,8 +60,8 @@ def agents(conn: Connection) -> list[str]:
 
 def newest(conn: Connection) -> datetime | None:
     """When the server stored the newest event of the log."""
-    # By place and not by time: the newest place is found in an index.
-    found = conn.exec_driver_sql("SELECT stored_at FROM logger_events ORDER BY place DESC LIMIT 1").scalar()
+    # The newest place would be found in an index, but where a log was imported it need not be the newest event's.
+    found = conn.exec_driver_sql("SELECT max(stored_at) FROM logger_runs").scalar()
     return datetime.fromisoformat(found) if found else None
 
 

@@ -26,10 +26,11 @@ class Keeping:
     counts beyond the one before without being asked by a person."""
 
     every: float = 3600.0  # seconds
+    look: float = 60.0  # seconds between two looks at whether a pass is due: the first is soon after the start
     events: int = 1000
     runs: int = 200
     window: int = 20_000  # places that are looked through for what lies between those removed
-    rest: float = 4.0
+    rest: float = 9.0
     least_rest: float = 0.02  # seconds
     beyond: timedelta = timedelta(days=1)
     leap: timedelta = timedelta(days=31)

@@ -38,7 +38,8 @@ class Report:
     at: datetime | None = None  # the time by which ages were counted; None where the log is empty
     gone: dict[str, Gone] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
-    months: list[str] = field(default_factory=list)
+    months: list[str] = field(default_factory=list)  # dropped whole
+    being_read: list[str] = field(default_factory=list)  # to be dropped next time
 
     def add(self, agent: str, gone: Gone) -> None:
         """Adds to what is gone of an agent."""
@@ -132,11 +133,10 @@ class Sweep:
             try:
                 if await self._write(work):
                     self._report.months.append(month)
-                    log.info("month_dropped", month=month)
                 return
             except keep_store.BeingRead:
                 continue
-        log.warning("month_is_being_read", month=month, until="the next pass")
+        self._report.being_read.append(month)
 
     async def _runs(self, agent: str, cutoff: str) -> None:
         after: Past | None = None
@@ -185,14 +185,24 @@ def _counting(agent: str, cutoff: str, now: str) -> Callable[[Connection], tuple
 
 
 def hourly(database: Database, keep_of: KeepOf, now: Callable[[], datetime]) -> Callable[[], Awaitable[None]]:
-    """The pass that the logger makes by itself."""
+    """The pass that the logger makes by itself: once it has begun, then each hour; to be called more often."""
+    due = 0.0
 
     async def sweep() -> None:
+        nonlocal due
+        if monotonic() < due:
+            return
         try:
             report = await Sweep(database, keep_of, now).run()
         except ClockLeapt as error:
             log.error("nothing_removed", why=str(error))
+            due = monotonic() + KEEPING.every
             return
+        due = monotonic() + KEEPING.every
+        for month in report.months:
+            log.info("month_dropped", month=month)
+        for month in report.being_read:
+            log.warning("month_is_being_read", month=month, again="with the next pass")
         for agent, gone in report.gone.items():
             log.info("removed", agent=agent, runs=gone.runs, events=gone.events, alerts=gone.alerts)
 
