@@ -56,8 +56,10 @@ def up(
     from midwatch.runtime.service import run_until_signal
     from midwatch.runtime.settings import Settings
     from midwatch.runtime.telemetry import set_up_logs
+    from midwatch_services.logger.keeping.policy import check
 
     settings = Settings()
+    check(settings)
     if nats_port is not None:
         settings = settings.model_copy(update={"nats_port": nats_port})
     set_up_logs(settings)

@@ -4,9 +4,10 @@ from datetime import timedelta
 from functools import partial
 
 from midwatch.contracts import subjects
-from midwatch.runtime import price_book
+from midwatch.runtime import erasure, price_book
 from midwatch.runtime.service import Context, Service
 
+from . import erasing, store
 from .handlers import Watchdog
 from .rebuild import rebuild
 
@@ -27,6 +28,10 @@ def build(context: Context) -> None:
     context.background(lambda: watchdog.allowances.serve(context.nc), name="allowances")
     reader = context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
     watchdog.caught_up = reader.caught_up
+    erasure.join(
+        context, store.PREFIX, watchdog.erase, tables=erasing.TABLES, write=watchdog.write,
+        reads=[(subjects.RUNS, subjects.COST_WATCHDOG)],
+    )  # fmt: skip
     context.every(_TICK, watchdog.on_tick)
     context.every(_PRUNE, watchdog.prune)
 

@@ -93,8 +93,13 @@ def tick(
 
 def forget(run: RunState, subject: Subject) -> list[Decision]:
     """Ends what is open of a run of which nothing more is expected."""
-    book = Book(subject, run.alerts, run.raised)
-    book.close("nothing was heard of the run any more")
+    return close(run, subject, "nothing was heard of the run any more")
+
+
+def close(state: RunState | TicketState, subject: Subject, why: str) -> list[Decision]:
+    """Ends what is open of a run or a ticket."""
+    book = Book(subject, state.alerts, state.raised)
+    book.close(why)
     return book.said
 
 

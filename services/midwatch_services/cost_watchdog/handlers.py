@@ -15,16 +15,18 @@ from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
+from midwatch.contracts.erasure import ErasureResolved
 from midwatch.contracts.runs import ToolCalled
 from midwatch.errors import Permanent, Temporary
 from midwatch.runtime import faults, telemetry
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 from midwatch.runtime.delivery import Received
+from midwatch.runtime.erasure import Counts
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.switchboard import NoSwitch, Scope, Switchboard
 
-from . import differs, periods, policy, store
+from . import differs, erasing, periods, policy, store
 from .alerts import Decision, HaltAgent, HaltRun
 from .allowances.handlers import Allowances
 from .decide import Clock, Observed, Outcome, decide, forget, tick, ticket_of
@@ -115,6 +117,18 @@ class Watchdog:
 
         await self._write(work)
         await self.outbox.drain()
+
+    async def write(self, work: Callable[[Connection], None]) -> None:
+        """Runs a transaction of the erasure between two of the watchdog's own."""
+        await self._write(work)
+
+    def erase(self, conn: Connection, part: ErasureResolved) -> Counts:
+        """Forgets runs that are erased, within `write`."""
+        self._store.begin(conn)
+        counts, decisions = erasing.erase(conn, part, self._store)
+        self._save(conn, [(decision, None) for decision in decisions], self._now())
+        self._store.forget()
+        return counts
 
     def _clock(self, *, silence: bool = False) -> Clock:
         """The time. After a start no gap closes at once: the event that it waits for may have been stored meanwhile."""

@@ -6,11 +6,14 @@ from typing import Any
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import Envelope
+from midwatch.contracts.erasure import ErasureResolved
+from midwatch.runtime import erasure
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 from midwatch.runtime.switchboard import Switchboard
 
+from . import erasing
 from .arming import TICK, Arming
 from .cases import claims, webhook
 from .cases.help_desk import HelpDesk
@@ -71,10 +74,23 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     ctx.read(subjects.GOVERNANCE, said, on_governance, decode=codec.decode, outbox=outbox)
     writes = subjects.key_stream(subjects.SWITCH)
     ctx.read(writes, subjects.KILL_SWITCH_WRITES, switch.on_writes, decode=_unread, outbox=outbox)
+    _take_part_in_erasures(ctx, router)
     ctx.background(switch.watch)
     ctx.every(1, switch.expire)
     ctx.every(2, switch.save_known)
     ctx.every(60, switch.prune)
+
+
+def _take_part_in_erasures(ctx: Context, router: Router) -> None:
+    buckets = erasing.Buckets(ctx.js)
+
+    async def reload(_: ErasureResolved) -> None:
+        await router.reload()
+
+    erasure.join(
+        ctx, PREFIX, erasing.erase, tables=erasing.TABLES, before=buckets.erase, after=reload,
+        reads=[(subjects.RUNS, subjects.KILL_SWITCH), (subjects.GOVERNANCE, subjects.KILL_SWITCH_GOVERNANCE)],
+    )  # fmt: skip
 
 
 def _route_cases(ctx: Context, outbox: Outbox, switch: KillSwitch, policy: Policy) -> Router:

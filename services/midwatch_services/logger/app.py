@@ -1,11 +1,14 @@
-"""Wires the logger: two readers, one database, the sequencer that chains what they store, and the indexer."""
+"""Wires the logger: readers, an indexer, and the sequencer that chains what is stored; one database."""
 
-from midwatch.contracts import subjects
+from midwatch.contracts import codec, subjects
 from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from . import handlers
+from .erasure.eraser import LOOK, Erasures
 from .evidence import notary, sequencer, sinks
+from .keeping.policy import KEEPING, by_card, keep_of
+from .keeping.sweep import hourly
 from .places import Streams
 from .policy import POLICY
 from .redaction.book import RedactionBook
@@ -21,8 +24,15 @@ def build(context: Context) -> None:
     reader = context.read_runs(subjects.LOGGER, events, batch=POLICY.batch)
     context.read(
         subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE, handlers.on_governance(context.database, redactions),
-        decode=handlers.decode_decision,
+        decode=handlers.decode_governance,
     )  # fmt: skip
+    erasures = Erasures(context)
+    context.read(
+        subjects.GOVERNANCE, subjects.erasure_consumer(subjects.LOGGER), erasures.on_spoken, decode=codec.decode
+    )
+    context.every(LOOK, erasures.look)
+    keep = keep_of(context.settings, by_card(context.cards.all))
+    context.every(KEEPING.look, hourly(context.database, keep, context.now))
     indexer = Indexer(context.js, context.database, streams, reader, context.now)
     context.background(indexer.run, name="indexer")
     _prove(context, streams)

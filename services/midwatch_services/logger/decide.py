@@ -29,7 +29,8 @@ _FIRST, _LAST = "~", ""  # keys after every other and before every other: digits
 class RunRow(msgspec.Struct, kw_only=True):
     """What is known of one run. Times are text in UTC, costs decimal text, durations microseconds.
 
-    `month` is that in which the log got the first of its events. A `…_key` names the event that filled a register.
+    `month` is that in which the log got the first of its events; `stored_at`, when it got the newest. A `…_key` names
+    the event that filled a register.
     `cost_usd` is None where nothing is known of the cost; with `cost_basis` "unpriced" it is the known part of it, and
     `unpriced_calls` have no known price. Calls whose reported cost is not what the prices make of them are counted
     (`differing_calls`), and both figures of them summed.
@@ -38,6 +39,7 @@ class RunRow(msgspec.Struct, kw_only=True):
     agent: str
     run_id: str
     month: str = ""
+    stored_at: str = ""
     head_key: str = _FIRST
     version: str = ""
     mode: str = ""

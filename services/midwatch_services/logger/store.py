@@ -1,6 +1,6 @@
 """The run log's tables: what the logger saves, and the queries by which everyone reads it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import urandom
 from typing import Any
 
@@ -20,6 +20,8 @@ from midwatch.runtime.delivery import Received
 
 from . import tables
 from .decide import LARGEST_SEQ, Alert, AlertRow, RunRow, clock_note, fold, fold_alert, text_of
+from .erasure import arrival, blank
+from .erasure import store as erasures
 from .evidence.chain_store import note_late
 from .evidence.leaf import SALT, content_hash, leaf_hash
 from .partitions import make_partitions
@@ -32,14 +34,18 @@ from .search.index_store import touch, touch_late
 
 EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 RUN_COLUMNS = tuple(tables.Run.__table__.columns.keys())
-_MONTH, _PLACE, _LEAF, _STORED = (EVENT_COLUMNS.index(name) for name in ("month", "place", "leaf", "stored_at"))
+_MONTH, _PLACE, _LEAF, _STORED, _TIME = (
+    EVENT_COLUMNS.index(name) for name in ("month", "place", "leaf", "stored_at", "time")
+)
 _KEYS = ("agent", "run_id", "month")
 ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
 REVIEW_COLUMNS = tuple(tables.Review.__table__.columns.keys())
+_STANDS = """AND body NOT LIKE '{"erased":%'"""  # what was erased can be judged no more
 _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
 
 
 Tools = Mapping[str, ToolRule]
+Key = tuple[str, str]  # agent and run id
 
 
 def _no_tools(_: str) -> Tools:
@@ -58,9 +64,9 @@ def save(
     """Saves the events that are not in the log yet and folds them into their runs. Returns how many were new.
 
     `tools`: those of an agent's card, which may say what a call costs. `place`: where each stands in the log. `lock`:
-    keeps others from the runs' rows until the transaction has ended; the events need none. Raises Temporary where
-    another logger put the run into another month meanwhile. Nothing of a batch is used as it was sent: rows are made of
-    what `redactions` leave of it.
+    keeps others from the runs' rows until the transaction has ended; the events need none. Nothing of a batch is used
+    as it was sent: rows are made of what `redactions` leave of it. Raises Temporary where another logger put the run
+    into another month meanwhile, or erased it.
     """
     batch = redactions.events(batch)
     salts = urandom(SALT * len(batch))
@@ -71,34 +77,52 @@ def save(
     months = _months(conn, rows)
     for row in rows:
         row[_MONTH] = months[row[0], row[2]]
+    if erased := erasures.erased(conn, months):
+        lock(conn)  # what is noted goes into the chains
+        rows = [arrival.blanked(row, erased) for row in rows]
     make_partitions(conn, set(months.values()), lock)
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
     note_late(conn, ((rows[at][0], rows[at][_PLACE], rows[at][_LEAF]) for at in fresh))
+    if erased:
+        arrival.note(conn, erased, batch, rows, fresh)
     faults.reach("logger.inserted")
-    new: dict[tuple[str, str], list[tuple[RunEvent, str]]] = {}
-    for at in fresh:
-        row = rows[at]
-        new.setdefault((row[0], row[2]), []).append((batch[at].event, row[5]))
-    if new:
+    if fresh:
         lock(conn)
-        known = _load_runs(conn, list(new))
-        if any(row.month != months[key] for key, row in known.items()):
-            raise Temporary("another logger began the same run in another month", delay=0.1)
-        of_card = {agent: tools(agent) for agent in {agent for agent, _ in new}}
-        folded = [
-            fold(
-                known.get(key) or RunRow(agent=key[0], run_id=key[1], month=months[key]),
-                events, policy, of_card[key[0]],
-            )
-            for key, events in new.items()
-        ]  # fmt: skip
+        if erasures.erased(conn, months) != erased:
+            raise Temporary("a run was erased as more of it came", delay=0.1)
+        folded = _folded(conn, [(batch[at].event, rows[at]) for at in fresh], months, policy, tools)
+        if erased:
+            folded = [arrival.folded(row, erased) for row in folded]
         upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in folded], ("agent", "run_id"))
         touch_late(conn, ((rows[at][0], rows[at][2], rows[at][_PLACE], rows[at][_STORED]) for at in fresh))
     faults.reach("logger.folded")
     return len(fresh)
 
 
-def _months(conn: Connection, rows: Sequence[list[Any]]) -> dict[tuple[str, str], str]:
+def _folded(
+    conn: Connection, fresh: Sequence[tuple[RunEvent, Sequence[Any]]], months: Mapping[Key, str], policy: Policy,
+    tools: Callable[[str], Tools],
+) -> list[RunRow]:  # fmt: skip
+    """The rows of the runs with the new events in them, each given with its columns."""
+    events: dict[Key, list[tuple[RunEvent, str]]] = {}
+    stored: dict[Key, str] = {}
+    for event, row in fresh:
+        key = row[0], row[2]
+        events.setdefault(key, []).append((event, row[_TIME]))
+        stored[key] = max(row[_STORED], stored.get(key, ""))
+    known = _load_runs(conn, list(events))
+    if any(row.month != months[key] for key, row in known.items()):
+        raise Temporary("another logger began the same run in another month", delay=0.1)
+    of_card = {agent: tools(agent) for agent in {agent for agent, _ in events}}
+    folded = []
+    for key, of_run in events.items():
+        run = known.get(key) or RunRow(agent=key[0], run_id=key[1], month=months[key])
+        run.stored_at = max(run.stored_at, stored[key])
+        folded.append(fold(run, of_run, policy, of_card[key[0]]))
+    return folded
+
+
+def _months(conn: Connection, rows: Sequence[list[Any]]) -> dict[Key, str]:
     """The month of each run that the events are of: that of its row, else that of its first event here."""
     firsts = {(row[0], row[2]): row[_MONTH] for row in reversed(rows)}
     return firsts | {(agent, run_id): month for agent, run_id, month in _read_runs(conn, list(firsts), _KEYS)}
@@ -113,6 +137,8 @@ def save_alert(conn: Connection, event: Envelope[Alert], redactions: RedactionBo
     row = AlertRow(**found._mapping) if found else AlertRow(alert_id=_text(event.data.alert_id))
     event = redactions.alert(event, event.data.agent if isinstance(event.data, AlertRaised) else row.agent)
     row = fold_alert(row, event)
+    if row.raised and row.agent and row.run_id and erasures.erased(conn, [(row.agent, row.run_id)]):
+        row.raised, row.resolved_reason = blank.alert_of(row.raised), None
     upsert(conn, "logger_alerts", ALERT_COLUMNS, [_columns(row)], ("alert_id",))
     if row.agent is not None and row.run_id is not None:
         touch(conn, [(_text(row.agent), _text(row.run_id), text_of(event.time), True)])
@@ -196,6 +222,19 @@ def _read_runs(conn: Connection, keys: Sequence[tuple[str, str]], columns: Seque
     return list(found.fetchall())
 
 
+# What is brought in or rebuilt beside the stream
+
+
+def load_runs(conn: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], RunRow]:
+    """The rows of those of the runs (agent, run id) that the log has."""
+    return _load_runs(conn, keys)
+
+
+def save_runs(conn: Connection, rows: Iterable[RunRow]) -> None:
+    """Puts these in the place of the rows of the same runs."""
+    upsert(conn, "logger_runs", RUN_COLUMNS, [_columns(row) for row in rows], ("agent", "run_id"))
+
+
 # Reading
 
 
@@ -218,14 +257,20 @@ def read_runs(
 
 
 def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
-    """The events of a run in order, each with `data` as the agent published it."""
+    """The events of a run in order, each with `data` as the agent published it; of one that was erased, without any and
+    with the erasure's id as `erased`."""
     query = sa.text(
         "SELECT id, event, seq, time, stored_at, note, body FROM logger_events "
         "WHERE agent = :agent AND run_id = :run_id "
         "AND month = (SELECT month FROM logger_runs WHERE agent = :agent AND run_id = :run_id) ORDER BY seq, time, id"
     )
     found = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
-    return [{**event, "data": data_of(event.pop("body"))} for event in found]
+    return [_event(event, event.pop("body")) for event in found]
+
+
+def _event(columns: dict[str, Any], body: str) -> dict[str, Any]:
+    erasure = blank.erased_by(body)
+    return {**columns, "data": data_of(body)} if erasure is None else {**columns, "data": {}, "erased": erasure}
 
 
 def read_whole(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
@@ -240,16 +285,15 @@ def read_whole(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]
 
 def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
     """How many events `read_stored` gives."""
-    query = sa.text("SELECT count(*) FROM logger_events WHERE agent = :agent AND mode = :mode AND stored_at >= :since")
+    which = f"agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS}"
+    query = sa.text(f"SELECT count(*) FROM logger_events WHERE {which}")  # noqa: S608
     return int(conn.execute(query, {"agent": agent, "mode": mode, "since": since}).scalar_one())
 
 
 def read_stored(conn: Connection, agent: str, mode: str, since: str) -> Iterator[tuple[str, str, str]]:
     """The events of an agent's runs in the order in which the server stored them: (event, stored at, body)."""
-    query = sa.text(
-        "SELECT event, stored_at, body FROM logger_events "
-        "WHERE agent = :agent AND mode = :mode AND stored_at >= :since ORDER BY stored_at, seq, id"
-    )
+    which = f"agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS}"
+    query = sa.text(f"SELECT event, stored_at, body FROM logger_events WHERE {which} ORDER BY stored_at, seq, id")  # noqa: S608
     given = {"agent": agent, "mode": mode, "since": since}
     for row in conn.execution_options(yield_per=1000).execute(query, given):
         yield row[0], row[1], row[2]

@@ -67,6 +67,7 @@ class Run(Table, table=True):
     agent: KeyText
     run_id: KeyText
     month: Text
+    stored_at: Text
     head_key: Text
     version: Text
     mode: Text
@@ -130,6 +131,56 @@ class Alert(Table, table=True):
     resolved_at: MaybeText
     resolved_reason: MaybeText
     repeats: Number
+
+
+class Hold(Table, table=True):
+    """A `keeping.decide.HoldRow`: its fields in their order. No row of it is ever removed."""
+
+    __tablename__ = "logger_holds"
+
+    hold_id: KeyText
+    placed_key: Text
+    placed_at: MaybeText
+    placed_by: MaybeText
+    reason: MaybeText
+    agent: MaybeText
+    run_id: MaybeText
+    ticket: MaybeText
+    customer: MaybeText
+    until: MaybeText
+    lifted_key: Text
+    lifted_at: MaybeText
+    lifted_by: MaybeText
+    lifted_reason: MaybeText
+
+
+class Export(Table, table=True):
+    """An export that was made of the log: where it lies, and by which filter. Times are text in UTC."""
+
+    __tablename__ = "logger_exports"
+
+    id: KeyText
+    made_at: Text
+    made_by: Text
+    host: Text
+    path: Text
+    format: Text
+    agent: MaybeText
+    run_id: MaybeText
+    since: MaybeText
+    until: MaybeText
+    runs: Number
+    events: Number
+    alerts: Number
+
+
+class Pass(Table, table=True):
+    """Up to which time retention has counted. One row, of the name `retention`."""
+
+    __tablename__ = "logger_passes"
+
+    name: KeyText
+    counted_to: Text
 
 
 class Block(Table, table=True):

@@ -4,10 +4,11 @@ import random
 from datetime import timedelta
 
 from midwatch.contracts import subjects
+from midwatch.runtime import erasure
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 
-from . import watch
+from . import erasing, watch
 from .deliver import Deliverer
 from .file import PagerBook
 from .handlers import Pager, decode
@@ -29,6 +30,7 @@ def build(context: Context) -> None:
     context.on_start(pager.load)
     context.on_start(deliverer.load)
     context.read(subjects.GOVERNANCE, subjects.PAGER, pager.on_alerts, decode=decode, outbox=outbox)
+    erasure.join(context, PREFIX, erasing.erase, tables=erasing.TABLES, reads=[(subjects.GOVERNANCE, subjects.PAGER)])
     context.background(deliverer.run)
     context.every(_TICK, pager.tick)
     context.every(_FILE, pager.follow_file)

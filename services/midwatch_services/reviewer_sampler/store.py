@@ -125,6 +125,15 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def queued(conn: Connection, runs: Sequence[tuple[str, str]]) -> int:
+    """How many items of the queue are of these runs (agent, run id)."""
+    which = sa.tuple_(_queue.c.agent, _queue.c.run_id)
+    return sum(
+        conn.execute(sa.select(sa.func.count()).select_from(_queue).where(which.in_(runs[at : at + 400]))).scalar_one()
+        for at in range(0, len(runs), 400)
+    )
+
+
 def shares(conn: Connection, *, agent: str | None = None, track: str = "live") -> list[dict[str, Any]]:
     """How many runs of each agent were drawn, of those remembered."""
     runs, drawn = sa.func.count().label("runs"), sa.func.sum(_runs.c.drawn).label("drawn")

@@ -46,7 +46,7 @@ class Run(Table, table=True):
 
 
 class Queued(Table, table=True):
-    """A run that was drawn for review."""
+    """A run that was drawn for review. `state`: waiting, or erased."""
 
     __tablename__ = "reviewer_sampler_queue"
 

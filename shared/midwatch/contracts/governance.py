@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from .control import SwitchRecord
 from .envelope import Time
+from .erasure import ErasureCompleted, ErasureErased, ErasureRequested, ErasureResolved
 from .runs import AgentName, CostBasis, Epoch, Mode
 
 Severity = Literal["page", "ticket", "info"]
@@ -247,6 +248,28 @@ class DigestWritten(Struct, frozen=True, kw_only=True, omit_defaults=True):
     brief: str = ""
 
 
+class HoldPlaced(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What matches all that is named here must be kept: neither age nor a request for erasure removes it from the log.
+    `until`: when the hold ends by itself."""
+
+    hold_id: str
+    by: str
+    reason: str
+    agent: AgentName | None = None
+    run_id: str | None = None
+    ticket: str | None = None
+    customer: str | None = None
+    until: Time | None = None
+
+
+class HoldLifted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a hold kept may go again."""
+
+    hold_id: str
+    by: str
+    reason: str
+
+
 class EvidenceCheckpointed(Struct, frozen=True, kw_only=True):
     """The heads of the run log's chains that moved since the checkpoint before, signed. The signature (Ed25519, hex) is
     over this object as JSON without `signature`, keys in order, no spaces, UTF-8."""
@@ -280,5 +303,11 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("review", "committed"): ReviewKeyCommitted,
     ("review", "revealed"): ReviewKeyRevealed,
     ("digest", "written"): DigestWritten,
+    ("hold", "placed"): HoldPlaced,
+    ("hold", "lifted"): HoldLifted,
+    ("erasure", "requested"): ErasureRequested,
+    ("erasure", "resolved"): ErasureResolved,
+    ("erasure", "erased"): ErasureErased,
+    ("erasure", "completed"): ErasureCompleted,
     ("evidence", "checkpointed"): EvidenceCheckpointed,
 }

@@ -90,6 +90,21 @@ def digest(agent: str, event: str) -> str:
     return f"midwatch.digest.{agent}.{event}"
 
 
+def hold(event: str) -> str:
+    """Subject of a legal hold, for all agents: `placed` or `lifted`."""
+    return f"midwatch.hold.{FLEET}.{event}"
+
+
+def erasure(event: str) -> str:
+    """Subject of an erasure, which is nobody's in particular: `requested`, `resolved`, `erased`, `completed`."""
+    return f"midwatch.erasure.{FLEET}.{event}"
+
+
+def erasure_consumer(service: str) -> str:
+    """Name of the consumer by which a service hears what it is to erase."""
+    return f"{service}-erasure"
+
+
 def evidence(event: str) -> str:
     """Subject of what the logger says of the proof of its log: `checkpointed`, on `_fleet`."""
     return f"midwatch.evidence.{FLEET}.{event}"

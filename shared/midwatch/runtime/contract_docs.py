@@ -24,6 +24,8 @@ _STREAMS = {
     "case": subjects.GOVERNANCE,
     "digest": subjects.GOVERNANCE,
     "evidence": subjects.GOVERNANCE,
+    "hold": subjects.GOVERNANCE,
+    "erasure": subjects.GOVERNANCE,
 }
 _REPLY = "{reply}"  # the subject that the request asks to be answered on
 _VALUES: dict[str, tuple[Any, str]] = {

@@ -1,6 +1,7 @@
 """A service's database: SQLite in WAL, or PostgreSQL. One writer at a time on both, on a thread of its own."""
 
 import asyncio
+import contextlib
 import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
@@ -20,12 +21,14 @@ T = TypeVar("T")
 BUSY_SECONDS = 5.0
 _WRITE = "midwatch_write"  # execution option of a connection that is about to write
 _CHUNKS = (1000, 256, 32, 4, 1)  # rows in one INSERT: few shapes, so that SQLite's prepared statements are found again
+_SMALL = 16 * 1024 * 1024  # bytes of an SQLite file that is rewritten whole when it is scrubbed
+_BRIEFLY = 250  # milliseconds for which emptying the log waits for a reader
 _VARIABLES = 32_000  # of one statement; SQLite's limit is 32,766
 
 # Events take 2 KB and more: on SQLite's usual pages of 4 KB half of each would be empty, and twice as much be synced.
 _PRAGMAS = (
-    "page_size=16384", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=2000", "cache_size=-65536",
-    "foreign_keys=ON",
+    "page_size=16384", "auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=2000",
+    "cache_size=-65536", "foreign_keys=ON", "secure_delete=ON",
 )  # fmt: skip
 
 # SQLite's primary result codes that are the statement's fault; all others are the file's or the disk's, and may pass.
@@ -118,6 +121,8 @@ class Database:
 
     def _judge(self, error: Exception) -> NoReturn:
         """Raises Temporary where `error` is the database's fault and may pass, else `error` itself."""
+        if isinstance(error, Temporary):
+            raise error
         original = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig else error
         if not _may_pass(original):
             raise error
@@ -125,6 +130,26 @@ class Database:
         first = str(original).strip().splitlines()
         why = first[0] if first else repr(original)
         raise Temporary(f"the database at {self.where} does not answer: {why}") from error
+
+    async def scrub(self, tables: Sequence[str]) -> None:
+        """Has the files of the database forget what was deleted or overwritten in `tables`. On PostgreSQL that is a
+        VACUUM; SQLite overwrites what it deletes, and here also what its log still holds.
+
+        Raises Temporary where a reader stands in the way.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._writer, self.scrub_now, tables)
+
+    def scrub_now(self, tables: Sequence[str]) -> None:
+        """`scrub` for a caller that may block."""
+        try:
+            with contextlib.closing(self.engine.raw_connection()) as pooled:
+                raw: Any = pooled.driver_connection
+                if self.dialect == "sqlite":
+                    _scrub_sqlite(raw)
+                else:
+                    _vacuum(raw, tables)
+        except Exception as error:
+            self._judge(error)
 
     async def ping(self) -> None:
         """One round trip. Raises Temporary where the database does not answer."""
@@ -145,6 +170,27 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(conn: Connection) -> None:
     # A write lock taken at the first INSERT of a transaction that has read cannot wait for another writer: take it now.
     conn.exec_driver_sql("BEGIN IMMEDIATE" if conn.get_execution_options().get(_WRITE) else "BEGIN")
+
+
+def _scrub_sqlite(raw: Any) -> None:
+    if raw.execute("PRAGMA page_count").fetchone()[0] * raw.execute("PRAGMA page_size").fetchone()[0] <= _SMALL:
+        raw.execute("VACUUM").close()  # what an earlier release deleted was not overwritten
+    raw.execute(f"PRAGMA busy_timeout={_BRIEFLY}").close()  # what waits for the writer is more urgent
+    try:
+        busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}").close()
+    if busy:
+        raise Temporary("the database's log cannot be emptied: somebody reads")
+
+
+def _vacuum(raw: Any, tables: Sequence[str]) -> None:
+    before, raw.autocommit = raw.autocommit, True
+    try:
+        for table in tables:
+            raw.execute(f"VACUUM {table}")
+    finally:
+        raw.autocommit = before
 
 
 def _may_pass(error: BaseException) -> bool:

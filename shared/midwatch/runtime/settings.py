@@ -68,7 +68,15 @@ class Settings(BaseSettings):
     replicas: int = Field(default=1, ge=1, le=5, description="Copies of each stream and bucket; 3 on a cluster")
     runs_max_age_days: float = Field(default=30, gt=0, description="How long MIDWATCH_RUNS keeps events")
     governance_max_age_days: float = Field(default=400, gt=0, description="How long MIDWATCH_GOVERNANCE keeps events")
+    keep_days: float = Field(
+        default=400, gt=0, description="How long the log keeps runs of agents without a card; at least 183"
+    )
     dead_max_age_days: float = Field(default=90, gt=0, description="How long MIDWATCH_DEAD keeps dead letters")
+    backup_days: float = Field(
+        default=30,
+        ge=0,
+        description="How long you keep backups of databases and streams; the proof of an erasure says so",
+    )
     fleet_budget_day: Decimal | None = Field(
         default=None, gt=0, description="US dollars that all live runs together may cost in a UTC day; unset for none"
     )

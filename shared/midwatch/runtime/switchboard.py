@@ -31,7 +31,7 @@ _REASON_LIMIT = 500  # characters; keeps the maps small
 _PRUNE_AFTER = timedelta(hours=1)
 _UNREADABLE = SwitchRecord(state="halted", reason="the map cannot be read, which halts all of it")
 _ABSENT = SwitchRecord(state="halted", reason="the key is absent or cannot be read, which is not running")
-_NOT_HALTED = SwitchRecord(state="running")
+NOT_HALTED = SwitchRecord(state="running")
 
 
 class NoSwitch(MidwatchError):
@@ -112,7 +112,7 @@ class How(TypedDict, total=False):
     drill: bool
 
 
-_Change = tuple[SwitchRecord, bytes | None]  # the record that stands afterwards, and the value to write, if any
+Change = tuple[SwitchRecord, bytes | None]  # the record that stands afterwards, and the value to write, if any
 
 
 class Switchboard:
@@ -176,14 +176,14 @@ class Switchboard:
         """Halts many runs of an agent by one write. Those that are halted already keep their records."""
         asked = _record("halted", how)
 
-        def change(entry: Entry) -> _Change:
+        def change(entry: Entry) -> Change:
             records = entry.map()
             if records is None:
                 return _UNREADABLE, None
             new = [run for run in run_ids if run not in records or records[run].state == "running"]
             return asked, _with_records(entry, dict.fromkeys(new, asked)) if new else None
 
-        return await self._update(subjects.runs_key(agent), change)
+        return await self.update(subjects.runs_key(agent), change)
 
     async def resume(self, scope: Scope, **how: Unpack[How]) -> Written:
         """Lifts the halt of `scope`, whoever made it. Raises UnreadableMap for a tool or run in a map that cannot be
@@ -218,13 +218,13 @@ class Switchboard:
         stays. Returns whether it did."""
         lifted = SwitchRecord(state="running", reason="the halt expired", by=by, at=datetime.now(UTC))
 
-        def change(entry: Entry) -> _Change:
+        def change(entry: Entry) -> Change:
             stands = entry.record() if target is None else (entry.map() or {}).get(target)
             if stands != record:
                 return stands or record, None
             return lifted, _encoded(entry, target, lifted)
 
-        return (await self._update(key, change)).changed
+        return (await self.update(key, change)).changed
 
     async def prune_runs(self, agent: str, finished: Collection[str]) -> int:
         """Removes the records, older than an hour, of runs that have `finished`, so that the map stays small. Returns
@@ -232,7 +232,7 @@ class Switchboard:
         before = datetime.now(UTC) - _PRUNE_AFTER
         removed: list[str] = []
 
-        def change(entry: Entry) -> _Change:
+        def change(entry: Entry) -> Change:
             records = entry.map() or {}
             removed[:] = [
                 run_id
@@ -240,13 +240,13 @@ class Switchboard:
                 if (record := records.get(run_id)) is not None and (record.at or entry.written_at or before) < before
             ]
             if not removed or entry.value is None:
-                return _NOT_HALTED, None
+                return NOT_HALTED, None
             raw = msgspec.json.decode(entry.value, type=dict[str, msgspec.Raw])
             for run_id in removed:
                 del raw[run_id]
-            return _NOT_HALTED, msgspec.json.encode(raw)
+            return NOT_HALTED, msgspec.json.encode(raw)
 
-        await self._update(subjects.runs_key(agent), change)
+        await self.update(subjects.runs_key(agent), change)
         return len(removed)
 
     async def read(self, key: str) -> Entry:
@@ -269,15 +269,15 @@ class Switchboard:
         return found
 
     async def _set(self, scope: Scope, change: Callable[[Entry], SwitchRecord | None]) -> Written:
-        def whole(entry: Entry) -> _Change:
+        def whole(entry: Entry) -> Change:
             wanted = change(entry)
             if wanted is None:
-                return _standing(entry, scope) or (_NOT_HALTED if scope.target else _ABSENT), None
+                return _standing(entry, scope) or (NOT_HALTED if scope.target else _ABSENT), None
             return wanted, _encoded(entry, scope.target, wanted)
 
-        return await self._update(scope.key, whole)
+        return await self.update(scope.key, whole)
 
-    async def _update(self, key: str, change: Callable[[Entry], _Change]) -> Written:
+    async def update(self, key: str, change: Callable[[Entry], Change]) -> Written:
         """Reads, writes on the condition that nobody wrote since, and begins again where somebody did. The first
         reading is of any replica, which is faster and, for a write on that condition, as good; that nothing needs to
         be written, and what to do after a conflict, the leader says."""

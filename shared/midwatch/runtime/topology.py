@@ -132,6 +132,7 @@ class Consumer:
         )  # fmt: skip
 
 
+_DECIDED = (*("alert", "switch", "review", "eval", "rollout", "case", "digest", "evidence", "hold", "erasure"),)
 STREAMS = (
     Stream(
         subjects.RUNS, "What agents said of their runs", ("midwatch.run.>",), atomic=True,
@@ -139,10 +140,7 @@ STREAMS = (
     ),
     Stream(
         subjects.GOVERNANCE, "What the services and people decided",
-        tuple(
-            f"midwatch.{noun}.>"
-            for noun in ("alert", "switch", "review", "eval", "rollout", "case", "digest", "evidence")
-        ),
+        tuple(f"midwatch.{noun}.>" for noun in _DECIDED),
         keep=lambda s: s.governance_max_age_days * _DAY, max_msg_size=2 * LARGE,
     ),
     Stream(
@@ -163,6 +161,9 @@ BUCKETS = (
     Bucket(subjects.CASES, "Who opened the case of a run", history=1, create_only=True, max_msg_size=SMALL,
            keep=lambda s: s.governance_max_age_days * _DAY),
 )  # fmt: skip
+
+# Services that keep something of runs: an erasure is done when each of them has confirmed it. See `runtime/erasure.py`.
+ERASERS = (subjects.COST_WATCHDOG, subjects.KILL_SWITCH, subjects.PAGER, subjects.REVIEWER_SAMPLER)
 
 CONSUMERS = (
     Consumer(subjects.LOGGER, subjects.RUNS, "Writes the run log"),
@@ -193,7 +194,18 @@ CONSUMERS = (
             subjects.digest("*", "written"),
         ),
     ),
-)
+    *(
+        Consumer(
+            subjects.erasure_consumer(service), subjects.GOVERNANCE, "Hears which runs it is to erase",
+            only=(subjects.erasure("resolved"),),
+        )
+        for service in ERASERS
+    ),
+    Consumer(
+        subjects.erasure_consumer(subjects.LOGGER), subjects.GOVERNANCE, "Sees erasures through",
+        only=(subjects.erasure("requested"), subjects.erasure("erased")),
+    ),
+)  # fmt: skip
 
 
 async def apply(js: JetStreamContext, settings: Settings, *, force: bool = False) -> list[Change]:

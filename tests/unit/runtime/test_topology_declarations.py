@@ -14,7 +14,7 @@ def test_each_noun_of_the_contract_is_kept_by_its_stream() -> None:
         "MIDWATCH_RUNS": ["midwatch.run.>"],
         "MIDWATCH_GOVERNANCE": [
             "midwatch.alert.>", "midwatch.switch.>", "midwatch.review.>", "midwatch.eval.>", "midwatch.rollout.>",
-            "midwatch.case.>", "midwatch.digest.>", "midwatch.evidence.>",
+            "midwatch.case.>", "midwatch.digest.>", "midwatch.evidence.>", "midwatch.hold.>", "midwatch.erasure.>",
         ],
         "MIDWATCH_PRESENCE": ["midwatch.presence.>"],
         "MIDWATCH_DEAD": ["midwatch.dead.>"],
@@ -78,6 +78,11 @@ def test_the_consumers_are_those_of_the_services() -> None:
         ("KV_MIDWATCH_CASES", "kill-switch-cases"),
         ("MIDWATCH_GOVERNANCE", "kill-switch-governance"),
         ("MIDWATCH_GOVERNANCE", "pager"),
+        ("MIDWATCH_GOVERNANCE", "logger-erasure"),
+        ("MIDWATCH_GOVERNANCE", "cost-watchdog-erasure"),
+        ("MIDWATCH_GOVERNANCE", "kill-switch-erasure"),
+        ("MIDWATCH_GOVERNANCE", "pager-erasure"),
+        ("MIDWATCH_GOVERNANCE", "reviewer-sampler-erasure"),
     }
 
 

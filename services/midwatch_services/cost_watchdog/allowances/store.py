@@ -96,6 +96,13 @@ class Reservations:
         self._stale = True
 
 
+def tickets_of(conn: Connection, agent: str) -> list[tuple[str, str | None]]:
+    """The tickets for which an agent's reservations were made, by their ids."""
+    decode = msgspec.msgpack.Decoder(Reservation).decode
+    rows = conn.execute(sa.select(_rows.c.id, _rows.c.state).where(_rows.c.agent == agent)).all()
+    return [(id, decode(state).ticket) for id, state in rows]
+
+
 def prune(conn: Connection, now: float) -> None:
     """Drops the memory of those that are over and whose repeat is not expected any more."""
     conn.execute(_rows.delete().where(_rows.c.open == 0, _rows.c.ends_at < now))

@@ -77,6 +77,10 @@ class Router:
                     if routing.waits(event.data.mode):
                         self._note(event, stored.seq, datetime.fromisoformat(stored.stored_at))
 
+    async def reload(self) -> None:
+        """Takes the cases as the tables have them now: what was erased there is not to be in memory."""
+        await self._book.load()
+
     # Run events
 
     async def on_runs(self, batch: Sequence[Received]) -> None:

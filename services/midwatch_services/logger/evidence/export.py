@@ -16,10 +16,12 @@ from midwatch.runtime.database import Database, execute_many
 
 from .. import tables
 from . import chain_store
+from .chain import Block
 from .findings import Finding
 from .source import Tables
 
 EVENTS, BLOCKS, RUNS, CHECKPOINTS = "events.jsonl.gz", "blocks.jsonl.gz", "runs.jsonl.gz", "checkpoints.jsonl"
+ERASURES = "erasures.jsonl.gz"
 MANIFEST = "manifest.json"
 _EVENT_COLUMNS = tuple(tables.Event.__table__.columns.keys())
 _AT_ONCE = 500  # lines
@@ -60,9 +62,21 @@ def opened(folder: Path, *, only: str | None = None) -> Iterator[tuple[Tables, l
             with database.engine.connect() as conn, conn.begin():
                 if part.is_part:
                     found += _short(conn)
-                yield Tables(conn, only=only or part.agent, has_end=False, is_part=part.is_part), found
+                log = Tables(conn, only=only or part.agent, has_end=False, is_part=part.is_part)
+                log.beside = _beside(folder / ERASURES)
+                yield log, found
         finally:
             database.close()
+
+
+def _beside(path: Path) -> list[Block]:
+    """Blocks of erasures that came after the export was made. A line that cannot be read tells nothing."""
+    found = []
+    with contextlib.suppress(OSError, EOFError, zlib.error):
+        for line in _lines(path):
+            with contextlib.suppress(msgspec.MsgspecError, ValueError, KeyError, TypeError):
+                found.append(chain_store.as_block(_block(line)))
+    return found
 
 
 class _Filter(msgspec.Struct):

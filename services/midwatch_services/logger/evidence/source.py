@@ -28,6 +28,7 @@ class Tables:
         self._conn = conn
         self.is_part = is_part
         self.only, self.first, self.last = only, 0, EVERYWHERE
+        self.beside: Collection[Block] = ()
         self.cursor = chain_store.cursor(conn, chain_store.SEQUENCER) if has_end else None
         self.late: Collection[tuple[str, int]] = {
             (row[0], row[1]) for row in conn.execute(sa.text("SELECT agent, place FROM logger_late"))

@@ -31,6 +31,7 @@ class Log(Protocol):
     first: int  # the places to look at
     last: int
     only: str | None  # an agent
+    beside: Collection[Block]  # of erasures that came after an export, and are no part of its chains
     is_part: bool  # what is not there may be elsewhere
 
     def agents(self) -> Iterable[str]: ...
@@ -128,6 +129,9 @@ def _check_chains(log: Log, keys: Verifier | None, named: heads.Heads, outside: 
         for broken in chain.check(_heard(log.blocks(agent), told, report)):
             text = f"block {broken.number} of the chain of {broken.agent} is broken: {broken.what}"
             report.add(Finding("chain", text, agent=agent, block=broken.number))
+    for block in log.beside:
+        if block.kind == "erasure" and not chain.wrong(block):
+            _hear(block.agent, block, told)
     told.merge()
 
     def signed() -> Iterator[Checkpoint]:

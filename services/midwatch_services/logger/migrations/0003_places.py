@@ -35,18 +35,24 @@ def upgrade() -> None:
         sa.Column("month", sa.Text, nullable=False),
         sa.Column("salt", sa.LargeBinary),
         sa.Column("leaf", sa.LargeBinary),
-        sa.PrimaryKeyConstraint("agent", "id", "month", name="logger_events_once"),
+        # PostgreSQL can keep what is unique apart within a partition only.
+        sa.PrimaryKeyConstraint("agent", "id", *(["month"] if postgres else []), name="logger_events_once"),
         postgresql_partition_by="LIST (month)",
     )
     if postgres:
-        months = op.get_bind().execute(sa.text("SELECT DISTINCT month FROM logger_runs")).scalars().all()
+        found = (
+            "SELECT month FROM logger_runs UNION SELECT substr(e.stored_at, 1, 7) FROM logger_events_before e "
+            "WHERE NOT EXISTS (SELECT 1 FROM logger_runs r WHERE r.agent = e.agent AND r.run_id = e.run_id)"
+        )
+        months = op.get_bind().execute(sa.text(found)).scalars().all()
         for month in months:
             name = f"logger_events_{month.replace('-', '_')}"
             op.execute(f"CREATE TABLE {name} PARTITION OF logger_events FOR VALUES IN ('{month}')")
     columns = ", ".join(f"e.{name}" for name in _COLUMNS.split(", "))
     op.execute(
-        f"INSERT INTO logger_events ({_COLUMNS}, place, month) SELECT {columns}, 0, r.month "  # noqa: S608
-        "FROM logger_events_before e JOIN logger_runs r ON r.agent = e.agent AND r.run_id = e.run_id"
+        f"INSERT INTO logger_events ({_COLUMNS}, place, month) SELECT {columns}, 0, "  # noqa: S608
+        "coalesce(r.month, substr(e.stored_at, 1, 7)) "
+        "FROM logger_events_before e LEFT JOIN logger_runs r ON r.agent = e.agent AND r.run_id = e.run_id"
     )
     op.drop_table("logger_events_before")
     op.create_index("logger_events_run", "logger_events", ["agent", "run_id"])

@@ -1,0 +1,1 @@
+"""Erases one customer from the log and from all that speaks of its runs, and proves it."""
