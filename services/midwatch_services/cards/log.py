@@ -4,7 +4,15 @@ import re
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictInt,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from midwatch.contracts import control
 from midwatch.runtime import patterns
@@ -109,4 +117,7 @@ class Log(Section):
     keep: Keep = control.LogRule().keep
     redact: Annotated[list[Annotated[Redact, BeforeValidator(_by_name)]], AfterValidator(_no_rule_twice)] = Field(
         default=[Redact(name=name) for name in _KINDS], max_length=REDACT_MOST, description="Rules; [] for none"
+    )
+    digest_words: StrictInt = Field(
+        default=control.LogRule().digest_words, ge=100, le=2000, description="Words of the agent's digest, at most"
     )

@@ -57,7 +57,9 @@ def to_card(model: CardFile) -> Card:
             ),
         ),
         alerts=AlertRule(page=model.alerts.page, ticket=model.alerts.ticket),
-        log=LogRule(keep=model.log.keep, redact=tuple(map(_rule, model.log.redact))),
+        log=LogRule(
+            keep=model.log.keep, redact=tuple(map(_rule, model.log.redact)), digest_words=model.log.digest_words
+        ),
     )
     return msgspec.structs.replace(card, hash=meaning_hash(card))
 
@@ -107,7 +109,8 @@ def as_words(card: Card) -> dict[str, Any]:
     said["budget"] = {name: f"${part}" if name in _MONEY else part for name, part in budget.items()}
     said["loops"]["stalled"] = in_words(card.loops.stalled)
     said["review"] = {"rate": percent(card.review.rate)}
-    said["log"] = {"keep": in_words(card.log.keep), "redact": [_redaction(rule) for rule in card.log.redact]}
+    redact = [_redaction(rule) for rule in card.log.redact]
+    said["log"] = {"keep": in_words(card.log.keep), "redact": redact, "digest_words": card.log.digest_words}
     said["switch"]["lease"] = in_words(card.switch.lease)
     said["switch"]["trips"]["failed_runs"] = percent(card.switch.trips.failed_runs)
     return said

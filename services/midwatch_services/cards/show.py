@@ -67,6 +67,7 @@ tools: {{}}
 # log:
 #   keep: 400 days                               # at least 183: six months
 #   redact: [email, phone, card, iban]           # replaced before a run is stored; also {{name, pattern}} and {{field}}
+#   digest_words: 2000                           # the most that its daily digest may say; 200 are read in a minute
 # alerts: {{page: "", ticket: ""}}                 # routes or contacts of pager.yaml; empty leaves it to that file
 """
 

@@ -93,12 +93,13 @@ class Writer:
             agents = sources.agents(day)
             return (
                 whole,
-                *(sources.digest(day, agent, now, budget=self._budget(agent), behind=behind) for agent in agents),
+                *(self._of_agent(sources, day, agent, now, behind) for agent in agents),
             )
 
-    def _budget(self, agent: str) -> Decimal | None:
-        limit = self._cards.get(agent).budget.day
-        return None if limit is None else Decimal(limit)
+    def _of_agent(self, sources: Sources, day: date, agent: str, now: datetime, behind: bool) -> Digest:
+        card = self._cards.get(agent)
+        budget = None if card.budget.day is None else Decimal(card.budget.day)
+        return sources.digest(day, agent, now, budget=budget, behind=behind, words=card.log.digest_words)
 
     def _save(self, conn: Connection, digest: Digest, now: datetime) -> bool:
         data = written(digest, self._settings.console_url)

@@ -64,9 +64,11 @@ class Sources:
 
     def digest(
         self, day: date, agent: str | None, now: datetime, *, mode: str = "live", budget: Decimal | None = None,
-        behind: bool = False,
+        behind: bool = False, words: int | None = None,
     ) -> Digest:  # fmt: skip
-        """The digest of a day, of one agent or of the shop. Raises Temporary, NoLog."""
+        """The digest of a day, of one agent or of the shop; `words`: the most that its card lets it say. Raises
+        Temporary, NoLog."""
+        policy = self._policy if words is None else replace(self._policy, words=min(words, self._policy.words))
         stretch = self._stretch(day, mode, agent)
         facts = self._read(lambda conn: self._facts(conn, day, stretch, now))
         facts = replace(
@@ -77,7 +79,7 @@ class Sources:
         picks = reading.choose(facts.runs, facts.alerts, tools, self._policy.reading)
         asked = self._read(lambda conn: daily.read_inputs(conn, reading.keys(picks)))
         facts = replace(facts, asked={key: said(value) for key, value in asked.items()})
-        return decide.write(facts, picks, self._policy)
+        return decide.write(facts, picks, policy)
 
     def _stretch(self, day: date, mode: str, agent: str | None) -> Stretch:
         begin, end = decide.bounds(day, self._policy.zone)

@@ -19,6 +19,9 @@ from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
 from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.logger import store
+from midwatch_services.logger.evidence import keys
+from midwatch_services.logger.evidence.proof import check
+from midwatch_services.logger.evidence.prove import prove
 from midwatch_services.reviewer_sampler import store as reviews
 
 from . import in_force
@@ -38,7 +41,8 @@ class ManyRuns(MidwatchError):
 
 
 class Dossier(Struct, kw_only=True):
-    """All that is known of a run. `unknown`: what is not, in sentences. `events` are as the log has them."""
+    """All that is known of a run. `unknown`: what is not, in sentences. `proof`: as `midwatch verify --dossier` takes
+    it; `found`: what it found wrong with it, None where there was no public key to check it with."""
 
     format: int = FORMAT
     made_at: datetime
@@ -53,7 +57,8 @@ class Dossier(Struct, kw_only=True):
     case: dict[str, Any] | None
     reviews: list[dict[str, Any]]
     events: list[dict[str, Any]]
-    proof: dict[str, Any] | None = None
+    proof: dict[str, Any]
+    found: list[str] | None = None
     unknown: list[str]
 
 
@@ -62,7 +67,7 @@ async def gather(settings: Settings, run_id: str, agent: str | None, by: str) ->
     unknown: list[str] = []
     found = _read(settings, subjects.LOGGER, lambda conn: _logged(conn, run_id, agent))
     run, events, alerts, ticket_usd, proof = found
-    decoded = _decoded(run["agent"], events, unknown)
+    decoded = _decoded(run["agent"], proof["events"], unknown)
     stood = await _stood(settings, run, unknown)
     case = _or_unknown(
         settings, subjects.KILL_SWITCH, lambda conn: _case(conn, run), "Whether a case was opened", unknown
@@ -73,7 +78,7 @@ async def gather(settings: Settings, run_id: str, agent: str | None, by: str) ->
     )  # fmt: skip
     if stood.card is None:
         unknown.append("The rules that judged the run: they are known by its scope card alone")
-    return Dossier(
+    dossier = Dossier(
         made_at=datetime.now(UTC),
         made_by=by,
         run=run,
@@ -89,9 +94,13 @@ async def gather(settings: Settings, run_id: str, agent: str | None, by: str) ->
         proof=proof,
         unknown=unknown + stood.unknown,
     )
+    public = keys.public_path(settings.evidence_key)
+    if public.exists():
+        dossier.found = check({"proof": proof, "events": events}, keys.load_public(public))
+    return dossier
 
 
-Logged = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], Decimal | None, dict[str, Any] | None]
+Logged = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], Decimal | None, dict[str, Any]]
 
 
 def _logged(conn: Connection, run_id: str, agent: str | None) -> Logged:
@@ -109,12 +118,13 @@ def _logged(conn: Connection, run_id: str, agent: str | None) -> Logged:
         )
         given = {"agent": name, "ticket": ticket, "end": run["last_event_at"]}
         costs = sum((Decimal(cost or 0) for cost in conn.execute(query, given).scalars()), Decimal(0))
-    return run, store.read_whole(conn, name, run_id), store.read_alerts(conn, agent=name, run_id=run_id), costs, None
+    alerts = store.read_alerts(conn, agent=name, run_id=run_id)
+    return run, store.read_events(conn, name, run_id), alerts, costs, prove(conn, name, run_id)
 
 
-def _decoded(agent: str, events: Sequence[dict[str, Any]], unknown: list[str]) -> list[RunEvent]:
+def _decoded(agent: str, proved: Sequence[dict[str, Any]], unknown: list[str]) -> list[RunEvent]:
     decoded, unread = [], 0
-    for event in events:
+    for event in sorted(proved, key=lambda one: (one["seq"], one["time"], one["id"])):
         try:
             decoded.append(codec.decode_run(subjects.run(agent, event["event"]), event["body"].encode()))
         except Refused:

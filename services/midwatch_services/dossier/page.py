@@ -38,7 +38,7 @@ def render(dossier: Dossier) -> str:
     return _template().render(
         d=dossier, run=dossier.run, steps=list(steps(dossier)), card=card_lines(dossier.in_force.card),
         switch=[standing(one) for one in dossier.in_force.switch],
-        route=[standing(one) for one in dossier.in_force.route], ending=ending(dossier.run),
+        route=[standing(one) for one in dossier.in_force.route], ending=ending(dossier.run), proof=list(proof(dossier)),
     )  # fmt: skip
 
 
@@ -52,14 +52,33 @@ def _template() -> jinja2.Template:
     return environment.from_string((folder / "dossier.html.j2").read_text("utf-8"))
 
 
+def proof(dossier: Dossier) -> Iterator[str]:
+    """What the proof shows, in sentences."""
+    events = dossier.proof["events"]
+    sealed = sum("block" in one for one in events)
+    signed = [one["checkpoint"] for one in dossier.proof["segments"] if one["checkpoint"]]
+    yield f"{sealed:,} of its {len(events):,} events are sealed: the hash of each stands in the chain of its agent."
+    if signed:
+        last = signed[-1]
+        yield f"Checkpoint {last['number']:,} covers it: {moment(last['at'])} UTC, signed with the key {last['key']}."
+    if dossier.found is None:
+        yield "It was not checked as this was made, for there was no public key at hand."
+    elif not dossier.found:
+        yield "It was checked as this was made: what is told above is what was stored, and none of it was altered."
+    else:
+        yield "It was checked as this was made, and does not hold:"
+        yield from (f"• {one}" for one in dossier.found)
+    yield "Anyone can check it without us, with the file of data that came with this page and the public key:"
+    yield "midwatch verify --dossier why-RUN.json --key signing.pub"
+
+
 def steps(dossier: Dossier) -> Iterator[Step]:
     """The run's events in order."""
     start = datetime.fromisoformat(dossier.run["started_at"])
     changes = {one["seq"] for one in dossier.writes}
     for event in dossier.events:
-        body = msgspec.json.decode(event["body"])
-        data = body.get("data")
-        if data is None:
+        data = event["data"]
+        if "erased" in event:
             what, texts = f"An event ({event['event'].replace('_', ' ')}), erased on request", list[tuple[str, str]]()
         else:
             what, texts = _told(event["event"], data, event["seq"] in changes)

@@ -273,16 +273,6 @@ def _event(columns: dict[str, Any], body: str) -> dict[str, Any]:
     return {**columns, "data": data_of(body)} if erasure is None else {**columns, "data": {}, "erased": erasure}
 
 
-def read_whole(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
-    """The events of a run in order, each with every column of its row; bytes in hex."""
-    query = sa.text("SELECT * FROM logger_events WHERE agent = :agent AND run_id = :run_id ORDER BY seq, time, id")
-    rows = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
-    for row in rows:
-        for name in ("salt", "leaf"):
-            row[name] = None if row[name] is None else bytes(row[name]).hex()
-    return rows
-
-
 def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
     """How many events `read_stored` gives."""
     which = f"agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS}"

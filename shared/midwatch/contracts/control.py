@@ -149,10 +149,12 @@ REDACTED = tuple(RedactRule(name=name) for name in ("email", "phone", "card", "i
 
 
 class LogRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`keep`: seconds for which runs are kept. `redact`: what is replaced before anything of a run is stored."""
+    """`keep`: seconds for which runs are kept. `redact`: what is replaced before anything of a run is stored.
+    `digest_words`: how long the agent's digest may be."""
 
     keep: Annotated[float, Meta(gt=0)] = 400 * 86_400.0
     redact: tuple[RedactRule, ...] = REDACTED
+    digest_words: Annotated[int, Meta(ge=100, le=2000)] = 2000
 
 
 class Card(Struct, frozen=True, kw_only=True):

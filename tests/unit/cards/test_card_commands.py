@@ -167,6 +167,7 @@ log:
     - phone
     - card
     - iban
+  digest_words: 2000    # default
 """.splitlines()]  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def test_show_in_json_names_the_defaults() -> None:
         "loops.velocity.mode", "loops.stalled", "switch.lease", "switch.lost_control", "switch.drill",
         "switch.drill_hours", "switch.trips.mode", "switch.trips.alerts", "switch.trips.halted_runs",
         "switch.trips.failed_runs", "alerts.page", "alerts.ticket", "log.keep",
-        "log.redact",
+        "log.redact", "log.digest_words",
     ]  # fmt: skip
 
 

@@ -64,16 +64,17 @@ def test_what_is_redacted_reaches_the_card_as_it_is_written(tmp_path: Path) -> N
     said = (
         "log:\n  keep: 183 days\n  redact:\n    - email\n    - {name: phone, reversible: true}\n"
         "    - {name: order_no, pattern: 'A-\\d{4}'}\n    - {field: Date of birth}\n"
+        "  digest_words: 800\n"
     )
     card = card_of(tmp_path, SMALLEST + said)
     assert card.log == LogRule(keep=183 * 86_400.0, redact=(
         RedactRule(name="email"), RedactRule(name="phone", reversible=True),
         RedactRule(name="order_no", pattern=r"A-\d{4}"), RedactRule(name="date_of_birth", field="Date of birth"),
-    ))  # fmt: skip
+    ), digest_words=800)  # fmt: skip
     assert as_words(card)["log"] == {"keep": "183 days", "redact": [
         "email", {"name": "phone", "reversible": True}, {"name": "order_no", "pattern": r"A-\d{4}"},
         {"field": "Date of birth"},
-    ]}  # fmt: skip
+    ], "digest_words": 800}  # fmt: skip
 
 
 def test_a_card_that_is_shown_can_be_read_again(tmp_path: Path) -> None:
@@ -124,6 +125,7 @@ def test_the_hash_ignores_how_the_card_is_written(tmp_path: Path) -> None:
         "switch: {trips: {failed_runs: 40%}}",
         "alerts: {page: on-call}",
         "log: {keep: 300 days}",
+        "log: {digest_words: 800}",
         "log: {redact: []}",
         "log: {redact: [email, phone, card, {name: iban, reversible: true}]}",
     ],

@@ -1,6 +1,6 @@
 """What retention reads and removes. One call is one short transaction's work."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -12,13 +12,12 @@ from ..decide import text_of
 from ..evidence.chain import removal_note
 from ..evidence.chain_store import append_note
 from ..partitions import partition
+from ..search.index_store import forget
 from .decide import Span, spans
 from .hold_store import IN_FORCE, IS_HELD
 from .policy import KEEPING, Keeping
 
 _PAST = "r.agent = :agent AND r.month <= :month AND r.stored_at < :cutoff"
-# What else the log keeps of a run, each to be removed with it.
-ALSO: tuple[Callable[[Connection, str, Sequence[str]], object], ...] = ()
 _SOME = 500  # keys in one statement
 
 
@@ -130,9 +129,9 @@ def remove(
         found = _spans_of(conn, agent, chained, set(ids), keeping.window)
         append_note(conn, agent, "removal", removal_note(_reason(cutoff), text_of(at), found), at)
     _execute(conn, "DELETE FROM logger_events WHERE agent = :agent AND run_id IN :ids", agent, ids)
+    _execute(conn, "DELETE FROM logger_reviews WHERE agent = :agent AND run_id IN :ids", agent, ids)
     alerts = _execute(conn, "DELETE FROM logger_alerts WHERE agent = :agent AND run_id IN :ids", agent, ids)
-    for forget in ALSO:
-        forget(conn, agent, ids)
+    forget(conn, agent, ids)
     count = _execute(conn, "DELETE FROM logger_runs WHERE agent = :agent AND run_id IN :ids", agent, ids)
     return Gone(count, len(gone), alerts)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from midwatch.contracts.control import Card
 from midwatch.errors import MidwatchError
@@ -45,8 +44,8 @@ def by_card(cards: Callable[[], Iterable[Card]]) -> Callable[[str], timedelta | 
     """What an agent's card says of how long its runs are kept; None for an agent without one."""
 
     def find(agent: str) -> timedelta | None:
-        log: Any = next((getattr(card, "log", None) for card in cards() if card.agent == agent), None)
-        return timedelta(seconds=log.keep) if log else None
+        card = next((card for card in cards() if card.agent == agent), None)
+        return timedelta(seconds=card.log.keep) if card else None
 
     return find
 
