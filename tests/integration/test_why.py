@@ -13,13 +13,14 @@ from click.testing import Result
 from nats.js import JetStreamContext
 from typer.testing import CliRunner
 
+from evidence_helpers import SealedLog
 from logged import alert, received
 from midwatch import testing
 from midwatch.contracts import control, subjects
 from midwatch.contracts.control import BudgetRule, SwitchRecord
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
-from midwatch_services.commands import why
+from midwatch_services.commands import verify, why
 from midwatch_services.dossier.gather import Dossier, ManyRuns, NoRun, gather
 from midwatch_services.dossier.page import render
 from midwatch_services.logger import store
@@ -191,3 +192,44 @@ async def test_the_command_writes_a_page_and_the_same_as_data(
 def test_the_command_says_what_to_do_where_there_is_no_log() -> None:
     done = typed("r-1")
     assert done.exit_code == 1
+
+
+@pytest.fixture
+def sealed(settings: Settings) -> Any:
+    """A log with twenty events of `r-desk` that are sealed and signed, where a command looks for them."""
+    settings.evidence_key.parent.mkdir(parents=True)
+    made = SealedLog(settings.database_for("logger"), settings.evidence_key.parent)
+    made.fill()
+    yield made
+    made.database.close()
+
+
+def verified(path: Path) -> Result:
+    app = typer.Typer()
+    verify.register(app)
+    app.command("nothing")(lambda: None)
+    return CliRunner().invoke(app, ["verify", "--dossier", str(path)])
+
+
+async def test_what_the_command_writes_can_be_verified(
+    js: JetStreamContext, settings: Settings, sealed: SealedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NATS_URL", str(settings.nats_url))
+    done = await asyncio.to_thread(typed, "r-desk", "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "why-r-desk.html").read_text()
+    assert "20 of its 20 events are sealed" in page
+    assert "none of it was altered" in page
+    data = tmp_path / "why-r-desk.json"
+    assert verified(data).exit_code == 0, verified(data).output
+    data.write_text(data.read_text().replace("Where is it?", "Where was it?"))
+    assert verified(data).exit_code == 1
+
+
+async def test_a_log_that_was_altered_is_told_on_the_page(settings: Settings, sealed: SealedLog) -> None:
+    sealed.database.write_now(
+        lambda conn: conn.exec_driver_sql("UPDATE logger_events SET version = '2' WHERE id = 'e-5'")
+    )
+    page = render(await gather(settings, "r-desk", None, "sam"))
+    assert "does not hold" in page
+    assert "event said e-5 (seq 2) is not in block 1: it was altered, or put in" in page
