@@ -169,9 +169,10 @@ def _in_index(conn: Connection, wanted: Wanted) -> Iterator[Row]:
     least = marks.least(wanted.since) if wanted.since is not None else -(2**62)
     below = marks.least(wanted.until) + marks.SLACK if wanted.until is not None else 2**62
     numbers = index_store.matches(conn, _question(wanted), least, below)
+    # CROSS: SQLite would else go through all runs of an agent to find these.
     query = sa.text(
-        f"SELECT {_COLUMNS} FROM logger_readings d JOIN logger_runs r ON r.agent = d.agent AND r.run_id = d.run_id "  # noqa: S608
-        f"WHERE d.number IN :numbers AND {where} {_NEWEST}"
+        f"SELECT {_COLUMNS} FROM logger_readings d CROSS JOIN logger_runs r "  # noqa: S608
+        f"WHERE d.number IN :numbers AND r.agent = d.agent AND r.run_id = d.run_id AND {where} {_NEWEST}"
     ).bindparams(sa.bindparam("numbers", expanding=True))
     chunk = 0
     while some := list(islice(numbers, _CHUNKS[min(chunk, len(_CHUNKS) - 1)])):

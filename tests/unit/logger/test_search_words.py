@@ -68,7 +68,10 @@ def test_a_long_beginning_is_looked_for_by_a_short_one_and_then_looked_at() -> N
     assert grammar.holds(question, "my reservation and a gift card")
     assert not grammar.holds(question, "my resort and a gift card")
     assert not grammar.holds(question, "my reservation and a card gift")
-    assert grammar.broadened(parse("refund ref*")) == parse("refund ref*")
+    assert grammar.broadened(parse("refund ref* -ref*")) == parse("refund ref* -ref*")
+    assert grammar.broadened(parse("refund -reserv* -gift")) == parse("refund -gift")
+    assert not grammar.holds(parse("refund -reserv*"), "refund my reservation")
+    assert grammar.holds(parse("refund -reserv*"), "refund my resort")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ must not. What is asked becomes a `Question` of plain words; only those are ever
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from midwatch.errors import MidwatchError
 
@@ -69,20 +69,26 @@ def for_sqlite(question: Question) -> str:
 
 
 def broadened(question: Question) -> Question:
-    """The question with each beginning cut to the letters that SQLite has an index of; itself where none is longer."""
+    """The question with each beginning cut to the letters that SQLite has an index of, and without those that must not
+    occur; itself where none is longer."""
 
     def cut(term: Term) -> Term:
         if not term.begins:
             return term
         return Term((*term.words[:-1], term.words[-1][:SHORTEST_BEGINNING]), begins=True)
 
-    return replace(question, wanted=tuple(map(cut, question.wanted)))
+    unwanted = tuple(term for term in question.unwanted if cut(term) == term)
+    return Question(tuple(map(cut, question.wanted)), unwanted, question.one_of)
 
 
 def holds(question: Question, text: str) -> bool:
-    """Whether all that is wanted stands in a text of words."""
+    """Whether all that is wanted stands in a text of words, and nothing that is not."""
     text = f" {text} "
-    return all(f" {' '.join(term.words)}{'' if term.begins else ' '}" in text for term in question.wanted)
+
+    def stands(term: Term) -> bool:
+        return f" {' '.join(term.words)}{'' if term.begins else ' '}" in text
+
+    return all(map(stands, question.wanted)) and not any(map(stands, question.unwanted))
 
 
 def for_postgres(question: Question) -> str:
