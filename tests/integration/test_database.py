@@ -231,3 +231,17 @@ def test_migrations_run_on_postgres(postgres_url: str) -> None:
     scripts = (resources.files("midwatch_services.logger") / "migrations").iterdir()
     newest = max(file.name for file in scripts if file.name.endswith(".py"))
     assert version == f"logger_{newest[:4]}"
+
+
+def test_a_reader_that_comes_while_somebody_writes_does_not_wait(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/log.db"
+    writing, reading = Database(url), Database(url)
+    writing.write_now(lambda conn: conn.exec_driver_sql("CREATE TABLE t (x)"))
+
+    def work(conn: sa.Connection) -> int:
+        conn.exec_driver_sql("INSERT INTO t VALUES (1)")
+        return int(reading.read_now(lambda other: other.exec_driver_sql("SELECT count(*) FROM t").scalar_one()))
+
+    assert writing.write_now(work) == 0
+    writing.close()
+    reading.close()

@@ -317,10 +317,10 @@ async def test_a_database_of_the_former_release_is_taken_over_with_its_runs_in_f
 
     def back(conn: sa.Connection) -> None:
         for step in (
+            "DROP TABLE cost_watchdog_erasure_outbox", "DROP TABLE cost_watchdog_erasure_applied",
             "DROP TABLE cost_watchdog_usual", "DROP INDEX cost_watchdog_stalls",
             "ALTER TABLE cost_watchdog_runs DROP COLUMN stalls_at",
-            "UPDATE alembic_version_cost_watchdog SET version_num = 'cost_watchdog_models' "
-            "WHERE version_num = 'cost_watchdog_rules'",
+            "UPDATE alembic_version_cost_watchdog SET version_num = 'cost_watchdog_models'",
         ):  # fmt: skip
             conn.execute(sa.text(step))
         conn.execute(

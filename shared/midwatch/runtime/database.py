@@ -26,8 +26,9 @@ _BRIEFLY = 250  # milliseconds for which emptying the log waits for a reader
 _VARIABLES = 32_000  # of one statement; SQLite's limit is 32,766
 
 # Events take 2 KB and more: on SQLite's usual pages of 4 KB half of each would be empty, and twice as much be synced.
+_OF_A_NEW_FILE = ("page_size=16384", "auto_vacuum=INCREMENTAL")
 _PRAGMAS = (
-    "page_size=16384", "auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=2000",
+    "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=2000",
     "cache_size=-65536", "foreign_keys=ON", "secure_delete=ON",
 )  # fmt: skip
 
@@ -163,7 +164,9 @@ class Database:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    for pragma in _PRAGMAS:
+    # Of a file that is there they would change nothing, and yet wait for whoever writes.
+    is_new = connection.execute("PRAGMA page_count").fetchone()[0] == 0
+    for pragma in (*_OF_A_NEW_FILE, *_PRAGMAS) if is_new else _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
