@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from midwatch.runtime.database import Database, migrate
+from midwatch.runtime.erasure import erasure_prefix
 from midwatch.runtime.outbox import outbox_tables
 from midwatch_services.cost_watchdog.tables import Table as CostWatchdog
 from midwatch_services.digest.tables import Table as Digest
@@ -74,9 +75,13 @@ def test_the_migrations_make_the_tables_that_the_classes_declare(url: str, servi
     if service == "logger":  # the full-text index, which is each database's own
         migrated = {name: table for name, table in migrated.items() if not name.startswith("logger_words")}
         migrated["logger_readings"][0].pop("words", None)
+        if url.startswith("sqlite"):  # months are partitions of PostgreSQL, where they must be in the key
+            classes["logger_events"][1].remove("month")
     else:
-        for table in outbox_tables(sa.MetaData(), service.replace("-", "_")):
-            del migrated[table.name]
+        prefix = service.replace("-", "_")
+        for own in (prefix, erasure_prefix(prefix)):
+            for table in outbox_tables(sa.MetaData(), own):
+                del migrated[table.name]
     assert set(classes) == set(declared.tables)
     assert migrated == classes
 
