@@ -1,6 +1,8 @@
 """A customer whose words stand everywhere, and a search for them in all that Midwatch keeps."""
 
 import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from midwatch.contracts import codec, control, governance, subjects
 from midwatch.contracts.control import CaseClaim, SwitchRecord
 from midwatch.contracts.envelope import new_id, utc_now
 from midwatch.runtime.dead_letters import bury
-from midwatch.runtime.service import run_services
+from midwatch.runtime.service import Context, Service, run_services
 from midwatch.runtime.settings import Settings
 from midwatch_services import registry
 
@@ -138,11 +140,14 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._tasks = settings, dict[str, asyncio.Task[None]]()
 
-    async def start(self, *names: str) -> None:
+    async def start(self, *names: str, clock: Callable[[], datetime] | None = None) -> None:
         for name in names:
             running = asyncio.Event()
             work = run_services(
-                [registry.load(name)], self._settings, started=lambda _, running=running: running.set(), restart=False
+                [_by(clock, registry.load(name))],
+                self._settings,
+                started=lambda _, running=running: running.set(),
+                restart=False,
             )
             self._tasks[name] = asyncio.create_task(work)
             done, _ = await asyncio.wait(
@@ -158,6 +163,29 @@ class Services:
             task = self._tasks.pop(name)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _by(clock: Callable[[], datetime] | None, service: Service) -> Service:
+    """The service by another clock than the wall's."""
+
+    def build(context: Context) -> None:
+        context.now = clock or context.now
+        service.build(context)
+
+    return Service(service.name, build)
+
+
+async def tell_of_it(js: JetStreamContext, services: Services) -> None:
+    """Starts drift and the digest the morning after, so that both have told of the customer's day. The shop's digest of
+    the day before that quotes the customer as well: the case is open when it is written."""
+    morning = (utc_now() + timedelta(days=1)).replace(hour=7, minute=0)
+    await services.start(subjects.DRIFT, subjects.DIGEST, clock=lambda: morning)
+
+    async def told() -> bool:
+        found = await in_streams(js)
+        return len({one.split()[1] for one in found if "midwatch.digest." in one and "plantinput" in one}) == 4
+
+    await eventually(told, within=30)
 
 
 async def caught_up(js: JetStreamContext, within: float = 30.0) -> None:

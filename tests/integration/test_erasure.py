@@ -23,6 +23,7 @@ from erasure_helpers import (
     plant_all,
     plant_decisions,
     say,
+    tell_of_it,
 )
 from helpers import eventually
 from logged import publish
@@ -36,16 +37,21 @@ from midwatch.runtime.database import Database
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.topology import ERASERS
+from midwatch_services.drift import app as drift
 from midwatch_services.logger import store as log
 from midwatch_services.logger.erasure import store
 from midwatch_services.logger.erasure.proof import digest, waits_for
 from midwatch_services.logger.evidence import chain, chain_store
 from midwatch_services.logger.evidence.leaf import leaf_hash
 
-ALL = (
-    subjects.LOGGER, subjects.COST_WATCHDOG, subjects.KILL_SWITCH, subjects.PAGER, subjects.REVIEWER_SAMPLER,
-)  # fmt: skip
+ALL = (subjects.LOGGER, *ERASERS)
+TELLING = (subjects.DRIFT, subjects.DIGEST)  # of what the log has
 ID = "er-0123456789ab"
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift, "_LOOK", 0.05)
 
 
 @pytest.fixture
@@ -85,7 +91,7 @@ async def done(settings: Settings) -> store.Work:
 async def test_no_planted_word_is_left_anywhere(
     settings: Settings, js: JetStreamContext, services: Services, tmp_path: Path
 ) -> None:
-    await services.start(*ALL)
+    await services.start(*(name for name in ALL if name not in TELLING))
     await plant(js)
     await plant(js, "r-shadow", mode="shadow")
     await plant(js, "r-replay", mode="replay")
@@ -94,10 +100,12 @@ async def test_no_planted_word_is_left_anywhere(
     await caught_up(js)
     await plant_decisions(js)
     await caught_up(js)
+    await tell_of_it(js, services)
+    await eventually(lambda: "data/drift.db-wal: plantsaid" in in_files(settings.home))
     standing = await in_streams(js)
     assert {word for word in PLANTED if not any(word in one for one in standing)} == {"plantlate"}
     assert {one.split(":")[0] for one in in_files(settings.home)} >= {
-        f"data/{name}.db-wal" for name in ("cost_watchdog", "kill_switch", "logger", "pager")
+        f"data/{name}.db-wal" for name in ("cost_watchdog", "digest", "drift", "kill_switch", "logger", "pager")
     }
 
     await ask(js, customer=CUSTOMER)
@@ -117,6 +125,8 @@ async def test_no_planted_word_is_left_anywhere(
     kept = database.read_now(lambda conn: log.read_events(conn, "desk", "r-kept"))
     database.close()
     assert kept[0]["data"]["input"] == "hello"
+    assert work.proof["confirmed"]["digest"] == {"digests": 4}
+    assert work.proof["confirmed"]["drift"] == {"runs": 3}  # the fourth has no end
 
 
 async def test_the_chain_and_its_leaves_are_whole_afterwards(
@@ -298,10 +308,15 @@ async def test_nothing_is_left_in_postgresql(
 ) -> None:
     settings = Settings(home=tmp_path / "home", nats_url=nats_server.url, http_port=0, database_url=postgres_url)
     services = Services(settings)
-    await services.start(*ALL)
+    await services.start(*(name for name in ALL if name not in TELLING))
     try:
         await plant_all(js)
-        await eventually(lambda: in_postgres(postgres_url))
+        await publish(js, "started", input="plantinput", run_id="r-other", ticket=TICKET, agent="second", at=utc_now())
+        await caught_up(js)
+        await tell_of_it(js, services)
+        await eventually(
+            lambda: {"digest_written: plantinput", "drift_facts: plantsaid"} <= set(in_postgres(postgres_url))
+        )
         await ask(js, customer=CUSTOMER)
         await done(settings)
         assert await in_streams(js) == []
@@ -318,5 +333,10 @@ def in_postgres(url: str) -> list[str]:
         for (name,) in names:
             for (row,) in conn.execute(f'SELECT t::text FROM "{name}" t').fetchall():
                 text = row.lower()
-                found += [f"{name}: {word}" for word in PLANTED if word in text or word.encode().hex() in text]
+                found += [f"{name}: {word}" for word in PLANTED if any(one in text for one in _forms(word))]
     return found
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    """The word as text in small letters, and as bytes; a digest's quotation begins with a capital."""
+    return word, word.encode().hex(), word.capitalize().encode().hex()

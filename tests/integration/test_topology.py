@@ -33,7 +33,7 @@ def _with(settings: Settings, **fields: object) -> Settings:
 async def test_applying_again_changes_nothing(js: JetStreamContext, settings: Settings) -> None:
     changes = await topology.apply(js, settings)
     assert {change.action for change in changes} == {"unchanged"}
-    assert len(changes) == 4 + 4 + 14 + 1
+    assert len(changes) == 4 + 4 + len(topology.CONSUMERS) + 1
     assert await topology.missing(js) == []
 
 

@@ -3,10 +3,12 @@
 from datetime import time, timedelta
 
 from midwatch.contracts import subjects
+from midwatch.runtime import erasure
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.service import Context, Service
 from midwatch.runtime.settings import Settings
 
+from . import erasing
 from .handlers import Writer
 from .policy import Policy
 from .store import PREFIX
@@ -26,6 +28,13 @@ def build(context: Context) -> None:
     keep = timedelta(days=settings.governance_max_age_days)
     writer = Writer(
         context.nc, context.database, outbox, context.cards, settings, policy_of(settings), context.now, keep
+    )
+    erasure.join(
+        context,
+        PREFIX,
+        lambda conn, part: erasing.erase(conn, part, outbox),
+        tables=erasing.TABLES,
+        before=writer.publish,
     )
     context.on_start(writer.tick)
     context.every(_TICK, writer.tick)

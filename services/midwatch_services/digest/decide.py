@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from midwatch.contracts.subjects import FLEET
 
 from . import changes, costs, reading, waiting, words, wrong
-from .facts import Facts, Sentence
+from .facts import Facts, Key, Sentence
 from .policy import BACK, Policy
 from .reading import Pick
 
@@ -51,6 +51,11 @@ class Digest:
         inner = [sentence for section in self.sections for sentence in section.sentences]
         return [*self.lead, *inner, *self.closing]
 
+    @property
+    def runs(self) -> list[Key]:
+        """The runs that it names or quotes."""
+        return sorted({key for sentence in self.sentences for key in sentence.runs})
+
 
 def count_words(text: str) -> int:
     """How many words a text has: what stands between spaces and holds a letter or a digit."""
@@ -66,8 +71,7 @@ def write(facts: Facts, picks: Sequence[Pick], policy: Policy) -> Digest:
         Section("What it cost", tuple(costs.tell(facts)) if facts.runs else ()),
         Section("Runs most worth reading", tuple(reading.tell(facts, picks, alone=facts.agent is not None))),
     ]
-    whose = words.upper(words.name(facts.agent or FLEET))
-    title = f"{whose}: {words.day(facts.day)}"
+    title = words.title(facts.agent or FLEET, facts.day)
     whole = Digest(
         facts.agent or FLEET, facts.day, facts.zone, facts.mode, title, tuple(_lead(facts)),
         tuple(section for section in sections if section.sentences), (_counting(facts),),

@@ -22,11 +22,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One plain sentence, and what it speaks of: some of it, and how many it is in all."""
+    """One plain sentence, and what it speaks of: some of it, and how many it is in all. `quoted`: the runs whose words
+    stand in it, or whose case it names."""
 
     text: str
     sources: tuple[Source, ...]
     total: int
+    quoted: tuple[Key, ...] = ()
+
+    @property
+    def runs(self) -> set[Key]:
+        """The runs that it names or quotes."""
+        return {*self.quoted, *((one.agent, one.name) for one in self.sources if one.kind == "run")}
 
 
 @dataclass(frozen=True, slots=True)

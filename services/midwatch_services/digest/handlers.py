@@ -1,6 +1,5 @@
 """Writes the digests of the days that are due, each once, and has them published."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -11,7 +10,8 @@ from nats.errors import Error as NatsError
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
-from midwatch.contracts.governance import DigestWritten
+from midwatch.contracts.erasure import ErasureResolved
+from midwatch.contracts.governance import DigestRun, DigestWritten
 from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.card_book import CardBook
@@ -49,26 +49,30 @@ class Writer:
             if day not in ready:
                 await self._write(day)
 
+    async def publish(self, _: ErasureResolved) -> None:
+        """Says what waits, so that none of it is under way when its digest is erased: the logger then finds it."""
+        await self.outbox.drain()
+
     async def _write(self, day: date) -> None:
         now, end = self._now(), decide.bounds(day, self._policy.zone)[1]
         behind = await self._is_behind(end)
         if behind and now < decide.hour_of(day, self._policy) + PATIENCE:
             self._wait(day, "the logger has not read all of that day yet")
             return
-        try:
-            found = await asyncio.to_thread(self._digests, day, now, behind)
-        except MidwatchError as error:
-            self._wait(day, str(error))
-            return
-        self._waits = ""
 
+        # All is read within the transaction: an erasure comes before it, when the log is blank, or after it.
         def work(conn: Connection) -> int:
-            fresh = sum(self._save(conn, digest, now) for digest in found)
+            fresh = sum(self._save(conn, digest, now) for digest in self._digests(day, now, behind))
             faults.reach("digest.saved")
             store.done(conn, day, now)
             return fresh
 
-        fresh = await self._database.write(work)
+        try:
+            fresh = await self._database.write(work)
+        except MidwatchError as error:
+            self._wait(day, str(error))
+            return
+        self._waits = ""
         faults.reach("digest.committed")
         log.info("digests_written", day=day.isoformat(), digests=fresh)
         await self.outbox.drain()
@@ -105,7 +109,7 @@ class Writer:
         data = written(digest, self._settings.console_url)
         if not store.save(conn, data, now):
             return False
-        id = f"digest-{data.agent}-{data.date}"
+        id = store.message_id(data.date, data.agent)
         body = codec.encode(codec.envelope("digest", "written", data, source=SOURCE, id=id, time=now))
         self.outbox.add(conn, Outgoing(id, subjects.digest(data.agent, "written"), body))
         return True
@@ -127,4 +131,5 @@ def written(digest: Digest, console: str | None) -> DigestWritten:
         agent=digest.agent, date=digest.day.isoformat(), title=digest.title, words=digest.words,
         brief=render.brief(digest), text=render.text(digest, console), markdown=render.markdown(digest, console),
         html=render.html(digest, console),
+        runs=[DigestRun(agent=agent, run_id=run_id) for agent, run_id in digest.runs],
     )  # fmt: skip

@@ -7,6 +7,7 @@ WORDS = 2000  # ten minutes at 200 words a minute
 BACK = 2  # days for which what was missed is still written
 WEEK = 7  # days that a day is held against
 SAMPLES = 3  # runs named for a sentence that speaks of more
+QUOTED = 1000  # runs noted for words of theirs; what more of them say alike is of no one customer
 TOOLS_OF = 300  # runs of a day of which the tools are looked at, when runs are chosen to be read
 PATIENCE = timedelta(hours=3)  # after the hour, for which a log that is behind is waited for
 STILL = timedelta(days=7)  # for which a run without an end is told of

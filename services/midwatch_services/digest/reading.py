@@ -113,7 +113,7 @@ def tell(facts: Facts, picks: Sequence[Pick], *, alone: bool) -> Iterator[Senten
         wrote = f"{who} wrote {asked}" if asked else f"{who} wrote nothing that is on record"
         first, *more = place.why or ("",)
         why = f"{', '.join([first, *(one[0].lower() + one[1:] for one in more)])}. " if first else ""
-        yield words.about_runs(f"{why}{wrote}; {outcome(run)}.", [run])
+        yield words.about_runs(f"{why}{wrote}; {outcome(run)}.", [run], quotes=True)
 
 
 def outcome(run: Run) -> str:

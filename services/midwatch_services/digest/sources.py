@@ -72,7 +72,7 @@ class Sources:
         stretch = self._stretch(day, mode, agent)
         facts = self._read(lambda conn: self._facts(conn, day, stretch, now))
         facts = replace(
-            facts, cases=self._cases(agent, mode), reviews=self._reviews(agent, mode), budget_usd=budget,
+            facts, cases=self.told(self._cases(agent, mode)), reviews=self._reviews(agent, mode), budget_usd=budget,
             changes=self._changes(day, agent, mode), is_behind=behind,
         )  # fmt: skip
         tools = self._read(lambda conn: daily.read_tools(conn, [run.key for run in reading.sample(facts.runs)]))
@@ -109,6 +109,13 @@ class Sources:
             lambda conn: case_store.list_cases(conn, agent=agent, mode=wanted, limit=_MOST_CASES),
         )
         return None if found is None else tuple(map(_case, found))
+
+    def told(self, cases: tuple[Case, ...] | None) -> tuple[Case, ...] | None:
+        """The cases, without the words of those that kill-switch may be about to erase: the log is erased first."""
+        if cases is None:
+            return None
+        erased = self._read(lambda conn: daily.read_erased(conn, [(case.agent, case.run_id) for case in cases]))
+        return tuple(replace(case, asked="") if (case.agent, case.run_id) in erased else case for case in cases)
 
     def _reviews(self, agent: str | None, mode: str) -> tuple[Key, ...] | None:
         wanted = None if mode == "live" else mode

@@ -31,6 +31,17 @@ class Written(Table, table=True):
     body: Bytes
 
 
+class Named(Table, table=True):
+    """A run that a digest names or quotes."""
+
+    __tablename__ = "digest_runs"
+
+    run_agent: KeyText
+    run_id: KeyText
+    day: KeyText
+    agent: KeyText
+
+
 class Day(Table, table=True):
     """A day of which every digest was written."""
 

@@ -50,7 +50,9 @@ def _since(at: datetime, now: datetime) -> str:
 
 
 def _about(text: str, cases: Sequence[Case]) -> Sentence:
-    return Sentence(text, tuple(Source("case", case.agent, case.case_id) for case in cases[:SAMPLES]), len(cases))
+    some = cases[:SAMPLES]
+    named = tuple(Source("case", case.agent, case.case_id) for case in some)
+    return Sentence(text, named, len(cases), quoted=tuple((case.agent, case.run_id) for case in some))
 
 
 def _alerts(facts: Facts) -> Iterator[Sentence]:

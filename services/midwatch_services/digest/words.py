@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -9,7 +10,7 @@ from midwatch.contracts.money import dollars
 from midwatch.contracts.subjects import FLEET
 
 from .facts import Key, Run, Sentence, Source
-from .policy import SAMPLES
+from .policy import QUOTED, SAMPLES
 
 _QUOTE = 16  # words of a customer that are shown
 _LONGEST = 24  # characters of one word
@@ -74,6 +75,11 @@ def length(seconds: float) -> str:
         return many(round(hours / 24), "day")
     rest = f" {many(minutes, 'minute')}" if minutes and hours < 12 else ""
     return f"{many(hours, 'hour')}{rest}"
+
+
+def title(agent: str, of: date) -> str:
+    """The title of a digest."""
+    return f"{upper(name(agent))}: {day(of)}"
 
 
 def day(of: date) -> str:
@@ -143,9 +149,10 @@ def quote(text: str, limit: int = _QUOTE) -> str:
     return f"“{cut}{ending}”" if cut else ""
 
 
-def about_runs(text: str, runs: Sequence[Run]) -> Sentence:
-    """A sentence on these runs."""
-    return of_keys(text, [run.key for run in runs])
+def about_runs(text: str, runs: Sequence[Run], *, quotes: bool = False) -> Sentence:
+    """A sentence on these runs; `quotes`: with words of theirs."""
+    keys = [run.key for run in runs]
+    return replace(of_keys(text, keys), quoted=tuple(keys[:QUOTED])) if quotes else of_keys(text, keys)
 
 
 def of_keys(text: str, keys: Sequence[Key]) -> Sentence:

@@ -157,4 +157,4 @@ def _most_common(failed: Sequence[Run]) -> Iterator[Sentence]:
     reason, some = next(iter(reasons), ("", []))
     if reason and (len(some) > 1 or len(failed) == 1):
         which = "The reason" if len(some) == len(failed) else f"The reason in {len(some):,} of them"
-        yield words.about_runs(f"{which}: {reason}.", some)
+        yield words.about_runs(f"{which}: {reason}.", some, quotes=True)

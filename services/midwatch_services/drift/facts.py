@@ -18,7 +18,8 @@ EVENT = Mapping[str, Any]  # as `logger.store.read_events` gives it
 
 class Facts(Struct, frozen=True, kw_only=True):
     """One run that has ended. None is unknown, which is never 0. `words`: stems, each as the customer wrote it.
-    `draw`: a number from 0 up to 1 that follows from the run's id, to sample by."""
+    `draw`: a number from 0 up to 1 that follows from the run's id, to sample by. `customer`: who the run, or another of
+    its ticket, names."""
 
     agent: str
     run_id: str
@@ -40,10 +41,16 @@ class Facts(Struct, frozen=True, kw_only=True):
     language: str
     words: dict[str, str]
     draw: float
+    customer: str | None = None
 
     @property
     def day(self) -> str:
         return self.ended_at[:10]
+
+    @property
+    def person(self) -> str:
+        """Who wrote, as far as it is known: runs of the same are surely not of two."""
+        return f"c{self.customer}" if self.customer else f"t{self.ticket}" if self.ticket else f"r{self.run_id}"
 
     @property
     def calls(self) -> int:
@@ -82,7 +89,7 @@ def of(run: RUN, events: Sequence[EVENT]) -> Facts:
         tools=dict(tools), cost=_cost(run), tokens=tokens or None,
         written=run["output_tokens"] or None, seconds=_seconds(run["latency_ms"]), call_seconds=_call_seconds(run),
         messages=messages, answers=answers, characters=characters, language=spoken, words=text.words(wrote, spoken),
-        draw=draw_of(run["run_id"]),
+        draw=draw_of(run["run_id"]), customer=run["customer"],
     )  # fmt: skip
 
 

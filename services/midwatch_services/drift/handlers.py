@@ -104,8 +104,11 @@ class Judge:
             await self._take(run_log, fresh[start : start + _BATCH])
 
     async def _take(self, run_log: Database, runs: Sequence[Ended]) -> None:
-        some = await run_log.read(lambda conn: reading.read(conn, runs))
-        await self._database.write(lambda conn: store.save_facts(conn, some))
+        # The log is read within the transaction: an erasure comes before it, when the log is blank, or after it.
+        def work(conn: Connection) -> None:
+            store.save_facts(conn, run_log.read_now(lambda log_conn: reading.read(log_conn, runs)))
+
+        await self._database.write(work)
         faults.reach("drift.read")
 
     async def _judge_day(self, day: str) -> None:

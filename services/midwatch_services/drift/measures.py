@@ -4,7 +4,7 @@ A trait is a yes or no of a run (Fisher), a kind one of several names (chi-squar
 Smirnov). None, or nothing at all, is unknown: it is left out, and the share of runs of which it is known is a trait.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -106,7 +106,8 @@ def of(recent: Runs, baseline: Runs, policy: Policy) -> list[Measure]:
     ]
     both = (*recent, *baseline)
     tools = _commonest((run.tools for run in both), len(recent), len(baseline), policy, policy.most_tools)
-    words = _commonest((run.words for run in both), len(recent), len(baseline), policy, policy.most_words)
+    told = _by_many(both, policy)
+    words = _commonest((told & run.words.keys() for run in both), len(recent), len(baseline), policy, policy.most_words)
     return [*traits, *kinds, *figures, *map(_tool, tools), *map(_word, words)]
 
 
@@ -116,6 +117,15 @@ def _tool(name: str) -> Trait:
 
 def _word(stem: str) -> Trait:
     return Trait("words", stem, lambda run: stem in run.words)
+
+
+def _by_many(runs: Runs, policy: Policy) -> set[str]:
+    """Stems of words that enough customers wrote: what few wrote would say something of them."""
+    writers: defaultdict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        for stem in run.words:
+            writers[stem].add(run.person)
+    return {stem for stem, some in writers.items() if len(some) >= policy.words_from}
 
 
 def _commonest(sets: Iterable[Iterable[str]], n: int, m: int, policy: Policy, most: int) -> list[str]:

@@ -49,6 +49,7 @@ class Policy:
     language_sure: float = 0.9
     words_sample: int = 20_000  # characters
     words_most: int = 200
+    words_from: int = 5  # customers who wrote a word; one of fewer could tell who they are
     cost_most: float = 1e9  # US dollars of a run; what says more is no cost
     tools_kept: int = 100  # of one run
     name_kept: int = 128  # characters of a tool's name

@@ -33,10 +33,18 @@ def _some(runs: Sequence[Ended], policy: Policy) -> Iterable[Ended]:
 
 
 def read(conn: Connection, runs: Iterable[Ended]) -> list[tuple[Facts, int]]:
-    """What the log says of each run, with how many events that was."""
+    """What the log says of each run, with how many events that was; nothing of one that was erased."""
     found: list[tuple[Facts, int]] = []
     for one in runs:
         rows = log.read_runs(conn, agent=one.agent, run_id=one.run_id)
-        if rows and rows[0]["ended_at"]:
-            found.append((facts.of(rows[0], log.read_events(conn, one.agent, one.run_id)), one.events))
+        events = log.read_events(conn, one.agent, one.run_id)
+        if rows and rows[0]["ended_at"] and not any("erased" in event for event in events):
+            found.append((facts.of(_whose(conn, rows[0]), events), one.events))
     return found
+
+
+def _whose(conn: Connection, run: facts.RUN) -> facts.RUN:
+    """The run with the customer whom another of its ticket names, where it names none."""
+    if run["customer"] or not run["ticket"]:
+        return run
+    return {**run, "customer": log.read_customer(conn, run["ticket"])}

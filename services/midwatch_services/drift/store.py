@@ -1,11 +1,12 @@
 """The tables of drift: facts of runs, verdicts on days, alerts that stand; and what others read of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from msgspec.structs import replace
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts.runs import Mode
@@ -50,12 +51,13 @@ def save_verdicts(conn: Connection, agent: str, mode: Mode, day: str, verdicts: 
     if conn.execute(query.limit(1)).first() is not None:
         return False
     key = (agent, mode, day)
+    known = _known(conn, agent, sorted({run for one in verdicts for finding in one.findings for run in finding.runs}))
     rows = [
         (*key, one.against, one.label, one.phase, one.recent_runs, one.baseline_runs, one.least, one.tests)
         for one in verdicts
     ]
     found = [
-        (*key, one.against, position, finding.cause, msgspec.msgpack.encode(finding))
+        (*key, one.against, position, finding.cause, msgspec.msgpack.encode(_without(finding, known)))
         for one in verdicts
         for position, finding in enumerate(one.findings)
     ]
@@ -91,6 +93,39 @@ def forget(conn: Connection, runs: Sequence[tuple[str, str]]) -> int:
         for agent, run_ids in by_agent.items()
         for some in _chunks(run_ids)
     )
+
+
+def unname(conn: Connection, runs: Sequence[tuple[str, str]]) -> int:
+    """Takes the runs out of the findings that show them; returns from how many. What those say is of many customers."""
+    by_agent: dict[str, set[str]] = {}
+    for agent, run_id in runs:
+        by_agent.setdefault(agent, set()).add(run_id)
+    count = 0
+    for agent, gone in by_agent.items():
+        for row in conn.execute(sa.select(_findings).where(_findings.c.agent == agent)).all():
+            finding = msgspec.msgpack.decode(row.body, type=Finding)
+            if gone.isdisjoint(finding.runs):
+                continue
+            body = msgspec.msgpack.encode(_without(finding, set(finding.runs) - gone))
+            which = [_findings.c[name] == getattr(row, name) for name in (*_VERDICT_KEY, "position")]
+            conn.execute(_findings.update().where(*which).values(body=body))
+            count += 1
+    return count
+
+
+def _without(finding: Finding, known: Collection[str]) -> Finding:
+    return replace(finding, runs=[run for run in finding.runs if run in known])
+
+
+def _known(conn: Connection, agent: str, run_ids: Sequence[str]) -> set[str]:
+    """Those of the runs that were not forgotten since they were read."""
+    return {
+        run_id
+        for some in _chunks(run_ids)
+        for run_id in conn.execute(
+            sa.select(_facts.c.run_id).where(_facts.c.agent == agent, _facts.c.run_id.in_(some))
+        ).scalars()
+    }
 
 
 # Reading

@@ -8,6 +8,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from .erasure.blank import STANDS
+
 _AT_ONCE = 400  # names in one query
 _RUN = (
     "agent", "run_id", "first_at", "ended_at", "resolution", "error", "cost_usd", "cost_basis", "unpriced_calls",
@@ -190,16 +192,33 @@ def read_inputs(conn: Connection, runs: Sequence[tuple[str, str]]) -> dict[tuple
     return found
 
 
+def read_erased(conn: Connection, runs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the runs of which an erasure was asked for: what others still have of them is not to be told."""
+    query = sa.text("SELECT run_id FROM logger_erased_runs WHERE agent = :agent AND run_id IN :runs").bindparams(
+        sa.bindparam("runs", expanding=True)
+    )
+    return {
+        (agent, run_id)
+        for agent, some in _by_agent(runs)
+        for run_id in conn.execute(query, {"agent": agent, "runs": some}).scalars()
+    }
+
+
 def _bodies(conn: Connection, runs: Sequence[tuple[str, str]], event: str) -> Iterator[tuple[str, str, str]]:
+    query = sa.text(
+        "SELECT run_id, body FROM logger_events WHERE agent = :agent AND run_id IN :runs AND event = :event "  # noqa: S608
+        f"{STANDS} ORDER BY run_id, seq, id"
+    ).bindparams(sa.bindparam("runs", expanding=True))
+    for agent, some in _by_agent(runs):
+        for row in conn.execute(query, {"agent": agent, "runs": some, "event": event}):
+            yield agent, row[0], row[1]
+
+
+def _by_agent(runs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """An agent's runs, so many in one query."""
     of: dict[str, list[str]] = {}
     for agent, run_id in runs:
         of.setdefault(agent, []).append(run_id)
-    query = sa.text(
-        "SELECT run_id, body FROM logger_events WHERE agent = :agent AND run_id IN :runs AND event = :event "
-        "ORDER BY run_id, seq, id"
-    ).bindparams(sa.bindparam("runs", expanding=True))
     for agent, ids in of.items():
         for start in range(0, len(ids), _AT_ONCE):
-            given = {"agent": agent, "runs": ids[start : start + _AT_ONCE], "event": event}
-            for row in conn.execute(query, given):
-                yield agent, row[0], row[1]
+            yield agent, ids[start : start + _AT_ONCE]

@@ -40,7 +40,6 @@ _MONTH, _PLACE, _LEAF, _STORED, _TIME = (
 _KEYS = ("agent", "run_id", "month")
 ALERT_COLUMNS = tuple(tables.Alert.__table__.columns.keys())
 REVIEW_COLUMNS = tuple(tables.Review.__table__.columns.keys())
-_STANDS = """AND body NOT LIKE '{"erased":%'"""  # what was erased can be judged no more
 _rows = msgspec.json.Decoder(list[tuple[Any, ...]])
 
 
@@ -275,14 +274,14 @@ def _event(columns: dict[str, Any], body: str) -> dict[str, Any]:
 
 def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:
     """How many events `read_stored` gives."""
-    which = f"agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS}"
+    which = f"agent = :agent AND mode = :mode AND stored_at >= :since {blank.STANDS}"
     query = sa.text(f"SELECT count(*) FROM logger_events WHERE {which}")  # noqa: S608
     return int(conn.execute(query, {"agent": agent, "mode": mode, "since": since}).scalar_one())
 
 
 def read_stored(conn: Connection, agent: str, mode: str, since: str) -> Iterator[tuple[str, str, str]]:
     """The events of an agent's runs in the order in which the server stored them: (event, stored at, body)."""
-    which = f"agent = :agent AND mode = :mode AND stored_at >= :since {_STANDS}"
+    which = f"agent = :agent AND mode = :mode AND stored_at >= :since {blank.STANDS}"
     query = sa.text(f"SELECT event, stored_at, body FROM logger_events WHERE {which} ORDER BY stored_at, seq, id")  # noqa: S608
     given = {"agent": agent, "mode": mode, "since": since}
     for row in conn.execution_options(yield_per=1000).execute(query, given):
@@ -306,6 +305,13 @@ def read_ended(conn: Connection, since: str) -> Iterator[tuple[str, str, Mode, s
         "WHERE first_at >= :since AND ended_at IS NOT NULL"
     )
     return (tuple(row) for row in conn.execute(query, {"since": since}))
+
+
+def read_customer(conn: Connection, ticket: str) -> str | None:
+    """Whose ticket it is, as far as a run says so."""
+    query = sa.text("SELECT customer FROM logger_runs WHERE ticket = :ticket AND customer IS NOT NULL LIMIT 1")
+    found: str | None = conn.execute(query, {"ticket": ticket}).scalar()
+    return found
 
 
 def read_alerts(

@@ -1,4 +1,5 @@
-"""What the pager forgets of a run that is erased: titles, links and causes of its alerts, and messages about them."""
+"""What the pager forgets of a run that is erased: titles, links and causes of its alerts, messages about them, and
+digests that name it."""
 
 from collections.abc import Collection
 
@@ -22,7 +23,8 @@ _alerts, _groups, _deliveries = tables.Alert.__table__, tables.Group.__table__, 
 def erase(conn: Connection, part: ErasureResolved) -> Counts:
     """Blanks what the alerts say. Those that are open stay open; what waits to be sent is not sent any more."""
     alerts = {words.key(alert_id) for alert_id in part.alerts}
-    runs = {(run.agent, words.one_line(run.run_id)) for run in part.runs}
+    named = {(run.agent, run.run_id) for run in part.runs}
+    runs = {(agent, words.one_line(run_id)) for agent, run_id in named}
     counts = {"alerts": _erase_alerts(conn, alerts), "groups": 0, "messages": 0}
     for row in conn.execute(sa.select(_groups.c.group_id, _groups.c.state)).all():
         group = msgspec.msgpack.decode(row.state, type=Group)
@@ -33,7 +35,8 @@ def erase(conn: Connection, part: ErasureResolved) -> Counts:
             counts["groups"] += 1
     for row in conn.execute(sa.select(_deliveries).where(_deliveries.c.body != b"")).all():
         message = msgspec.msgpack.decode(row.body, type=Message)
-        if message.alert_id in alerts or (message.agent, message.run_id) in runs:
+        told = {(run.agent, run.run_id) for run in message.digest.runs} if message.digest else set()
+        if message.alert_id in alerts or (message.agent, message.run_id) in runs or told & named:
             waits = row.phase == "waiting"
             values = {"body": b"", "error": None, "due_at": None, "phase": "withdrawn" if waits else row.phase}
             which = (_deliveries.c.id == row.id, _deliveries.c.channel == row.channel)

@@ -234,9 +234,17 @@ class ReviewKeyRevealed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_hash: str
 
 
+class DigestRun(Struct, frozen=True, kw_only=True):
+    """A run that a digest names or quotes."""
+
+    agent: str
+    run_id: str
+
+
 class DigestWritten(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an agent, or on `_fleet` the shop, did on a day, in plain sentences. `brief` is its beginning, for a chat;
-    the other texts hold all of it. `words`: of the prose."""
+    the other texts hold all of it. `words`: of the prose. `runs`: each that it names or quotes, so that it can be
+    erased with them."""
 
     agent: str
     date: str  # YYYY-MM-DD
@@ -246,6 +254,7 @@ class DigestWritten(Struct, frozen=True, kw_only=True, omit_defaults=True):
     markdown: str
     html: str
     brief: str = ""
+    runs: list[DigestRun] = []
 
 
 class HoldPlaced(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -100,6 +100,10 @@ class Outbox:
         conn.execute(self._insert, asdict(message))
         self._filled = True
 
+    def drop(self, conn: Connection, msg_id: str) -> None:
+        """Takes a message back, where it has not left."""
+        conn.execute(self._outbox.delete().where(self._outbox.c.msg_id == msg_id))
+
     def forget(self, conn: Connection, before: int) -> int:
         """Drops identities applied before `before` (Unix seconds), which no stream can deliver again."""
         return conn.execute(self._applied.delete().where(self._applied.c.applied_at < before)).rowcount

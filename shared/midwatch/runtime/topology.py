@@ -163,7 +163,10 @@ BUCKETS = (
 )  # fmt: skip
 
 # Services that keep something of runs: an erasure is done when each of them has confirmed it. See `runtime/erasure.py`.
-ERASERS = (subjects.COST_WATCHDOG, subjects.KILL_SWITCH, subjects.PAGER, subjects.REVIEWER_SAMPLER)
+ERASERS = (
+    subjects.COST_WATCHDOG, subjects.KILL_SWITCH, subjects.PAGER, subjects.REVIEWER_SAMPLER, subjects.DRIFT,
+    subjects.DIGEST,
+)  # fmt: skip
 
 CONSUMERS = (
     Consumer(subjects.LOGGER, subjects.RUNS, "Writes the run log"),

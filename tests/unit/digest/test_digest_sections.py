@@ -280,3 +280,13 @@ def test_a_run_is_told_without_what_is_not_known() -> None:
     assert section(write(facts(runs=(blank,))), READ) == [
         "A customer wrote nothing that is on record; it has no end yet, at an unknown cost."
     ]
+
+
+def test_a_digest_knows_every_run_that_it_names_or_quotes() -> None:
+    failed = tuple(run(number, "failed", error="the shop does not answer") for number in range(5))
+    resolved = tuple(run(number, "resolved") for number in range(10, 40))
+    case = Case("case-1", "desk", "r-old", SEVEN, asked="Where is it?")
+    digest = write(facts(runs=failed + resolved, cases=(case,)))
+    named = {run_id for _, run_id in digest.runs}
+    assert {"r-0", "r-1", "r-2", "r-3", "r-4", "r-old"} <= named, "all five gave the reason that is quoted"
+    assert named < {one.run_id for one in failed + resolved} | {"r-old"}, "not those that are only counted"

@@ -114,6 +114,16 @@ def test_words_are_said_as_customers_write_them_and_compared_by_their_stems() ->
     assert only(recent, baseline).sentence == "Customers write about 'refunds' more often: 60 % of runs, before 8 %"
 
 
+def test_a_word_is_told_only_where_five_customers_or_more_wrote_it() -> None:
+    def told(of: Any) -> list[str]:
+        recent = some(60, "now", made=lambda n: {"words": {"jones": "jones"}, **of(n)} if n < 30 else {})
+        return [one.name for one in days(recent, some(60, "then", BEFORE, words={})).findings if one.name == "jones"]
+
+    assert told(lambda n: {"customer": f"c-{n % 5}", "ticket": f"T-{n}"}) == ["jones"]
+    assert told(lambda n: {"customer": f"c-{n % 4}", "ticket": f"T-{n}"}) == []
+    assert told(lambda n: {"ticket": f"T-{n}"}) == ["jones"], "a ticket counts as a customer where nobody names one"
+
+
 def test_of_a_hundred_words_that_changed_the_ten_that_changed_most_are_said() -> None:
     many = [f"word{chr(97 + n // 10)}{chr(97 + n % 10)}" for n in range(100)]
     recent = some(100, "now", made=lambda n: {"words": {word: word for word in many[n:]}})

@@ -8,7 +8,8 @@ from midwatch_services.drift import facts, text
 from midwatch_services.drift.policy import POLICY
 
 RUN: dict[str, Any] = {
-    "agent": "desk", "run_id": "r-1", "mode": "live", "version": "7", "ticket": "T-1", "resolution": "resolved",
+    "agent": "desk", "run_id": "r-1", "mode": "live", "version": "7", "ticket": "T-1", "customer": "c-1",
+    "resolution": "resolved",
     "ended_at": "2026-11-21T12:00:00.000000Z", "handed_off_to": None, "cost_usd": "0.0123", "unpriced_calls": 0,
     "input_tokens": 900, "output_tokens": 100, "latency_ms": 30_500.0, "model_ms": 4_000.0, "model_calls": 2,
 }  # fmt: skip
@@ -35,6 +36,7 @@ def test_a_run_in_figures() -> None:
     assert (found.agent, found.run_id, found.version, found.ticket, found.day) == (
         "desk", "r-1", "7", "T-1", "2026-11-21",
     )  # fmt: skip
+    assert (found.customer, found.person) == ("c-1", "cc-1")
     assert found.tools == {"lookup": 2, "cancel": 1}
     assert (found.cost, found.tokens, found.written) == (0.0123, 1000, 100)
     assert (found.seconds, found.call_seconds) == (30.5, 2.0)

@@ -83,6 +83,8 @@ def test_the_consumers_are_those_of_the_services() -> None:
         ("MIDWATCH_GOVERNANCE", "kill-switch-erasure"),
         ("MIDWATCH_GOVERNANCE", "pager-erasure"),
         ("MIDWATCH_GOVERNANCE", "reviewer-sampler-erasure"),
+        ("MIDWATCH_GOVERNANCE", "drift-erasure"),
+        ("MIDWATCH_GOVERNANCE", "digest-erasure"),
     }
 
 

@@ -10,6 +10,7 @@ from ..decide import RunRow
 from ..evidence.leaf import content_hash
 
 ERASED = "erased"
+STANDS = """AND body NOT LIKE '{"erased":%'"""  # of a query: events that were not erased
 _PERSONAL = ("ticket", "session", "customer", "error", "handed_off_reason")  # of a run's row
 
 

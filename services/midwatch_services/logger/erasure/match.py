@@ -70,12 +70,19 @@ class Scope:
         if noun == "case":
             inner = data.get("case")
             return data.get("case_id") in self.cases or (isinstance(inner, dict) and inner.get("case_id") in self.cases)
+        if noun == "digest":
+            return self._digest(data)
         if noun == "hold":
             return data.get("hold_id") in self.holds
         if noun == "switch":
             key = str(data.get("key") or "")
             return (key.removeprefix(subjects.runs_key("")), data.get("target")) in self.runs
         return (agent, data.get("run_id")) in self.runs
+
+    def _digest(self, data: dict[str, Any]) -> bool:
+        named = data.get("runs")
+        some = [one for one in named if isinstance(one, dict)] if isinstance(named, list) else []
+        return any((one.get("agent"), one.get("run_id")) in self.runs for one in some)
 
     def _alert(self, agent: str, data: dict[str, Any]) -> bool:
         alert_id = str(data.get("alert_id") or "")
