@@ -103,8 +103,7 @@ def tell(run: dict[str, Any], events: list[dict[str, Any]], beside: Beside, *, f
         yield from asides.get(place, ())
         after = (datetime.fromisoformat(event["time"]) - start).total_seconds()
         note = f" [yellow]({clean(event['note'])})[/]" if event["note"] else ""
-        said = {"erased": event["erased"]} if "erased" in event else event["data"]
-        yield f"  {after:>+9.1f} s  {step(event['event'], said, full)}{note}"
+        yield f"  {after:>+9.1f} s  {step(event['event'], event['data'], full)}{note}"
     yield from asides.get(len(events), ())
 
 

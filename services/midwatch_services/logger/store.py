@@ -256,8 +256,8 @@ def read_runs(
 
 
 def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
-    """The events of a run in order, each with `data` as the agent published it; of one that was erased, without any and
-    with the erasure's id as `erased`."""
+    """The events of a run in order, each with `data` as the agent published it; of one that was erased, only the
+    erasure's id, as `erased`."""
     query = sa.text(
         "SELECT id, event, seq, time, stored_at, note, body FROM logger_events "
         "WHERE agent = :agent AND run_id = :run_id "
@@ -269,7 +269,7 @@ def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any
 
 def _event(columns: dict[str, Any], body: str) -> dict[str, Any]:
     erasure = blank.erased_by(body)
-    return {**columns, "data": data_of(body)} if erasure is None else {**columns, "data": {}, "erased": erasure}
+    return {**columns, "data": data_of(body), **({} if erasure is None else {"erased": erasure})}
 
 
 def count_events(conn: Connection, agent: str, mode: str, since: str) -> int:

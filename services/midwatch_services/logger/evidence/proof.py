@@ -133,6 +133,9 @@ def _check_told(told: Any, proved: Sequence[Mapping[str, Any]]) -> Iterator[str]
             yield f"event {one['event']} {one['id']} is proved and not told"
         elif any(mine[name] != one[name] for name in ("event", "seq", "time", "stored_at") if name in mine):
             yield f"event {one['event']} {one['id']} is told otherwise than it is proved"
+        elif "erased" in mine or "erased" in body:
+            if mine.get("erased") != body.get("erased"):
+                yield f"event {one['event']} {one['id']} is told with another content than it is proved"
         elif "data" in mine and mine["data"] != (body.get("data") or {}):
             yield f"event {one['event']} {one['id']} is told with another content than it is proved"
     for id in said:
