@@ -168,7 +168,9 @@ def text_of(time: datetime) -> str:
             time = time.astimezone(UTC)
         except OverflowError:  # within a day of year 1 or 9999
             time = time.replace(tzinfo=UTC)
-    return time.isoformat(timespec="microseconds")[:26] + "Z"
+    # A third faster than `isoformat`, which writes the zone as well.
+    day, clock = (time.year, time.month, time.day), (time.hour, time.minute, time.second, time.microsecond)
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ" % (*day, *clock)  # noqa: UP031
 
 
 def _fold_common(row: RunRow, data: RunData, at: str, key: str) -> None:

@@ -22,8 +22,10 @@ def test_a_leaf_is_the_hash_of_its_columns_as_json() -> None:
     assert leaf_hash(**COLUMNS) == sha256(b"\0" + text.encode()).digest()
 
 
-def test_the_content_is_hashed_with_its_salt() -> None:
-    assert content_hash(b"salt", b"body") == sha256(b"saltbody").digest()
+@pytest.mark.parametrize("size", [0, 1, 2046, 2047, 2048, 4094, 16 * 1024, 16 * 1024 + 1, 300_000])
+def test_the_content_is_hashed_with_its_salt(size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    assert content_hash(b"salt", body) == sha256(b"salt" + body).digest()
 
 
 @pytest.mark.parametrize("column", COLUMNS)
