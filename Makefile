@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.midwatch-setup
-WORKERS ?= 3
+WORKERS ?= 4
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
@@ -34,7 +34,7 @@ demo: $(STAMP) ## See it work in under a minute, without a key or an account
 
 .PHONY: test
 test: $(STAMP) ## The tests, against real servers; under five minutes on two cores
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos"
 
 .PHONY: lint
 lint: $(STAMP) ## Style, types, and who may import whom
@@ -57,6 +57,7 @@ check: lint test base-install ## What has to pass before a change lands
 .PHONY: chaos
 chaos: $(STAMP) ## Kill, stop and cut real processes in the middle of their work
 	@$(BIN)/python -m pytest --timeout 400 tests/chaos
+	@$(BIN)/python -m pytest -n 2 -m chaos tests/integration
 
 .PHONY: bench
 bench: $(STAMP) ## Every figure of docs/performance.md, beside its limit or peer in the same run

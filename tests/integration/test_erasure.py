@@ -276,6 +276,7 @@ POINTS = (
 )  # fmt: skip
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_crash_at_any_step_leaves_nothing_behind(
     settings: Settings, js: JetStreamContext, services: Services, point: str

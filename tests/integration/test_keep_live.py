@@ -31,6 +31,8 @@ from midwatch_services.logger.transfer.check import first_problem
 from midwatch_services.logger.transfer.export import export
 from midwatch_services.logger.transfer.layout import Filter, read_manifest
 
+pytestmark = pytest.mark.chaos
+
 LIVE = 300  # events
 
 

@@ -88,8 +88,9 @@ async def publish(js: JetStreamContext, run_id: str, event: str = "started", mod
 
 
 async def handled(js: JetStreamContext) -> bool:
+    stream = await js.stream_info(subjects.RUNS)
     info = await js.consumer_info(subjects.RUNS, subjects.REVIEWER_SAMPLER)
-    return info.num_pending == 0 and info.num_ack_pending == 0
+    return info.ack_floor is not None and info.ack_floor.stream_seq == stream.state.last_seq
 
 
 async def bus(js: JetStreamContext, kind: type[Any]) -> list[Said]:
