@@ -78,7 +78,10 @@ def listening(receiver: Receiver | None = None) -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            body = self.rfile.read(length)
+            if len(body) < length:
+                return  # whoever sent it died as it did
             call = Call(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
             found.calls.append(call)
             status = found.reply(call)

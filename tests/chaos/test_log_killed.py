@@ -28,7 +28,7 @@ pytestmark = pytest.mark.chaos
 # Each dies there on the n-th passage, so that what it had begun is of several kinds.
 STEPS = (
     "delivery.received:2", "logger.inserted", "logger.inserted:3", "logger.folded:2", "delivery.handled:3",
-    "delivery.acked:2", "delivery.buried:4",
+    "delivery.acked:2", "delivery.buried",
 )  # fmt: skip
 BAD = 10  # messages that break the contract, for each logger
 
