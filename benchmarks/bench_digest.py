@@ -168,7 +168,16 @@ class Resampled:
         for event in self._events:
             if event[2] == name:
                 body = event[11].replace(name, f"{name}-{number}")
-                yield (event[0], f"{event[1]}-{number}", f"{name}-{number}", *event[3:7], "live", *event[8:11], body)
+                yield (
+                    event[0],
+                    f"{event[1]}-{number}",
+                    f"{name}-{number}",
+                    *event[3:7],
+                    "live",
+                    *event[8:11],
+                    body,
+                    *event[12:],
+                )
 
     def _has_events(self, database: Database) -> bool:
         return bool(
