@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .output import clean, console
+from .output import clean, console, count_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -199,7 +199,8 @@ def proof(found: dict[str, Any]) -> Iterator[str]:
     if not done:
         yield f"  waits: {clean(found['waits_for'])}"
         return
-    yield f"  complete at {_moment(done['done_at'])} UTC; {len(done['runs']):,} runs, {len(done['events']):,} events"
+    reached = f"{count_of(len(done['runs']), 'run')}, {count_of(len(done['events']), 'event')}"
+    yield f"  complete at {_moment(done['done_at'])} UTC; {reached}"
     for left in done["outstanding"]:
         yield f"  [yellow]left:[/] {clean(left)}"
     yield f"  [yellow]left:[/] backups hold it until {clean(done['backups_until'][:10])} (MIDWATCH_BACKUP_DAYS)"

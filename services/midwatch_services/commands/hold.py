@@ -10,7 +10,7 @@ import typer
 
 from .bus import CONNECT, connected, run, unreached, user
 from .log import the_log
-from .output import NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, emit_json, emit_table, fail
+from .output import NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, count_of, emit_json, emit_table, fail
 
 if TYPE_CHECKING:
     from midwatch.contracts.governance import HoldLifted, HoldPlaced
@@ -138,7 +138,7 @@ async def _say(
         )
         return NOT_CONFIRMED
     if not as_json:
-        now = f"{word}; it keeps {shown['runs']:,} runs now" if event == "placed" else word
+        now = f"{word}; it keeps {count_of(shown['runs'], 'run')} now" if event == "placed" else word
         console.print(f"{data.hold_id}: {now}", soft_wrap=True)
     return OK
 

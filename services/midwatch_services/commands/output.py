@@ -23,6 +23,11 @@ def clean(value: Any) -> str:
     return escape("".join(c if c.isprintable() else " " for c in text))
 
 
+def count_of(count: int, noun: str) -> str:
+    """So many of something, in words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def emit_json(rows: Iterable[Any]) -> None:
     """Each row as one line of JSON on standard output."""
     for row in rows:

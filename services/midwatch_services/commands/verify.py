@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from .output import FAILED, USAGE, JsonOption, clean, console, emit_json, fail
+from .output import FAILED, USAGE, JsonOption, clean, console, count_of, emit_json, fail
 from .runs import start_of
 
 if TYPE_CHECKING:
@@ -199,7 +199,9 @@ def _tell(report: "Report", keys: "PublicKeys | None", outside: "Outside | None"
 def _print(report: "Report") -> None:
     last = f", the last signed {report.newest_checkpoint}" if report.newest_checkpoint else ""
     console.print(
-        f"{report.events:,} events, {report.blocks:,} blocks, {report.checkpoints:,} checkpoints{last}.", soft_wrap=True
+        f"{count_of(report.events, 'event')}, {count_of(report.blocks, 'block')}, "
+        f"{count_of(report.checkpoints, 'checkpoint')}{last}.",
+        soft_wrap=True,
     )
     lines = (
         (report.unsealed, f"not sealed yet, the oldest stored {report.oldest_unsealed}"),
