@@ -30,6 +30,8 @@ from midwatch_services.logger.evidence import (
 from midwatch_services.logger.evidence.findings import Report
 from midwatch_services.logger.places import place
 
+pytestmark = pytest.mark.chaos
+
 PROGRAM = """
 from midwatch.runtime.service import run_services, run_until_signal
 from midwatch.runtime.settings import Settings
