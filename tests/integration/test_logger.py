@@ -219,3 +219,22 @@ async def test_a_killed_server_loses_no_acknowledged_event(
     await asyncio.gather(*(publish(js, "said", seq=n, by="agent", text="x") for n in range(200, 300)))
     assert (await log.run(events=300))["messages"] == 300
     assert [event["seq"] for event in await log.events()] == list(range(300))
+
+
+async def test_an_event_that_calls_itself_erased_is_told_and_judged_all_the_same(
+    js: JetStreamContext, log: Log
+) -> None:
+    made = envelope("said", by="agent", text="I hide this")
+    body = b'{"erased": "er-1", "content": "00", ' + codec.encode(made)[1:]
+    await js.publish(subjects.run("desk", "said"), body.replace(b'{"erased": ', b'{"erased":'))
+
+    def read(conn: Any) -> Any:
+        return store.read_events(conn, "desk", "r-1"), store.count_events(conn, "desk", "live", "")
+
+    async def told() -> bool:
+        events, count = await log.database.read(read)
+        assert [(event["data"].get("text"), "erased" in event) for event in events] == [("I hide this", False)]
+        assert count == 1
+        return True
+
+    assert await eventually(told)

@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from .erasure.blank import erased_by
 from .search import grammar, index_store, marks
 from .search.reading import ANY, NANO, WAITING, took_us
 
@@ -305,5 +306,5 @@ def data_of(body: str | None) -> dict[str, Any]:
     """The data of an event; of an erased one what is left: `erased`, by which erasure."""
     if not body:
         return {}
-    whole = msgspec.json.decode(body)
-    return {"erased": whole["erased"]} if "erased" in whole else dict(whole.get("data") or {})
+    erasure = erased_by(body)
+    return dict(msgspec.json.decode(body).get("data") or {}) if erasure is None else {"erased": erasure}

@@ -10,12 +10,14 @@ from ..decide import RunRow
 from ..evidence.leaf import content_hash
 
 ERASED = "erased"
-STANDS = """AND body NOT LIKE '{"erased":%'"""  # of a query: events that were not erased
+# Of a query: events that were not erased. What an agent wrote has a salt, whatever it wrote.
+STANDS = """AND NOT (salt IS NULL AND body LIKE '{"erased":%')"""
 _PERSONAL = ("ticket", "session", "customer", "error", "handed_off_reason")  # of a run's row
 
 
-class Blank(msgspec.Struct, frozen=True):
-    """The body of an event that was erased: by which erasure, and the hash of what it said, which the leaf holds."""
+class Blank(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of an event that was erased: by which erasure, and the hash of what it said, which the leaf holds. It
+    has nothing else: an agent's event that calls itself erased is none."""
 
     erased: str
     content: str = ""

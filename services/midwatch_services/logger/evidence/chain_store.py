@@ -10,6 +10,8 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts.envelope import utc_now
 
 from .. import tables
+from ..cursors import cursor as cursor
+from ..cursors import move_cursor as move_cursor
 from ..decide import text_of
 from . import chain
 from .chain import Block, Part, Tail
@@ -102,22 +104,6 @@ def block_of(conn: Connection, agent: str, place: int) -> Block | None:
             if any(one == place for one, _ in chain.entries(block.leaves)):
                 return block
     return None
-
-
-def cursor(conn: Connection, name: str) -> int:
-    """How far a follower of the log has come."""
-    query = sa.text("SELECT place FROM logger_cursors WHERE name = :name")
-    return int(conn.execute(query, {"name": name}).scalar() or 0)
-
-
-def move_cursor(conn: Connection, name: str, before: int, after: int) -> bool:
-    """Moves a cursor from where it was read; False where somebody else has moved it since."""
-    given = {"name": name, "before": before, "after": after}
-    move = sa.text("UPDATE logger_cursors SET place = :after WHERE name = :name AND place = :before")
-    if conn.execute(move, given).rowcount:
-        return True
-    make = sa.text("INSERT INTO logger_cursors (name, place) VALUES (:name, :after) ON CONFLICT DO NOTHING")
-    return before == 0 and bool(conn.execute(make, given).rowcount)
 
 
 def note_late(conn: Connection, rows: Iterable[tuple[str, int, bytes]]) -> None:

@@ -10,6 +10,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..cursors import cursor as cursor
+from ..cursors import move_cursor as move_cursor
 from ..decide import text_of
 from . import marks
 from .grammar import Question, broadened, for_postgres, for_sqlite, holds
@@ -35,24 +37,6 @@ class Unread:
     touched: str
     done: bool
     times: int
-
-
-# The cursor
-
-
-def cursor(conn: Connection, name: str) -> int:
-    """How far a follower of the log has come."""
-    found = conn.execute(sa.text("SELECT place FROM logger_cursors WHERE name = :name"), {"name": name}).scalar()
-    return int(found or 0)
-
-
-def move_cursor(conn: Connection, name: str, before: int, after: int) -> bool:
-    """Moves a cursor from where it was read; False where somebody else has moved it since."""
-    given = {"name": name, "before": before, "after": after}
-    make = sa.text("INSERT INTO logger_cursors (name, place) VALUES (:name, 0) ON CONFLICT DO NOTHING")
-    move = sa.text("UPDATE logger_cursors SET place = :after WHERE name = :name AND place = :before")
-    conn.execute(make, given)
-    return bool(conn.execute(move, given).rowcount)
 
 
 # What is to be read

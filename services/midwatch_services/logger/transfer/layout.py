@@ -9,6 +9,7 @@ import msgspec
 
 from midwatch.errors import MidwatchError
 
+from ..erasure.blank import Blank
 from ..evidence.leaf import content_hash, leaf_hash
 
 VERSION = 1
@@ -110,11 +111,6 @@ def as_row(line: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-class _Blank(msgspec.Struct):
-    erased: str = ""
-    content: str = ""
-
-
 def leaf_problem(row: Mapping[str, Any]) -> str | None:
     """Why an event is not what it was when the log stored it, in words; None where it is, or where nothing can tell."""
     if row["leaf"] is None:
@@ -124,7 +120,7 @@ def leaf_problem(row: Mapping[str, Any]) -> str | None:
         if row["salt"] is not None:
             content = content_hash(row["salt"], body)
         else:
-            content = bytes.fromhex(msgspec.json.decode(body, type=_Blank).content)
+            content = bytes.fromhex(msgspec.json.decode(body, type=Blank).content)
         leaf = leaf_hash(
             row["agent"], row["id"], row["run_id"], row["event"], row["seq"], row["time"], row["stored_at"],
             row["place"], row["mode"], row["version"], content,
