@@ -20,7 +20,7 @@ app = typer.Typer(
 # In the order of `midwatch --help`.
 _NAMES = (
     "up topology cards replay runs why digest redaction drift switch queue drill alerts ack pager",
-    "watchdog prices reviews verify dead keep hold erase export import_log doctor demo",
+    "watchdog prices reviews evals verify dead keep hold erase export import_log doctor demo",
 )
 for _name in " ".join(_NAMES).split():
     import_module(f"midwatch_services.commands.{_name}").register(app)

@@ -27,6 +27,7 @@ from .values import in_words, percent
 # What came after these changes no hash where it stands at its default.
 _FIRST = {
     "switch": ("lease", "lost_control"), "budget": ("run", "ticket"), "loops": ("alert_at", "halt_at"), "log": (),
+    "review": ("rate",),
 }  # fmt: skip
 _MONEY = ("run", "ticket", "hour", "day")
 _NOT_MEANING = ("hash", "applied_by", "applied_at")

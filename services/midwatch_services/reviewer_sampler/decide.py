@@ -31,6 +31,7 @@ class FirstSeen:
     day: str
     stored_at: float  # Unix seconds
     traceparent: str | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

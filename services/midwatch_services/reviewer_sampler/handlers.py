@@ -78,7 +78,7 @@ class Sampler:
                 continue
             firsts[run] = FirstSeen(
                 run, data.mode, data.ticket, received.stored_at.astimezone(UTC).date().isoformat(),
-                received.stored_at.timestamp(), (received.headers or {}).get(subjects.TRACEPARENT),
+                received.stored_at.timestamp(), (received.headers or {}).get(subjects.TRACEPARENT), data.version,
             )  # fmt: skip
         return list(firsts.values())
 

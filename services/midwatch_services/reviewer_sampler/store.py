@@ -18,7 +18,10 @@ _runs = tables.Run.__table__
 _queue = tables.Queued.__table__
 _KEY_COLUMNS = tuple(_keys.columns.keys())
 _RUN_COLUMNS = tuple(_runs.columns.keys())
-_QUEUE_COLUMNS = tuple(_queue.columns.keys())
+_QUEUE_COLUMNS = (
+    "agent", "run_id", "track", "mode", "ticket", "rate", "draw", "day", "key_hash", "sampled_at", "state", "version",
+    "due_day",
+)  # fmt: skip
 _RUN = tuple(_runs.primary_key.columns.keys())
 
 K = TypeVar("K", bound=Hashable)
@@ -81,7 +84,7 @@ def _queue_row(one: Drawn, now: datetime) -> tuple[Any, ...]:
     ticket = one.first.ticket.replace("\0", "\ufffd") if one.first.ticket else one.first.ticket
     return (
         *one.first.run, one.first.mode, ticket, one.rate, one.draw, one.first.day, one.key_hash, now.timestamp(),
-        "waiting",
+        "waiting", one.first.version, one.first.day,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ Text = Annotated[str, Field(sa_type=sa.Text)]
 MaybeText = Annotated[str | None, Field(sa_type=sa.Text)]
 Flag = Annotated[int, Field(sa_type=sa.SmallInteger)]
 Real = Annotated[float, Field(sa_type=sa.Float(53))]
+MaybeReal = Annotated[float | None, Field(sa_type=sa.Float(53))]
 
 
 class Table(SQLModel, registry=registry()):
@@ -46,7 +47,10 @@ class Run(Table, table=True):
 
 
 class Queued(Table, table=True):
-    """A run that was drawn for review. `state`: waiting, or erased."""
+    """A run that people are to read. `drawn`: by the hash, 1, or for another cause alone, 0. `causes`: why it is read
+    besides, as a JSON list. `due_day`: on which there is time for it. `second`: 1 where two are to judge it. `state`:
+    waiting, judged (another is to judge it as well), disputed (a third is), settled, or erased. `verdict`: the one that
+    stands."""
 
     __tablename__ = "reviewer_sampler_queue"
 
@@ -61,3 +65,55 @@ class Queued(Table, table=True):
     key_hash: Text
     sampled_at: Real
     state: Text
+    drawn: Flag = 1
+    causes: Text = "[]"
+    version: Text = ""
+    due_day: Text = ""
+    second: Flag = 0
+    verdict: MaybeText = None
+    settled_at: MaybeReal = None
+
+
+class Claim(Table, table=True):
+    """Who holds a run, until when. It ends when the run is judged, released, or the time is over."""
+
+    __tablename__ = "reviewer_sampler_claims"
+
+    claim: KeyText
+    agent: Text
+    run_id: Text
+    track: Text
+    by: Text
+    taken_at: Real
+    until: Real
+    over: Flag
+
+
+class Judgement(Table, table=True):
+    """What one person said of a run. `counts`: 0 where the run wanted no more judges: it is kept and settles nothing.
+    `reasons`: a JSON list. `seconds`: of reading."""
+
+    __tablename__ = "reviewer_sampler_judgements"
+
+    agent: KeyText
+    run_id: KeyText
+    track: KeyText
+    by: KeyText
+    event: Text
+    claim: Text
+    verdict: Text
+    reasons: Text
+    corrected: Text
+    note: Text
+    seconds: MaybeReal
+    judged_at: Real
+    counts: Flag
+
+
+class Schedule(Table, table=True):
+    """Where an agent stands in its schedule: the state of `schedule/decide.py`, as msgpack."""
+
+    __tablename__ = "reviewer_sampler_schedules"
+
+    agent: KeyText
+    body: Annotated[bytes, Field(sa_type=sa.LargeBinary)]

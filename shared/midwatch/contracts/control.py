@@ -100,10 +100,39 @@ class LoopRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stalled: Annotated[float, Meta(ge=0)] = 1800.0
 
 
+REASONS = ("promised_too_much", "wrong_fact", "wrong_write", "should_have_handed_off", "tone", "other")
+COMPLAINTS = ("complain", "complaint", "lawyer", "manager", "supervisor", "unacceptable", "ridiculous")
+
+
+class BesidesRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Runs that are read besides those drawn: with an alert of severity page or ticket, handed off without a word of
+    context, that cost more than `cost`, that called one of `tools`, whose customer used one of the words
+    `complaints`."""
+
+    alerts: bool = True
+    hand_offs: bool = True
+    cost: Money | None = None
+    tools: list[str] = []
+    complaints: tuple[str, ...] = COMPLAINTS
+
+
 class ReviewRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Share of runs, 0 to 1, drawn for people to read."""
+    """What people read of an agent's runs. `rate`: share (0 to 1) that is drawn for the first `days` days; then the
+    shares of `taper`, one after the other, while the upper bound of the failure rate stays under `fail_limit`.
+    `minutes_a_day`: what reviewers have for this agent, 0 for no limit. `second_review`: share of what was read that
+    another person reads as well, without knowing the first verdict. `reasons`: what a fail may be called. `claim`:
+    seconds for which one reviewer holds a run. `age`: seconds after which a run that waits raises an alert."""
 
     rate: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    days: Annotated[int, Meta(ge=1)] = 30
+    taper: tuple[Annotated[float, Meta(ge=0, le=1)], ...] = (0.1, 0.05, 0.02)
+    fail_limit: Annotated[float, Meta(gt=0, lt=1)] = 0.03
+    minutes_a_day: Annotated[int, Meta(ge=0)] = 60
+    second_review: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    reasons: tuple[str, ...] = REASONS
+    claim: Annotated[float, Meta(gt=0)] = 1800.0
+    age: Annotated[float, Meta(gt=0)] = 3 * 86_400.0
+    besides: BesidesRule = BesidesRule()
 
 
 class TripRule(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,10 +7,14 @@ from msgspec import Struct
 from .control import SwitchRecord
 from .envelope import Time
 from .erasure import ErasureCompleted, ErasureErased, ErasureRequested, ErasureResolved
+from .money import Money
 from .runs import AgentName, CostBasis, Epoch, Mode
 
 Severity = Literal["page", "ticket", "info"]
 Verdict = Literal["pass", "fail", "unsure"]
+Besides = Literal["alert", "hand_off", "cost", "tool", "complaint"]  # why a run is read though it was not drawn
+RateCause = Literal["began", "tapered", "failing", "loosened", "version", "drift", "incident", "halt", "card"]
+GateVerdict = Literal["passed", "failed", "inconclusive"]
 BUDGET_FLEET_DAY = "budget_fleet_day"  # rule of the alerts on what all agents together cost in a day
 # Rules whose alerts may page, of this release; other systems may have rules of their own.
 PAGES = (
@@ -182,6 +186,13 @@ class CaseClosed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     note: str = ""
 
 
+class DigestRun(Struct, frozen=True, kw_only=True):
+    """A run that a digest names or quotes."""
+
+    agent: str
+    run_id: str
+
+
 class ReviewSampled(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run was drawn for a person to read: `draw` < `rate`. Anyone can recompute it from the day's key."""
 
@@ -195,8 +206,36 @@ class ReviewSampled(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: Mode = "live"
 
 
+class ReviewAdded(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run is to be read though it may not have been drawn: something about it asks for a person. It says nothing of
+    how often the agent fails. One event for each cause."""
+
+    run_id: str
+    agent: AgentName
+    cause: Besides
+    what: str = ""  # the alert's rule, the tool, the amount: in words
+    ticket: str | None = None
+    mode: Mode = "live"
+
+
+class ReviewRated(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """From now on `rate` of the agent's runs is drawn: step `step` of its schedule, where 0 is the first rate. `judged`
+    and `failed` are the runs that it was decided by, `upper` the upper bound of their failure rate (Wilson, 95 %)."""
+
+    agent: AgentName
+    rate: float
+    step: int
+    cause: RateCause
+    what: str = ""  # the version, the alert's rule, the switch's key
+    judged: int = 0
+    failed: int = 0
+    upper: float | None = None
+
+
 class ReviewJudged(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A reviewer has read a run and says what it was worth."""
+    """A reviewer has read a run and says what it was worth. It is one person's word: what stands is `agreed`. `claim`:
+    under which the reviewer held the run. `reasons`: of a fail, from the agent's list. `corrected`: what the agent
+    should have answered. `seconds`: how long it took to read."""
 
     run_id: str
     agent: AgentName
@@ -205,10 +244,15 @@ class ReviewJudged(Struct, frozen=True, kw_only=True, omit_defaults=True):
     note: str = ""
     ticket: str | None = None
     mode: Mode = "live"
+    claim: str = ""
+    reasons: list[str] = []
+    corrected: str = ""
+    seconds: float | None = None
 
 
 class ReviewAgreed(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Reviewers who judged a run without seeing one another's word say the same. It outranks what each said."""
+    """The verdict that stands on a run: of the one who was asked, of two who did not see one another's, or of most of
+    three. It outranks what each said."""
 
     run_id: str
     agent: AgentName
@@ -217,6 +261,33 @@ class ReviewAgreed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     note: str = ""
     ticket: str | None = None
     mode: Mode = "live"
+    reasons: list[str] = []
+    corrected: str = ""
+    drawn: bool = True  # by the hash, so that it counts for the failure rate
+    version: str = ""
+
+
+class ReviewDisputed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Two who judged a run blind differ: a third is asked. Who said what is not told before that."""
+
+    run_id: str
+    agent: AgentName
+    by: list[str]
+    ticket: str | None = None
+    mode: Mode = "live"
+
+
+class ReviewSummed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What people corrected in a week of an agent's runs, for whoever writes its prompts."""
+
+    agent: AgentName
+    week: str  # ISO 8601, such as 2026-W48
+    title: str
+    text: str
+    markdown: str
+    html: str
+    brief: str = ""
+    runs: list[DigestRun] = []
 
 
 class ReviewKeyCommitted(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -232,13 +303,6 @@ class ReviewKeyRevealed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     day: str
     key: str  # hex
     key_hash: str
-
-
-class DigestRun(Struct, frozen=True, kw_only=True):
-    """A run that a digest names or quotes."""
-
-    agent: str
-    run_id: str
 
 
 class DigestWritten(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -291,6 +355,26 @@ class EvidenceCheckpointed(Struct, frozen=True, kw_only=True):
     signature: str
 
 
+class EvalCompleted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An eval set was replayed against a version and held against a baseline. `cases`: those that may gate. `p_value`:
+    of McNemar's exact test that it got worse."""
+
+    agent: AgentName
+    version: str
+    verdict: GateVerdict
+    why: str  # one plain sentence
+    baseline: str = ""  # the version it was held against; empty where there was none
+    eval_set: str = ""  # SHA-256 of the cases' meaning, in hex
+    cases: int = 0
+    passed: int = 0
+    baseline_passed: int = 0
+    regressions: list[str] = []  # names of cases
+    repaired: list[str] = []
+    p_value: float | None = None
+    cost_usd: Money | None = None
+    by: str = ""
+
+
 GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("alert", "raised"): AlertRaised,
     ("alert", "acknowledged"): AlertAcknowledged,
@@ -307,8 +391,12 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("case", "returned"): CaseReturned,
     ("case", "closed"): CaseClosed,
     ("review", "sampled"): ReviewSampled,
+    ("review", "added"): ReviewAdded,
+    ("review", "rated"): ReviewRated,
     ("review", "judged"): ReviewJudged,
     ("review", "agreed"): ReviewAgreed,
+    ("review", "disputed"): ReviewDisputed,
+    ("review", "summed"): ReviewSummed,
     ("review", "committed"): ReviewKeyCommitted,
     ("review", "revealed"): ReviewKeyRevealed,
     ("digest", "written"): DigestWritten,
@@ -319,4 +407,5 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("erasure", "erased"): ErasureErased,
     ("erasure", "completed"): ErasureCompleted,
     ("evidence", "checkpointed"): EvidenceCheckpointed,
+    ("eval", "completed"): EvalCompleted,
 }

@@ -34,6 +34,8 @@ KILL_SWITCH = "kill-switch"
 PAGER = "pager"  # its consumer is on MIDWATCH_GOVERNANCE: alerts, who has taken them on, and digests
 DRIFT = "drift"  # reads no stream: it reads the run log, once a day
 DIGEST = "digest"  # reads no stream: it looks into the log
+REVIEWER_SAMPLER_GOVERNANCE = "reviewer-sampler-governance"  # on MIDWATCH_GOVERNANCE: what asks for a closer look
+REVIEWER_SAMPLER_VERDICTS = "reviewer-sampler-verdicts"  # on MIDWATCH_GOVERNANCE: what reviewers say
 LOGGER_GOVERNANCE = "logger-governance"  # the logger's second consumer, on MIDWATCH_GOVERNANCE
 KILL_SWITCH_WRITES = "kill-switch-writes"  # on the stream behind the switch bucket
 KILL_SWITCH_CASES = "kill-switch-cases"  # on the stream behind the cases bucket
@@ -74,9 +76,25 @@ def switch(agent: str, event: str) -> str:
 
 
 def review(agent: str, event: str) -> str:
-    """Subject of a review event: `sampled`, `judged`, `agreed`, and `committed` / `revealed` of the day's key (on
-    `_fleet`)."""
+    """Subject of a review event: `sampled`, `added`, `rated`, `judged`, `agreed`, `disputed`, `summed`, and
+    `committed` / `revealed` of the day's key (on `_fleet`)."""
     return f"midwatch.review.{agent}.{event}"
+
+
+def claim(agent: str, request: str) -> str:
+    """Subject of a reviewer's request about the queue of an agent, or of all (on `_fleet`): `take`, `extend`,
+    `release`. Nothing keeps it."""
+    return f"midwatch.claim.{agent}.{request}"
+
+
+def evaluated(agent: str, event: str) -> str:
+    """Subject of what the eval gate says: `completed`."""
+    return f"midwatch.eval.{agent}.{event}"
+
+
+def trial(agent: str) -> str:
+    """Subject on which an agent that is replayed over NATS is asked for its next answer. Nothing keeps it."""
+    return f"midwatch.trial.{agent}.turn"
 
 
 def case(agent: str, event: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from midwatch.contracts import budget, control, subjects
+from midwatch.contracts import budget, claims, control, subjects
 from midwatch.contracts.envelope import Envelope, event_type
 from midwatch.contracts.governance import GOVERNANCE_EVENTS
 from midwatch.contracts.runs import RUN_EVENTS
@@ -26,6 +26,7 @@ _STREAMS = {
     "evidence": subjects.GOVERNANCE,
     "hold": subjects.GOVERNANCE,
     "erasure": subjects.GOVERNANCE,
+    "eval": subjects.GOVERNANCE,
 }
 _REPLY = "{reply}"  # the subject that the request asks to be answered on
 _VALUES: dict[str, tuple[Any, str]] = {
@@ -40,6 +41,10 @@ _VALUES: dict[str, tuple[Any, str]] = {
     "budget_commit": (budget.Commit, "midwatch.budget.{agent}.commit"),
     "budget_reserved": (budget.Reserved, _REPLY),
     "budget_committed": (budget.Committed, _REPLY),
+    "claim_take": (claims.Take, "midwatch.claim.{agent}.take"),
+    "claim_extend": (claims.Hold, "midwatch.claim.{agent}.extend"),
+    "claim_release": (claims.Hold, "midwatch.claim.{agent}.release"),
+    "claim_taken": (claims.Taken, _REPLY),
 }
 
 

@@ -172,6 +172,18 @@ CONSUMERS = (
     Consumer(subjects.LOGGER, subjects.RUNS, "Writes the run log"),
     Consumer(subjects.COST_WATCHDOG, subjects.RUNS, "Watches budgets and loops"),
     Consumer(subjects.REVIEWER_SAMPLER, subjects.RUNS, "Draws runs for people to read"),
+    Consumer(
+        subjects.REVIEWER_SAMPLER_GOVERNANCE,
+        subjects.GOVERNANCE,
+        "Hears what asks for a closer look",
+        only=(subjects.alert("*", "raised"), subjects.switch("*", "halted")),
+    ),
+    Consumer(
+        subjects.REVIEWER_SAMPLER_VERDICTS,
+        subjects.GOVERNANCE,
+        "Hears what reviewers say",
+        only=(subjects.review("*", "judged"),),
+    ),
     Consumer(subjects.KILL_SWITCH, subjects.RUNS, "Watches for events of halted runs"),
     Consumer(subjects.LOGGER_GOVERNANCE, subjects.GOVERNANCE, "Keeps alerts and decisions beside the run log"),
     Consumer(subjects.KILL_SWITCH_WRITES, subjects.key_stream(subjects.SWITCH), "Reports every write of the switch"),
