@@ -26,6 +26,7 @@ from .dead_letters import bury, bury_together, groups, pack
 from .outbox import Outbox
 
 E = TypeVar("E", default=RunEvent)
+Headers = Mapping[str, str] | None
 log = logging.getLogger("midwatch.delivery")
 
 EXPIRES = 5.0  # seconds that one pull request waits on the server
@@ -46,7 +47,7 @@ class Received(Generic[E]):
     event: E
     body: bytes
     subject: str
-    headers: Mapping[str, str] | None
+    headers: Headers
     stream_seq: int
     delivered: int
     stored_at: datetime
@@ -201,7 +202,6 @@ class RunReader(Generic[E]):
                     await self._full.wait()
 
     async def _on_message(self, message: Msg) -> None:
-        self._heard = monotonic()
         if message.reply.startswith("$JS.ACK."):
             self._receive(message.subject, message.reply, message.data, message.headers)
         else:
@@ -209,15 +209,13 @@ class RunReader(Generic[E]):
 
     def _take(self, subject: bytes, reply: bytes, body: bytes, headers: bytes) -> bool:
         """`_on_message` for what comes the short way."""
-        if not reply.startswith(b"$JS.ACK.") or not straight.is_plain(headers):
-            return False
-        self._heard = monotonic()
-        self._receive(subject.decode(), reply.decode(), body, straight.Headers(headers) if headers else None)
-        return True
+        if is_acked := reply.startswith(b"$JS.ACK.") and straight.is_plain(headers):
+            self._receive(subject.decode(), reply.decode(), body, straight.Headers(headers) if headers else None)
+        return is_acked
 
-    def _receive(self, subject: str, reply: str, body: bytes, headers: Mapping[str, str] | None) -> None:
+    def _receive(self, subject: str, reply: str, body: bytes, headers: Headers) -> None:
+        self._heard, self.error = monotonic(), None
         self._credit = max(0, self._credit - 1)
-        self.error = None
         received, self._undelivered = _received(subject, reply, body, headers)
         try:
             received.event = self._decode(received.subject, received.body)  # type: ignore[assignment]
@@ -232,7 +230,7 @@ class RunReader(Generic[E]):
 
     async def _on_status(self, message: Msg) -> None:
         """The end of a pull: it expired, was refused, or its consumer went away."""
-        headers = message.headers or {}
+        self._heard, headers = monotonic(), message.headers or {}
         status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":
             return
@@ -392,9 +390,7 @@ def spare_collections() -> None:
     gc.set_threshold(max(20_000, gc.get_threshold()[0]), 20, 20)
 
 
-def _received(
-    subject: str, reply: str, body: bytes, headers: Mapping[str, str] | None
-) -> tuple[Received[None], int]:  # fmt: skip
+def _received(subject: str, reply: str, body: bytes, headers: Headers) -> tuple[Received[None], int]:
     """The message, still undecoded, and how many are left; from the tokens of its reply subject, counted from the end
     of the old form (9 tokens) or from the new one's domain and account (11 or more)."""
     tokens = reply.split(".")
