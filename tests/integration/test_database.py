@@ -64,6 +64,33 @@ async def test_upsert_puts_a_row_in_the_place_of_the_old_one(database: Database)
     assert [row[2] for row in await rows(database)] == ["old", "new", "new"]
 
 
+ODD = [None, "", "null", '"', "\\", "\\u0000", "\\N", "a\tb\r\n", "é 𝛑", "\0", "{}"]
+
+
+async def test_upsert_keeps_every_text_and_number_as_it_is(database: Database) -> None:
+    names = ("id", "text", "number", "real", "bytes")
+    found = [
+        (str(at), text, number, None, None)
+        for at, (text, number) in enumerate((t, n) for t in ODD for n in (0, -(2**63), 2**63 - 1, None))
+    ]
+    wide = [("f", "x", 1, 0.1, None), ("b", "x", None, None, b"\0\xff")]  # what JSON has no word for
+
+    def work(conn: sa.Connection) -> list[tuple[Any, ...]]:
+        blob = "BLOB" if database.dialect == "sqlite" else "BYTEA"
+        conn.exec_driver_sql(
+            f"CREATE TABLE u (id TEXT PRIMARY KEY, text TEXT, number BIGINT, real DOUBLE PRECISION, bytes {blob})"
+        )
+        upsert(conn, "u", names, [("0", "old", 7, 7.5, b"old")], ("id",))
+        for some in (found, wide):
+            upsert(conn, "u", names, some, ("id",))
+        return [tuple(row) for row in conn.exec_driver_sql("SELECT * FROM u")]
+
+    expected = [*found, *wide]
+    if database.dialect == "postgresql":  # its texts hold no NUL
+        expected = [(row[0], "\ufffd" if row[1] == "\0" else row[1], *row[2:]) for row in expected]
+    assert sorted(await database.write(work), key=repr) == sorted(expected, key=repr)
+
+
 async def test_what_a_failed_transaction_did_is_undone(database: Database) -> None:
     def work(conn: sa.Connection) -> None:
         insert_new(conn, "t", COLUMNS, [("a", "1", "x")], KEY)

@@ -81,7 +81,6 @@ def save(
         rows = [arrival.blanked(row, erased) for row in rows]
     make_partitions(conn, set(months.values()), lock)
     fresh = insert_new(conn, "logger_events", EVENT_COLUMNS, rows, ("agent", "id"))
-    note_late(conn, ((rows[at][0], rows[at][_PLACE], rows[at][_LEAF]) for at in fresh))
     if erased:
         arrival.note(conn, erased, batch, rows, fresh)
     faults.reach("logger.inserted")
@@ -89,6 +88,7 @@ def save(
         lock(conn)
         if erasures.erased(conn, months) != erased:
             raise Temporary("a run was erased as more of it came", delay=0.1)
+        note_late(conn, ((rows[at][0], rows[at][_PLACE], rows[at][_LEAF]) for at in fresh))
         folded = _folded(conn, [(batch[at].event, rows[at]) for at in fresh], months, policy, tools)
         if erased:
             folded = [arrival.folded(row, erased) for row in folded]

@@ -12,6 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
@@ -24,6 +25,7 @@ _WRITE = "midwatch_write"  # execution option of a connection that is about to w
 _CHUNKS = (1000, 256, 32, 4, 1)  # rows in one INSERT: few shapes, so that SQLite's prepared statements are found again
 _SMALL = 16 * 1024 * 1024  # bytes of an SQLite file that is rewritten whole when it is scrubbed
 _BRIEFLY = 250  # milliseconds for which emptying the log waits for a reader
+_IN_JSON = {str, int, type(None)}  # what PostgreSQL makes of JSON just what it makes of a copied text
 _VARIABLES = 32_000  # of one statement; SQLite's limit is 32,766
 
 # Events take 2 KB and more: on SQLite's usual pages of 4 KB half of each would be empty, and twice as much be synced.
@@ -246,8 +248,6 @@ def insert_new(
 
     Of rows with the same key the first counts. On SQLite the table must have a rowid.
     """
-    if conn.dialect.name == "postgresql":
-        rows = _rows_without_nul(rows)
     where = [columns.index(name) for name in key]
     key_of = itemgetter(*where) if len(where) > 1 else lambda row: (row[where[0]],)
     places: dict[tuple[Any, ...], int] = {}
@@ -258,7 +258,15 @@ def insert_new(
     if conn.dialect.name == "sqlite":
         fresh = _insert_sqlite(raw, table, columns, firsts, key)
     else:
-        fresh = _insert_postgres(raw, table, columns, sorted(firsts, key=key_of), key)
+        from psycopg import DataError
+
+        try:
+            fresh = _insert_postgres(raw, table, columns, sorted(firsts, key=key_of), key)
+        except DataError:
+            # psycopg looks for NUL itself, and there hardly ever is one: to look beforehand would be to look twice.
+            if (clean := _rows_without_nul(rows)) is rows:
+                raise
+            return insert_new(conn, table, columns, clean, key)
     return list(places.values()) if fresh is None else sorted(places[tuple(identity)] for identity in fresh)
 
 
@@ -317,9 +325,14 @@ def upsert(
     if conn.dialect.name == "sqlite":
         execute_many(raw, f"INSERT INTO {table} ({', '.join(columns)})", tail, columns, rows)
         return
-    rows = _rows_without_nul(rows)
+    rows, names = _rows_without_nul(rows), ", ".join(columns)
     with raw.cursor() as cursor:
-        cursor.execute(f"{_stage(cursor, table, columns, rows)} {tail}")
+        if {value.__class__ for row in rows for value in row} <= _IN_JSON:
+            given = msgspec.json.encode([dict(zip(columns, row, strict=True)) for row in rows]).decode()
+            select = f"SELECT {names} FROM json_populate_recordset(NULL::{table}, %s)"  # noqa: S608
+            cursor.execute(f"INSERT INTO {table} ({names}) {select} {tail}", (given,))  # one statement instead of four
+        else:
+            cursor.execute(f"{_stage(cursor, table, columns, rows)} {tail}")
 
 
 def _stage(cursor: Any, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -21,11 +21,12 @@ from midwatch.contracts import codec
 from midwatch.contracts.codec import Refused, RunEvent
 from midwatch.errors import Permanent, Temporary
 
-from . import faults, telemetry
+from . import faults, straight, telemetry
 from .dead_letters import bury, bury_together, groups, pack
 from .outbox import Outbox
 
 E = TypeVar("E", default=RunEvent)
+Headers = Mapping[str, str] | None
 log = logging.getLogger("midwatch.delivery")
 
 EXPIRES = 5.0  # seconds that one pull request waits on the server
@@ -46,7 +47,7 @@ class Received(Generic[E]):
     event: E
     body: bytes
     subject: str
-    headers: dict[str, str] | None
+    headers: Headers
     stream_seq: int
     delivered: int
     stored_at: datetime
@@ -113,18 +114,8 @@ class RunReader(Generic[E]):
         subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_message)
         ticker = asyncio.create_task(self._tick())
         try:
-            while True:
-                await self._pull()
-                await self._arrived.wait()
-                while self._waiting:
-                    await self._fill()
-                    self._arrived.clear()
-                    batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
-                    self._working = {item.reply: item for item in batch}
-                    await self._pull()
-                    with self._seconds.time():
-                        await self._work(batch)
-                    self._lag.set(self._undelivered + len(self._waiting))
+            with straight.taken_by(self._nc, subscription, self._take):
+                await self._read()
         finally:
             ticker.cancel()
             with contextlib.suppress(NatsError, asyncio.CancelledError):
@@ -134,6 +125,20 @@ class RunReader(Generic[E]):
                 await subscription.unsubscribe()
             if self._nc.is_connected:
                 await self._answer([*self._working.values(), *self._waiting], b"-NAK")
+
+    async def _read(self) -> None:
+        while True:
+            await self._pull()
+            await self._arrived.wait()
+            while self._waiting:
+                await self._fill()
+                self._arrived.clear()
+                batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
+                self._working = {item.reply: item for item in batch}
+                await self._pull()
+                with self._seconds.time():
+                    await self._work(batch)
+                self._lag.set(self._undelivered + len(self._waiting))
 
     def caught_up(self) -> bool:
         """Whether, by what was heard of the server a moment ago, all that it has was handled."""
@@ -197,14 +202,21 @@ class RunReader(Generic[E]):
                     await self._full.wait()
 
     async def _on_message(self, message: Msg) -> None:
-        self._heard = monotonic()
-        reply = message.reply
-        if not reply.startswith("$JS.ACK."):
+        if message.reply.startswith("$JS.ACK."):
+            self._receive(message.subject, message.reply, message.data, message.headers)
+        else:
             await self._on_status(message)
-            return
+
+    def _take(self, subject: bytes, reply: bytes, body: bytes, headers: bytes) -> bool:
+        """`_on_message` for what comes the short way."""
+        if is_acked := reply.startswith(b"$JS.ACK.") and straight.is_plain(headers):
+            self._receive(subject.decode(), reply.decode(), body, straight.Headers(headers) if headers else None)
+        return is_acked
+
+    def _receive(self, subject: str, reply: str, body: bytes, headers: Headers) -> None:
+        self._heard, self.error = monotonic(), None
         self._credit = max(0, self._credit - 1)
-        self.error = None
-        received, self._undelivered = _receive(message, reply)
+        received, self._undelivered = _received(subject, reply, body, headers)
         try:
             received.event = self._decode(received.subject, received.body)  # type: ignore[assignment]
             self._waiting.append(received)  # type: ignore[arg-type]
@@ -218,7 +230,7 @@ class RunReader(Generic[E]):
 
     async def _on_status(self, message: Msg) -> None:
         """The end of a pull: it expired, was refused, or its consumer went away."""
-        headers = message.headers or {}
+        self._heard, headers = monotonic(), message.headers or {}
         status, description = headers.get("Status", ""), headers.get("Description", "")
         if status == "100":
             return
@@ -366,10 +378,9 @@ class RunReader(Generic[E]):
             self._working.pop(received.reply, None)
 
     async def _answer(self, batch: Sequence[Received[E] | Received[None] | _Refusal], answer: bytes) -> None:
-        """One answer a message; the client joins them into one write. A lost one costs one more delivery, no more."""
+        """One answer a message. A lost one costs one more delivery, no more."""
         with contextlib.suppress(NatsError):
-            for item in batch:
-                await self._nc.publish(item.reply, answer)
+            await straight.publish_each(self._nc, [item.reply for item in batch], answer)
 
 
 def spare_collections() -> None:
@@ -379,13 +390,11 @@ def spare_collections() -> None:
     gc.set_threshold(max(20_000, gc.get_threshold()[0]), 20, 20)
 
 
-def _receive(message: Msg, reply: str) -> tuple[Received[None], int]:
+def _received(subject: str, reply: str, body: bytes, headers: Headers) -> tuple[Received[None], int]:
     """The message, still undecoded, and how many are left; from the tokens of its reply subject, counted from the end
     of the old form (9 tokens) or from the new one's domain and account (11 or more)."""
     tokens = reply.split(".")
     if len(tokens) > 9:
         tokens = tokens[2:]
     stored_at = datetime.fromtimestamp(int(tokens[7]) / 1e9, UTC)
-    return Received(
-        None, message.data, message.subject, message.headers, int(tokens[5]), int(tokens[4]), stored_at, reply
-    ), int(tokens[8])
+    return Received(None, body, subject, headers, int(tokens[5]), int(tokens[4]), stored_at, reply), int(tokens[8])

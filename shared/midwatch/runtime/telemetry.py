@@ -167,7 +167,7 @@ class Traced(Protocol):
 
     subject: str
     body: bytes
-    headers: dict[str, str] | None
+    headers: Mapping[str, str] | None
 
 
 _exporter: "SpanProcessor | None" = None
