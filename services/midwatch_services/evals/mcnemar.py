@@ -13,7 +13,10 @@ def got_worse(regressions: int, repairs: int) -> float:
     would be regressions, or more, if each were as likely to be a repair. One-sided, so that it errs to the safe side
     for equal agents."""
     changed = regressions + repairs
-    as_many = sum(comb(changed, k) for k in range(regressions, changed + 1))
+    as_many, ways = 0, comb(changed, regressions)
+    for k in range(regressions, changed + 1):
+        as_many += ways
+        ways = ways * (changed - k) // (k + 1)
     return as_many / (1 << changed)
 
 
