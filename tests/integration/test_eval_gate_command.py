@@ -22,7 +22,7 @@ from midwatch.contracts.governance import EvalCompleted
 from midwatch_services.commands import evals
 from midwatch_services.evals import gate_files
 from midwatch_services.evals.outcome import Results
-from midwatch_services.evals.published import last_gate, passed_gate
+from midwatch_services.evals.verdicts import last_gate, passed_gate
 from stack import Stack, running
 
 NOWHERE = "nats://127.0.0.1:1"

@@ -155,7 +155,7 @@ def _write(judged: "Gate", new: "Results", junit: Path | None, markdown: Path | 
 
 def _publish(judged: "Gate", new: "Results", before: "Results | None", by: str, *, is_asked: bool) -> bool:
     """Whether it is on the bus, or need not be."""
-    from midwatch_services.evals.published import completed
+    from midwatch_services.evals.verdicts import completed
 
     return asyncio.run(_say(judged.agent, completed(judged, new, before, by))) or not is_asked
 
@@ -166,7 +166,7 @@ async def _say(agent: str, envelope: "Envelope[EvalCompleted]") -> bool:
     from midwatch.contracts import codec, subjects
     from midwatch.errors import Temporary
     from midwatch.runtime.settings import Settings
-    from midwatch_services.evals.published import history
+    from midwatch_services.evals.verdicts import history
 
     url = Settings().url
     try:
@@ -188,7 +188,7 @@ async def _history(agent: str, as_json: bool) -> int:
 
     from midwatch.errors import Temporary
     from midwatch.runtime.settings import Settings
-    from midwatch_services.evals.published import history
+    from midwatch_services.evals.verdicts import history
 
     url = Settings().url
     try:

@@ -6,7 +6,7 @@ import pytest
 
 from gate_helpers import case, pair, results
 from midwatch_services.evals.gate import Gate, Policy, compare
-from midwatch_services.evals.outcome import Attempt, CaseResult, Outcome
+from midwatch_services.evals.outcome import Attempt, Called, CaseResult, Outcome
 
 
 def judged(regressions: int, repairs: int, kept: int, failing: int = 0, **policy: Any) -> Gate:
@@ -128,6 +128,16 @@ def test_a_replay_that_did_not_come_to_its_end_counts_only_where_it_would_have_d
     ):
         gate = compare(results(kept(case("x", attempts))), results(kept(case("x", "f")), "old"))
         assert (gate.reason != "not_run") is known, attempts
+
+
+def test_a_call_that_was_to_fail_the_case_is_the_agents_failure_and_no_accident() -> None:
+    why = "close_account was not called in the recorded run"
+    calls = [Called(tool="close_account", error=why, answered="missing")]
+    failed = [Attempt(passed=False, outcome=Outcome(calls=calls, error=why))]
+    new = results(kept(*(CaseResult(case=f"x{n}", hash=f"h-x{n}", passed=False, gates=True, attempts=failed)
+                         for n in range(5))))  # fmt: skip
+    gate = compare(new, results(kept(*(case(f"x{n}") for n in range(5))), "old"))
+    assert (gate.verdict, gate.cases, gate.regressions[0].finding) == ("failed", 65, why)
 
 
 def test_what_is_clearly_worse_has_failed_whatever_else_is_not_known() -> None:
