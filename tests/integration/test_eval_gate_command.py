@@ -257,6 +257,7 @@ async def test_a_version_has_passed_if_the_last_gate_of_that_very_version_did(nc
     last = await last_gate(nc, AGENT, "v1")
     assert last is not None
     assert last.verdict == "inconclusive"
+    assert await passed_gate(nc, AGENT, "v1") is None
     await say(js, "passed")
     assert await passed_gate(nc, AGENT, "v1") is not None
 

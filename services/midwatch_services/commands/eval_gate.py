@@ -45,7 +45,10 @@ def gate(
         typer.Option(help="What to hold them against. Default: what `eval baseline` set.", metavar="VERSION|FILE"),
     ] = None,
     max_drop: Annotated[
-        str, typer.Option(help="A set that would not have seen such a drop decides nothing by chance.", metavar="SHARE")
+        str,
+        typer.Option(
+            help="The largest drop that may go unseen where more cases fell than were repaired.", metavar="SHARE"
+        ),
     ] = "10%",
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.", metavar="FILE")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary here.", metavar="FILE")] = None,

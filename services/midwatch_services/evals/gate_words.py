@@ -46,7 +46,7 @@ def sight(gate: "Gate") -> str:
     """What the set could have seen at all."""
     many = f"with {_count(gate.cases, 'case')}"
     if gate.sees is None:
-        return f"{many} of which the baseline passes {gate.baseline_passed}, no drop would have been seen for sure"
+        return f"{many}, of which the baseline passes {gate.baseline_passed}, even a fall to nought could go unseen"
     return f"{many} you could only have seen a drop of {points(gate.sees)} or more"
 
 
