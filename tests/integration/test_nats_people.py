@@ -3,16 +3,19 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer
 from nats.js.errors import NotFoundError
 from typer.testing import CliRunner
 
 import shipped_server
+from gate_helpers import pair
 from helpers import eventually
 from midwatch.contracts import codec, subjects
 from midwatch.runtime.settings import Settings
-from midwatch_services.commands import ack
+from midwatch_services.commands import ack, evals
+from midwatch_services.evals.verdicts import passed_gate
 from midwatch_services.pager.watch import lag
 from pager_helpers import FILE, SECRET, listening, pager, say, write_file
 from shipped_server import AGENT, KEYS, Connect
@@ -49,6 +52,29 @@ async def test_the_person_on_call_takes_an_alert_on_with_the_operators_rights(
     async with connect("services") as services:
         message = await services.nc.jetstream().get_last_msg(subjects.GOVERNANCE, subjects.alert(AGENT, "acknowledged"))
     assert codec.decode(message.subject or "", message.data or b"").data.by == "ann"
+
+
+@pytest.mark.usefixtures("declared")
+async def test_an_operator_publishes_what_the_gate_said_and_reads_it_back_and_nobody_else_says_it(
+    connect: Connect, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, found in zip(("new", "old"), pair(0, 0, 60), strict=True):
+        (tmp_path / f"{name}.json").write_bytes(msgspec.json.encode(found))
+    monkeypatch.setenv("NATS_URL", f"nats://operator:pw-operator@{server}")
+    app = typer.Typer()
+    evals.register(app)
+    files = ["--result", str(tmp_path / "new.json"), "--baseline", str(tmp_path / "old.json")]
+    done = await asyncio.to_thread(CliRunner().invoke, app, ["eval", "gate", AGENT, "--publish", *files])
+    assert done.exit_code == 0, done.output
+    done = await asyncio.to_thread(CliRunner().invoke, app, ["eval", "history", AGENT, "--json"])
+    assert '"verdict":"passed"' in done.stdout
+    async with connect("services") as services:
+        assert await passed_gate(services.nc, AGENT, "new") is not None
+        assert services.denied == []
+    subject = subjects.evaluated(AGENT, "completed")
+    for name in ("services", "reviewer", "help-desk", "drill", AGENT):
+        async with connect(name) as other:
+            assert not await other.may_publish(subject), name
 
 
 @pytest.mark.usefixtures("declared")

@@ -67,6 +67,7 @@ NOT_TO_PUBLISH = [
     subjects.alert(AGENT, "raised"),
     subjects.switch(AGENT, "contained"),
     subjects.review(AGENT, "judged"),
+    subjects.evaluated(AGENT, "completed"),
     subjects.dead("logger"),
     subjects.control(subjects.FLEET_KEY),
     subjects.direct_get(subjects.SWITCH, "agent.other"),

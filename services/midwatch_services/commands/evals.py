@@ -2,8 +2,11 @@
 
 import typer
 
+from . import eval_gate
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     evals = typer.Typer(no_args_is_help=True, help="The eval set: make cases from runs, replay them, gate a change.")
+    eval_gate.register(evals)
     app.add_typer(evals, name="eval")
