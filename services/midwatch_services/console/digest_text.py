@@ -61,7 +61,8 @@ def parse(digest: DigestWritten) -> Told:
 def _sentence(line: str, notes: dict[str, str], runs: dict[str, DigestRun]) -> Sentence:
     if found := _LINKS.search(line):
         links = [(label, urlsplit(url).path) for label, url in _LINK.findall(found[1])]
-        return Sentence(_plain(line[: found.start()]), tuple((label, path) for label, path in links if path))
+        here = tuple((label, path[path.find("/runs/") :]) for label, path in links if "/runs/" in path)
+        return Sentence(_plain(line[: found.start()]), here)
     if found := _NOTE.search(line):
         about, _, commands = notes.get(found[1], "").rpartition(": ")
         return Sentence(_plain(line[: found.start()]), tuple(_links(commands, runs)), _plain(about))
