@@ -241,7 +241,7 @@ async def test_an_open_page_is_nudged_when_something_moves(running: Running) -> 
                     if one == line:
                         return
 
-            await until("event: open")
+            await until("event: ready")
             assert (await ann.act("/today/read")).status_code == 303
             async with asyncio.timeout(5):
                 await until("data: audit")

@@ -103,7 +103,7 @@ class Hub:
         self.pages += 1
         try:
             await self._join(listener, names)
-            yield b"retry: 2000\nevent: open\ndata: \n\n"
+            yield b"retry: 2000\nevent: ready\ndata: \n\n"
             while not self._closed.is_set():
                 try:
                     async with asyncio.timeout(BEAT):

@@ -88,6 +88,10 @@
     if (found.matches("input:not([type=checkbox]):not([type=radio]), textarea, select")) found.focus(); else found.click();
   });
 
+  // On a narrow screen the pages scroll: the one that is open is to be seen.
+  var current = document.querySelector(".nav [aria-current]");
+  if (current) current.closest("ul").scrollLeft = current.offsetLeft - current.closest("ul").offsetLeft - 60;
+
   // The menu closes when something else is meant.
   document.addEventListener("click", function (event) {
     document.querySelectorAll("details.menu[open]").forEach(function (menu) {
