@@ -114,7 +114,13 @@ async def measure(url: str) -> list[dict[str, Any]]:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "MIDWATCH_HOME": home, "MIDWATCH_NATS_PORT": "0", "MIDWATCH_HTTP_PORT": "0"}
+        environment = {
+            **os.environ,
+            "MIDWATCH_HOME": home,
+            "MIDWATCH_NATS_PORT": "0",
+            "MIDWATCH_HTTP_PORT": "0",
+            "MIDWATCH_CONSOLE_PORT": "0",
+        }
         environment.pop("NATS_URL", None)
         command = [sys.executable, "-m", "midwatch_services.cli", "up"]
         with (Path(home) / "up.log").open("wb") as log:

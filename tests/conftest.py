@@ -43,7 +43,7 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
 @pytest.fixture
 def settings(nats_server: NatsServer, tmp_path: Path) -> Settings:
     """Settings that point to `nats_server`, SQLite in a folder of the test, and free ports."""
-    return Settings(home=tmp_path / "home", nats_url=nats_server.url, http_port=0)
+    return Settings(home=tmp_path / "home", nats_url=nats_server.url, http_port=0, console_port=0)
 
 
 async def _quiet(_: Exception) -> None:

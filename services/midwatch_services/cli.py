@@ -19,7 +19,7 @@ app = typer.Typer(
 
 # In the order of `midwatch --help`.
 _NAMES = (
-    "up topology cards replay runs why digest redaction drift switch queue drill alerts ack pager",
+    "up console topology cards replay runs why digest redaction drift switch queue drill alerts ack pager",
     "watchdog prices reviews evals verify dead keep hold erase export import_log doctor demo",
 )
 for _name in " ".join(_NAMES).split():

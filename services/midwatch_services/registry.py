@@ -17,6 +17,7 @@ _MODULES = {
     subjects.PAGER: "midwatch_services.pager.app",
     subjects.DRIFT: "midwatch_services.drift.app",
     subjects.DIGEST: "midwatch_services.digest.app",
+    subjects.CONSOLE: "midwatch_services.console.app",
 }
 NAMES = tuple(_MODULES)
 

@@ -34,6 +34,10 @@ class Temporary(MidwatchError):
         self.delay = delay
 
 
+class Misconfigured(MidwatchError):
+    """It cannot begin, and no restart mends it."""
+
+
 class Permanent(MidwatchError):
     """It will never work as it is: {reason}."""
 

@@ -38,6 +38,18 @@ async def test_a_reviewer_judges_and_does_nothing_else(connect: Connect) -> None
         assert not await reviewer.may_publish(subjects.key_subject(subjects.SWITCH, subjects.FLEET_KEY))
 
 
+async def test_what_people_do_is_recorded_by_the_console_and_operators_alone(connect: Connect) -> None:
+    for user, may in (
+        ("services", True),
+        ("operator", True),
+        ("reviewer", False),
+        ("help-desk", False),
+        (AGENT, False),
+    ):
+        async with connect(user) as one:
+            assert await one.may_publish(subjects.audit(AGENT, "acted")) is may, user
+
+
 @pytest.mark.usefixtures("declared")
 async def test_the_person_on_call_takes_an_alert_on_with_the_operators_rights(
     connect: Connect, server: str, monkeypatch: pytest.MonkeyPatch

@@ -234,7 +234,9 @@ async def test_the_services_run_with_no_more_than_they_may(
 ) -> None:
     async with connect("admin") as admin:
         await topology.apply(admin.nc.jetstream(), Settings())
-    settings = Settings(home=tmp_path / "home", nats_url=f"nats://services:pw-services@{server}", http_port=0)
+    settings = Settings(
+        home=tmp_path / "home", nats_url=f"nats://services:pw-services@{server}", http_port=0, console_port=0
+    )
     started = asyncio.Event()
     services = [registry.load(name) for name in registry.NAMES]
     running = asyncio.create_task(run_services(services, settings, started=lambda _: started.set(), restart=False))

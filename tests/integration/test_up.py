@@ -17,13 +17,20 @@ import pytest
 from helpers import eventually
 from midwatch.runtime.nats_server import NatsServer
 
-SERVICES = {"logger", "cost-watchdog", "reviewer-sampler", "kill-switch", "pager", "drift", "digest"}
+SERVICES = {"logger", "cost-watchdog", "reviewer-sampler", "kill-switch", "pager", "drift", "digest", "console"}
 MIDWATCH = (sys.executable, "-m", "midwatch_services.cli")
 
 
 def _environment(home: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MIDWATCH_")}
-    return {**kept, "MIDWATCH_HOME": str(home), "MIDWATCH_HTTP_PORT": "0", "MIDWATCH_NATS_PORT": "0", **more}
+    return {
+        **kept,
+        "MIDWATCH_HOME": str(home),
+        "MIDWATCH_HTTP_PORT": "0",
+        "MIDWATCH_NATS_PORT": "0",
+        "MIDWATCH_CONSOLE_PORT": "0",
+        **more,
+    }
 
 
 async def _midwatch(home: Path, *arguments: str, **more: str) -> asyncio.subprocess.Process:
@@ -152,7 +159,7 @@ async def test_an_unknown_service_names_the_known_ones(tmp_path: Path) -> None:
     assert code == 1
     assert err == (
         "midwatch: There is no service 'looger': choose one of logger, cost-watchdog, reviewer-sampler, kill-switch, "
-        "pager, drift, digest.\n"
+        "pager, drift, digest, console.\n"
     )
 
 

@@ -69,7 +69,7 @@ def up(
 def run(
     service: Annotated[
         str,
-        typer.Argument(help="logger, cost-watchdog, reviewer-sampler, kill-switch, pager, drift or digest."),
+        typer.Argument(help="logger, cost-watchdog, reviewer-sampler, kill-switch, pager, drift, digest or console."),
     ],
 ) -> None:
     """Run one service: what a container starts.
@@ -86,7 +86,7 @@ def run(
 
     settings, loaded = Settings(), load(service)
     set_up_logs(settings)
-    run_until_signal(lambda: run_services([loaded], settings, restart=False))
+    run_until_signal(lambda: run_services([loaded], settings, started=lambda _: _tell_console(settings), restart=False))
 
 
 async def _up(settings: "Settings", *, embedded: bool) -> None:
@@ -179,6 +179,24 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     partial.replace(path)
 
 
+def _console(settings: "Settings") -> list[str]:
+    """The address of the console that this process runs: one that signs in, where links do."""
+    from midwatch.contracts.envelope import utc_now
+    from midwatch_services.console.access import link
+
+    from .bus import user
+
+    running = link.read(settings.home)
+    if running is None or running.pid != os.getpid():
+        return []
+    return [running.url if running.issuer else link.make(settings, utc_now, by=user())]
+
+
+def _tell_console(settings: "Settings") -> None:
+    for address in _console(settings):
+        typer.echo(f"The console is at {address}")
+
+
 def _tell(settings: "Settings", server: "NatsServer | None", urls: Mapping[str, str]) -> None:
     from midwatch.runtime.broker import without_credentials
 
@@ -186,6 +204,7 @@ def _tell(settings: "Settings", server: "NatsServer | None", urls: Mapping[str, 
     database = "PostgreSQL" if settings.database_url else f"SQLite in {settings.home / 'data'}"
     rows = [("NATS", f"{without_credentials(settings.url)} ({where})"), ("database", database)]
     rows += [(name, f"{url}/readyz") for name, url in urls.items()]
+    rows += [("pages for people", page) for page in _console(settings)]
     lines = [f"  {name:18}{clean(text)}" for name, text in rows]
     console.print("\n".join(["", "[bold]Midwatch is up.[/bold]", "", *lines, ""]), soft_wrap=True)
     console.print(

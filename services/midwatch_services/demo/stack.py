@@ -42,7 +42,12 @@ def _environment(home: Path, database_url: str | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("MIDWATCH_") and name != "NATS_URL"
     }
-    own = {"MIDWATCH_HOME": str(home), "MIDWATCH_NATS_PORT": "0", "MIDWATCH_HTTP_PORT": "0"}
+    own = {
+        "MIDWATCH_HOME": str(home),
+        "MIDWATCH_NATS_PORT": "0",
+        "MIDWATCH_HTTP_PORT": "0",
+        "MIDWATCH_CONSOLE_PORT": "0",
+    }
     return kept | own | ({"MIDWATCH_DATABASE_URL": database_url} if database_url else {})
 
 

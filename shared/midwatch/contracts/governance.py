@@ -343,6 +343,17 @@ class HoldLifted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str
 
 
+class AuditActed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A person did something on a page. `action` is its name, such as `digest.read`, `target` what it was done to.
+    `detail` holds figures and names, never what customers wrote."""
+
+    by: str
+    role: str  # viewer, reviewer, operator or admin
+    action: str
+    target: str = ""
+    detail: dict[str, str] = {}
+
+
 class EvidenceCheckpointed(Struct, frozen=True, kw_only=True):
     """The heads of the run log's chains that moved since the checkpoint before, signed. The signature (Ed25519, hex) is
     over this object as JSON without `signature`, keys in order, no spaces, UTF-8."""
@@ -407,5 +418,6 @@ GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("erasure", "erased"): ErasureErased,
     ("erasure", "completed"): ErasureCompleted,
     ("evidence", "checkpointed"): EvidenceCheckpointed,
+    ("audit", "acted"): AuditActed,
     ("eval", "completed"): EvalCompleted,
 }

@@ -34,6 +34,7 @@ KILL_SWITCH = "kill-switch"
 PAGER = "pager"  # its consumer is on MIDWATCH_GOVERNANCE: alerts, who has taken them on, and digests
 DRIFT = "drift"  # reads no stream: it reads the run log, once a day
 DIGEST = "digest"  # reads no stream: it looks into the log
+CONSOLE = "console"  # reads no stream: it shows what others keep
 REVIEWER_SAMPLER_GOVERNANCE = "reviewer-sampler-governance"  # on MIDWATCH_GOVERNANCE: what asks for a closer look
 REVIEWER_SAMPLER_VERDICTS = "reviewer-sampler-verdicts"  # on MIDWATCH_GOVERNANCE: what reviewers say
 LOGGER_GOVERNANCE = "logger-governance"  # the logger's second consumer, on MIDWATCH_GOVERNANCE
@@ -126,6 +127,11 @@ def erasure_consumer(service: str) -> str:
 def evidence(event: str) -> str:
     """Subject of what the logger says of the proof of its log: `checkpointed`, on `_fleet`."""
     return f"midwatch.evidence.{FLEET}.{event}"
+
+
+def audit(agent: str, event: str) -> str:
+    """Subject of what a person did: `acted`, on an agent or (on `_fleet`) on none in particular."""
+    return f"midwatch.audit.{agent}.{event}"
 
 
 def presence(agent: str, instance: str) -> str:

@@ -27,6 +27,7 @@ _STREAMS = {
     "hold": subjects.GOVERNANCE,
     "erasure": subjects.GOVERNANCE,
     "eval": subjects.GOVERNANCE,
+    "audit": subjects.GOVERNANCE,
 }
 _REPLY = "{reply}"  # the subject that the request asks to be answered on
 _VALUES: dict[str, tuple[Any, str]] = {

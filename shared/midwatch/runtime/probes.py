@@ -6,19 +6,15 @@ What is posted elsewhere below `/<service>/` goes to the service, if it answers 
 """
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from midwatch.errors import MidwatchError
-
 from . import telemetry
+from .serving import PortTaken, Serving
 
 QUESTIONS = ("livez", "readyz", "metrics")
 BODY_LIMIT = 64 * 1024  # bytes of a request to a service
@@ -29,7 +25,7 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
-class HttpPortTaken(MidwatchError):
+class HttpPortTaken(PortTaken):
     """Port {port} on {host}, for health and metrics, is taken: stop what uses it, or choose another with
     MIDWATCH_HTTP_PORT (0 picks a free one)."""
 
@@ -59,12 +55,6 @@ class Probed(Protocol):
     async def ready(self) -> dict[str, Any]: ...
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # signals are the business of whoever runs the loop
-
-
 class Probes:
     """The HTTP server of one process."""
 
@@ -74,38 +64,20 @@ class Probes:
         """`routes`: what answers what is posted below a service's name."""
         self._probed = {one.name: one for one in probed}
         self._routes = dict(routes or {})
-        self._host, self._port = host, port
-        self._server: _Server | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._serving = Serving(self._answer, host=host, port=port, taken=HttpPortTaken)
 
     @property
     def urls(self) -> dict[str, str]:
         """Address of each service's probes, without the last part; known once started."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return {name: f"http://{host}:{self._port}/{name}" for name in self._probed}
+        return {name: f"{self._serving.url}/{name}" for name in self._probed}
 
     async def start(self) -> None:
         """Answers from here on. Raises HttpPortTaken."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        try:
-            listening = socket.create_server((self._host, self._port), family=family)
-        except OSError:
-            raise HttpPortTaken(port=self._port, host=self._host) from None
-        self._port = listening.getsockname()[1]
-        config = uvicorn.Config(
-            self._answer, interface="asgi3", log_level="warning", log_config=None, access_log=False, lifespan="off",
-            ws="none", proxy_headers=False, timeout_graceful_shutdown=2,
-        )  # fmt: skip
-        self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve([listening]), name="probes")
-        while not self._server.started and not self._task.done():  # noqa: ASYNC110, the server has nothing to await
-            await asyncio.sleep(0.005)
+        await self._serving.start()
 
     async def close(self) -> None:
         """Answers what is asked already, then stops."""
-        if self._server and self._task:
-            self._server.should_exit = True
-            await self._task
+        await self._serving.close()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

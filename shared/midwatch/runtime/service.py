@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import utc_now
-from midwatch.errors import MidwatchError, Temporary
+from midwatch.errors import MidwatchError, Misconfigured, Temporary
 
 from . import telemetry, topology
 from .broker import STOP_WITHIN, connection, make_broker, round_trip
@@ -286,7 +286,7 @@ class Runner:
             try:
                 await self._live()
             except Exception as error:
-                if not self._restart:
+                if not self._restart or (isinstance(error, Misconfigured) and not self.running.is_set()):
                     raise
                 self._died_of = str(error) or repr(error)
                 log.exception("service_died", service=self.name, again_in_seconds=delay)

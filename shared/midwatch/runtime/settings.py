@@ -50,6 +50,28 @@ class Settings(BaseSettings):
     console_url: str | None = Field(
         default=None, pattern=r"^https?://", description="Where runs are shown on pages; what links in digests lead to"
     )
+    console_host: str = Field(default="127.0.0.1", description="Where the console listens")
+    console_port: int = Field(default=8742, ge=0, le=65535, description="Port of the console; 0 picks a free one")
+    console_key: SecretStr | None = Field(
+        default=None, min_length=32, description="Signs the console's sessions. Default: console.key in home"
+    )
+    console_proxies: str | None = Field(
+        default=None, description="Addresses of proxies in front of the console that say who asks, with commas between"
+    )
+    console_requests: float = Field(
+        default=20, gt=0, description="Requests a second that one signed-in person may make of the console"
+    )
+    oidc_issuer: str | None = Field(
+        default=None, pattern=r"^https?://", description="OpenID Connect: who signs people in to the console"
+    )
+    oidc_client_id: str | None = Field(default=None, description="The console's name at the issuer")
+    oidc_client_secret: SecretStr | None = Field(default=None, description="Its secret, where the issuer gave one")
+    oidc_scope: str = Field(default="openid email profile", description="What the issuer is asked for")
+    oidc_name_claim: str = Field(default="email", description="The claim by which a person is called")
+    oidc_role_claim: str = Field(default="groups", description="The claim that says what a person may do")
+    oidc_roles: str = Field(
+        default="", description="Roles by that claim's values: midwatch-admins=admin,support=reviewer"
+    )
     evidence_key_file: Path | None = Field(
         default=None, description="Key that signs checkpoints of the run log. Default: evidence/signing.key in home"
     )

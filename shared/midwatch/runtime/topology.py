@@ -132,7 +132,9 @@ class Consumer:
         )  # fmt: skip
 
 
-_DECIDED = (*("alert", "switch", "review", "eval", "rollout", "case", "digest", "evidence", "hold", "erasure"),)
+_DECIDED = (
+    "alert", "switch", "review", "eval", "rollout", "case", "digest", "evidence", "hold", "erasure", "audit",
+)  # fmt: skip
 STREAMS = (
     Stream(
         subjects.RUNS, "What agents said of their runs", ("midwatch.run.>",), atomic=True,

@@ -63,7 +63,7 @@ def test_no_container_can_gain_rights_or_write_to_its_image(compose: dict[str, A
 
 def test_every_published_port_is_on_loopback_and_its_own(compose: dict[str, Any]) -> None:
     ports = [port for container in compose["services"].values() for port in container.get("ports", ())]
-    assert len(ports) == 7
+    assert len(ports) == 8
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports)
     assert len({port.split(":")[1] for port in ports}) == len(ports)
 

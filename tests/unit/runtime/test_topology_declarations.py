@@ -15,6 +15,7 @@ def test_each_noun_of_the_contract_is_kept_by_its_stream() -> None:
         "MIDWATCH_GOVERNANCE": [
             "midwatch.alert.>", "midwatch.switch.>", "midwatch.review.>", "midwatch.eval.>", "midwatch.rollout.>",
             "midwatch.case.>", "midwatch.digest.>", "midwatch.evidence.>", "midwatch.hold.>", "midwatch.erasure.>",
+            "midwatch.audit.>",
         ],
         "MIDWATCH_PRESENCE": ["midwatch.presence.>"],
         "MIDWATCH_DEAD": ["midwatch.dead.>"],

@@ -1,0 +1,87 @@
+"""One-time links: whoever reads this machine's terminal or state folder may enter, once each, within minutes."""
+
+import os
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from midwatch.errors import MidwatchError
+from midwatch.runtime.settings import Settings
+
+from . import key
+from .policy import LINK
+from .roles import Role
+from .session import Brief
+
+
+class NoConsole(MidwatchError):
+    """No console runs here: start it with `midwatch up` or `midwatch run console`."""
+
+
+class NoLinks(MidwatchError):
+    """People sign in to this console at {issuer}: open {url}."""
+
+
+class Running(msgspec.Struct, frozen=True):
+    """The console that runs on this machine. `boot`: which start of it; a link is for that one alone. `issuer`: where
+    people sign in instead, if they do."""
+
+    url: str
+    boot: str
+    pid: int
+    issuer: str = ""
+
+
+class Links:
+    """Takes one-time links, each once."""
+
+    def __init__(self, secret: str, boot: str, now: Callable[[], datetime]) -> None:
+        self._brief, self._boot, self._now = _brief(secret, now), boot, now
+        self._used: set[str] = set()  # of this start; an older one's links are refused by `boot`
+
+    def redeem(self, token: str) -> tuple[str, Role] | None:
+        """Who enters, as what; None for a link that is forged, too old, used, or of another start."""
+        match self._brief.opened(token):
+            case [str(boot), str(nonce), str(by), str(role)] if boot == self._boot and nonce not in self._used:
+                self._used.add(nonce)
+                return by, Role(role)
+        return None
+
+
+def make(settings: Settings, now: Callable[[], datetime], *, by: str, role: Role = Role.ADMIN) -> str:
+    """An address that signs `by` in, once. Raises NoConsole, NoLinks."""
+    running = read(settings.home)
+    if running is None:
+        raise NoConsole
+    if running.issuer:
+        raise NoLinks(issuer=running.issuer, url=running.url)
+    token = _brief(key.load(settings), now).sealed([running.boot, secrets.token_urlsafe(12), by, role])
+    return f"{running.url}/enter?token={token}"
+
+
+def read(home: Path) -> Running | None:
+    """The console that runs here, as it wrote itself down; None where there is none."""
+    try:
+        found = msgspec.json.decode((home / "console.json").read_bytes(), type=Running)
+        os.kill(found.pid, 0)
+    except PermissionError:
+        return None
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return found
+
+
+def write(home: Path, running: Running) -> None:
+    """Notes where the console is. Only its owner reads it, though it holds no secret."""
+    home.mkdir(parents=True, exist_ok=True)
+    partial = home / "console.partial"
+    partial.touch(mode=0o600)
+    partial.write_bytes(msgspec.json.encode(running))
+    partial.replace(home / "console.json")
+
+
+def _brief(secret: str, now: Callable[[], datetime]) -> Brief:
+    return Brief(secret, "link", LINK, now)

@@ -1,0 +1,85 @@
+"""How values are written on a page: other people's words, times, money, spans. Pure."""
+
+import json
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from midwatch.contracts.money import dollars
+from midwatch_services.commands import story
+
+CUT = 600  # characters of one text, unless all of it is asked for
+# What steers a terminal or a line's direction, or cannot be seen at all; but not what joins letters and emoji.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e007f]"
+)
+
+
+def said(value: Any, limit: int | None = None) -> str:
+    """What an agent or a customer wrote, as plain text in which nothing hides: the template escapes it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1, default=str)
+    if limit is not None and len(text) > limit:
+        text = f"{text[:limit]}…"
+    return _HIDDEN.sub(_shown, text.replace("\r\n", "\n"))
+
+
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # the letter's own picture, such as ␛
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+
+
+def is_cut(value: Any, limit: int = CUT) -> bool:
+    """Whether `said` cuts it at that length."""
+    return len(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)) > limit
+
+
+def when(at: datetime | str | None) -> Markup | str:
+    """A moment, which the browser writes in its reader's zone and in words; without scripts it is UTC."""
+    if at is None or at == "":
+        return "–"
+    moment = (datetime.fromisoformat(at) if isinstance(at, str) else at).astimezone(UTC)
+    written = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}" data-when>{:%Y-%m-%d %H:%M} UTC</time>').format(written, moment)
+
+
+def money(amount: Decimal | str | float | None) -> str:
+    """US dollars; what nobody knows is no zero."""
+    return "unknown" if amount is None else dollars(amount if isinstance(amount, Decimal) else Decimal(str(amount)))
+
+
+def took(seconds: float | None) -> str:
+    """A span of time as a person says it."""
+    if seconds is None:
+        return "–"
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else f"{seconds:.1f} s" if seconds < 10 else story.span(seconds)
+
+
+def number(value: float | None) -> str:
+    """A count with its thousands apart."""
+    return "–" if value is None else f"{value:,}"
+
+
+def share(part: float | None) -> str:
+    """A part of one as per cent; what is there is never nothing, and what is not all is never all."""
+    if part is None:
+        return "–"
+    if 0 < part < 0.01:
+        return "less than 1 %"
+    return "more than 99 %" if 0.99 < part < 1 else f"{part * 100:.0f} %"
+
+
+def lines(text: str) -> Markup:
+    """A text of ours with its line breaks."""
+    return Markup("<br>").join(escape(line) for line in text.splitlines())
+
+
+FILTERS = {
+    "said": said, "is_cut": is_cut, "when": when, "money": money, "took": took, "number": number, "share": share,
+    "lines": lines, "cost": story.cost, "run_took": story.took,
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""The pages, one module each; `console.routes` finds them. What each has to declare stands there."""

@@ -1,0 +1,45 @@
+"""What is up: the bus, and what each service keeps."""
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from midwatch.contracts import subjects
+from midwatch.runtime.broker import round_trip
+from midwatch_services.console.access.roles import Role
+from midwatch_services.console.routes import page
+from midwatch_services.console.view import console_of, render
+
+_WITHIN = 2.0  # seconds
+_KEEP = (
+    subjects.LOGGER, subjects.COST_WATCHDOG, subjects.KILL_SWITCH, subjects.REVIEWER_SAMPLER, subjects.PAGER,
+    subjects.DRIFT, subjects.DIGEST,
+)  # fmt: skip
+
+
+@page(role=Role.VIEWER)
+async def about(request: Request) -> Response:
+    """A line each, and what one can still do without it."""
+    reading = console_of(request).reading
+    found = await asyncio.gather(*(reading.read(one, _answers, keep=("ping",), seconds=2) for one in _KEEP))
+    return render(request, "about.html", bus=await _bus(request), found=found)
+
+
+def _answers(conn: object) -> bool:
+    return conn is not None
+
+
+async def _bus(request: Request) -> bool:
+    nc = console_of(request).nc
+    if not nc.is_connected:
+        return False
+    try:
+        await round_trip(nc, _WITHIN)
+    except Exception:  # whatever it is, the bus does not answer
+        return False
+    return True
+
+
+ROUTES = [Route("/about", about)]

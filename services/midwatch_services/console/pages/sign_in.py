@@ -1,0 +1,117 @@
+"""Signing in, by a one-time link or at the issuer, and out."""
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from midwatch_services.console.access.gate import cookie_name
+from midwatch_services.console.access.oidc import Begun, NoRole, NotSignedIn, Provider
+from midwatch_services.console.access.policy import SESSION
+from midwatch_services.console.access.roles import Role
+from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.view import asking, console_of, render, session_of
+
+_STATE = "sign-in"
+
+
+@page(role=None)
+async def sign_in(request: Request) -> Response:
+    """Says how to sign in here."""
+    if asking(request):
+        return RedirectResponse("/", 303)
+    issuer = console_of(request).policy.issuer
+    return render(request, "sign_in.html", issuer=issuer.url if issuer else "", next=_local(request))
+
+
+@page(role=None)
+async def enter(request: Request) -> Response:
+    """Takes a one-time link."""
+    console = console_of(request)
+    if console.provider:
+        raise HTTPException(404)
+    person = console.links.redeem(request.query_params.get("token", ""))
+    if person is None:
+        raise HTTPException(403, "link")
+    return await _signed_in(request, *person, "/", how="link")
+
+
+@page(role=None)
+async def begin(request: Request) -> Response:
+    """Sends the person to the issuer, and has the browser remember what for."""
+    console, provider = console_of(request), _provider(request)
+    begun = await provider.begin()
+    response = RedirectResponse(begun.url, 303)
+    kept = [begun.state, begun.nonce, begun.verifier, _local(request)]
+    response.set_cookie(
+        cookie_name(console.policy, request.scope, _STATE), console.signing_in.sealed(kept),
+        max_age=console.signing_in.seconds, path="/", secure=console.policy.is_secure, httponly=True, samesite="lax",
+    )  # fmt: skip
+    return response
+
+
+@page(role=None)
+async def come_back(request: Request) -> Response:
+    """Takes the issuer's answer, in the browser that began with it."""
+    console, provider = console_of(request), _provider(request)
+    name = cookie_name(console.policy, request.scope, _STATE)
+    kept = console.signing_in.opened(request.cookies.get(name, ""))
+    if not isinstance(kept, list) or request.query_params.get("state") != kept[0]:
+        raise HTTPException(403, "sign_in")
+    state, nonce, verifier, to = kept
+    try:
+        person = await provider.end(Begun("", state, nonce, verifier), str(request.url))
+    except NotSignedIn:
+        raise HTTPException(403, "sign_in") from None
+    except NoRole as error:
+        raise HTTPException(403, f"no_role:{error.fields['by']}") from None
+    response = await _signed_in(request, *person, to, how="issuer")
+    response.delete_cookie(name, path="/", secure=console.policy.is_secure, httponly=True)
+    return response
+
+
+@action(role=Role.VIEWER)
+async def sign_out(request: Request) -> Response:
+    """Ends the session, in every copy of its cookie."""
+    console, session = console_of(request), session_of(request)
+    await record(request, "session.ended")
+    console.sessions.end(session)
+    response = RedirectResponse("/sign-in", 303)
+    response.delete_cookie(
+        cookie_name(console.policy, request.scope), path="/", secure=console.policy.is_secure, httponly=True
+    )
+    return response
+
+
+async def _signed_in(request: Request, by: str, role: Role, to: str, *, how: str) -> Response:
+    console = console_of(request)
+    session = console.sessions.begin(by, role)
+    await console.audit.acted(session, "session.began", how=how)
+    response = RedirectResponse(to, 303)
+    response.set_cookie(
+        cookie_name(console.policy, request.scope), console.sessions.sealed(session),
+        max_age=int(SESSION.total_seconds()), path="/", secure=console.policy.is_secure, httponly=True, samesite="lax",
+    )  # fmt: skip
+    return response
+
+
+def _provider(request: Request) -> Provider:
+    provider = console_of(request).provider
+    if provider is None:
+        raise HTTPException(404)
+    return provider
+
+
+def _local(request: Request) -> str:
+    """Where the person wanted to go, if that is a page of ours."""
+    to = request.query_params.get("next", "/")
+    return to if to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable() else "/"
+
+
+ROUTES = [
+    Route("/sign-in", sign_in),
+    Route("/enter", enter),
+    Route("/sign-in/begin", begin),
+    Route("/sign-in/back", come_back),
+    Route("/sign-out", sign_out, methods=["POST"]),
+]

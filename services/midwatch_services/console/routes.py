@@ -1,0 +1,171 @@
+"""The pages: one module each in `pages`, found by themselves. Every route says which role it needs."""
+
+import pkgutil
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import wraps
+from importlib import import_module
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from midwatch.contracts import subjects
+from midwatch.errors import MidwatchError
+
+from . import view
+from .access import origin
+from .access.roles import Role
+from .access.session import Session
+from .live import Topic
+from .view import console_of, session_of
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+_NEEDS = "__midwatch_needs__"
+TOKEN_FIELD, TOKEN_HEADER = "csrf", "x-csrf-token"
+
+
+class RoleUndeclared(MidwatchError):
+    """{where} does not say who may see it: put @page(role=…) or @action(role=…) on it."""
+
+
+class WrongMethod(MidwatchError):
+    """{where}: a page answers GET alone, an action POST alone."""
+
+
+class NothingRecorded(MidwatchError):
+    """The action at {where} went through without `await record(request, …)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a route asks of who comes: at least `role`, or nothing where it is None."""
+
+    role: Role | None
+    is_action: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A module of pages, as the console serves it. `link`: its address in the navigation, if it stands there."""
+
+    name: str
+    routes: list[Route]
+    link: str
+    role: Role | None
+    topics: dict[str, Topic] = field(default_factory=dict)
+
+
+def page(*, role: Role | None) -> Callable[[Endpoint], Endpoint]:
+    """A page that people with `role` or more may look at; None lets anybody in."""
+
+    def declare(endpoint: Endpoint) -> Endpoint:
+        @wraps(endpoint)
+        async def checked(request: Request) -> Response:
+            if role is not None and (refused := _refused(request, role)):
+                return refused
+            return await endpoint(request)
+
+        setattr(checked, _NEEDS, Needs(role, is_action=False))
+        return checked
+
+    return declare
+
+
+def action(*, role: Role) -> Callable[[Endpoint], Endpoint]:
+    """Something that people with `role` or more may do, by POST from a page of ours. It has to be recorded."""
+
+    def declare(endpoint: Endpoint) -> Endpoint:
+        @wraps(endpoint)
+        async def checked(request: Request) -> Response:
+            if refused := _refused(request, role):
+                return refused
+            await _must_be_ours(request)
+            response = await endpoint(request)
+            if response.status_code < 400 and not getattr(request.state, "recorded", False):
+                raise NothingRecorded(where=request.url.path)
+            return response
+
+        setattr(checked, _NEEDS, Needs(role, is_action=True))
+        return checked
+
+    return declare
+
+
+async def record(
+    request: Request, action: str, *, agent: str = subjects.FLEET, target: str = "", **detail: object
+) -> None:
+    """Records what the person does, under the agent it is done to. Raises Temporary where nobody keeps the record:
+    record before acting, unless acting cannot wait."""
+    await console_of(request).audit.acted(session_of(request), action, agent=agent, target=target, **detail)
+    request.state.recorded = True
+
+
+def _refused(request: Request, role: Role) -> Response | None:
+    """The way to sign in for who is not; raises 403 for who may not."""
+    session: Session | None = view.asking(request)
+    if session is None:
+        return _to_sign_in(request)
+    if not session.role.may(role):
+        raise HTTPException(403, role)
+    return None
+
+
+def _to_sign_in(request: Request) -> Response:
+    if request.headers.get("hx-request"):
+        return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
+    if request.method != "GET":
+        raise HTTPException(401)
+    back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse(f"/sign-in?{view.query(next=back)}" if back != "/" else "/sign-in", 303)
+
+
+async def _must_be_ours(request: Request) -> None:
+    """Raises 403 for what another site has the browser send."""
+    console = console_of(request)
+    if not origin.is_ours(request.headers, console.hosts):
+        raise HTTPException(403, "cross_site")
+    given = request.headers.get(TOKEN_HEADER) or (await request.form()).get(TOKEN_FIELD)
+    if not isinstance(given, str) or not console.sessions.is_token(session_of(request), given):
+        raise HTTPException(403, "cross_site")
+
+
+def collect() -> list[Page]:
+    """Every module of pages. Raises RoleUndeclared, WrongMethod."""
+    package = import_module("midwatch_services.console.pages")
+    names = sorted(one.name for one in pkgutil.iter_modules(package.__path__) if not one.name.startswith("_"))
+    return [_page(name, import_module(f"{package.__name__}.{name}")) for name in names]
+
+
+def _page(name: str, module: Any) -> Page:
+    routes = list(module.ROUTES)
+    for route in routes:
+        check(route)
+    link = getattr(module, "LINK", "")
+    first = next((route for route in routes if route.path == link), None)
+    role = needs(first).role if first else None
+    return Page(name, routes, link, role, dict(getattr(module, "TOPICS", {})))
+
+
+def needs(route: Route) -> Needs:
+    """What a route asks. Raises RoleUndeclared."""
+    found = getattr(route.endpoint, _NEEDS, None)
+    if found is None:
+        raise RoleUndeclared(where=route.path)
+    assert isinstance(found, Needs)
+    return found
+
+
+def check(route: Route) -> None:
+    """Raises RoleUndeclared, WrongMethod."""
+    wanted = {"POST"} if needs(route).is_action else {"GET", "HEAD"}
+    if route.methods != wanted:
+        raise WrongMethod(where=route.path)
+
+
+def topics(pages: list[Page]) -> Iterator[tuple[str, Topic]]:
+    """Everything that pages may follow."""
+    for one in pages:
+        yield from one.topics.items()

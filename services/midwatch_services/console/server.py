@@ -1,0 +1,186 @@
+"""The console as one application: its pages, what they share, and where it listens."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from midwatch.errors import Misconfigured, Temporary
+from midwatch.runtime.card_book import CardBook
+from midwatch.runtime.serving import Serving
+from midwatch.runtime.settings import Settings
+
+from . import routes, view
+from .access import key, link
+from .access.audit import Audit
+from .access.gate import ASKING, Gate, Scope, TooLarge
+from .access.link import Links, Running
+from .access.oidc import Provider
+from .access.policy import SIGNING_IN, Policy, hosts, policy_of
+from .access.session import Brief, Sessions
+from .live import Hub
+from .reading import Reading
+from .routes import Page
+
+log = structlog.get_logger("midwatch.console")
+_FLASH = timedelta(minutes=1)
+_FOR_EVER = "public, max-age=31536000, immutable"
+
+
+class ConsolePortTaken(Misconfigured):
+    """Port {port} on {host}, for the console, is taken: stop what uses it, or choose another with MIDWATCH_CONSOLE_PORT
+    (0 picks a free one)."""
+
+
+@dataclass
+class Console:
+    """What pages are given: `view.console_of(request)`."""
+
+    settings: Settings
+    policy: Policy
+    nc: Client
+    js: JetStreamContext
+    cards: CardBook
+    now: Callable[[], datetime]
+    sessions: Sessions
+    links: Links
+    flashes: Brief
+    signing_in: Brief
+    provider: Provider | None
+    audit: Audit
+    reading: Reading
+    live: Hub
+    pages: list[Page]
+    hosts: frozenset[str] = field(default=frozenset())
+
+
+class Server:
+    """Builds the console and serves it."""
+
+    def __init__(
+        self, settings: Settings, nc: Client, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime]
+    ) -> None:
+        """Raises Misconfigured."""
+        policy, secret, pages = policy_of(settings), key.load(settings), routes.collect()
+        self._boot = secrets.token_urlsafe(12)
+        self.console = Console(
+            settings=settings, policy=policy, nc=nc, js=js, cards=cards, now=now, sessions=Sessions(secret, now),
+            links=Links(secret, self._boot, now), flashes=Brief(secret, "flash", _FLASH, now),
+            signing_in=Brief(secret, "sign-in", SIGNING_IN, now),
+            provider=Provider(policy.issuer, f"{policy.public}/sign-in/back") if policy.issuer else None,
+            audit=Audit(js), reading=Reading(settings), live=Hub(nc, dict(routes.topics(pages))), pages=pages,
+        )  # fmt: skip
+        self._app = application(self.console)
+        self._gate = Gate(self._app, policy, self.console.sessions, self._refuse)
+        self._serving = Serving(
+            self._gate, host=settings.console_host, port=settings.console_port, taken=ConsolePortTaken,
+            proxies=settings.console_proxies,
+        )  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        """Where people find it."""
+        return self.console.policy.public or self._serving.url
+
+    async def start(self) -> None:
+        """Listens, and notes where. Raises ConsolePortTaken."""
+        await self._serving.start()
+        self.console.hosts = hosts(self.console.policy, self._serving.host, self._serving.port)
+        self._gate.hosts = self.console.hosts
+        issuer = self.console.policy.issuer
+        link.write(
+            self.console.settings.home,
+            Running(
+                self._serving.url if not issuer else self.url, self._boot, os.getpid(), issuer.url if issuer else ""
+            ),
+        )
+        log.info("console_listens", url=self.url)
+
+    async def last(self) -> None:
+        """Lasts until it is cancelled, and closes."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.shield(self.close())
+
+    async def close(self) -> None:
+        """Ends open pages, then the server, then what was read from."""
+        self.console.live.close()
+        await self._serving.close()
+        await self.console.reading.close()
+        (self.console.settings.home / "console.json").unlink(missing_ok=True)
+
+    def _refuse(self, scope: Scope, status: int) -> Response:
+        scope["app"] = self._app
+        return problem(Request(scope), status)
+
+
+def application(console: Console) -> Starlette:
+    """Every page behind its own check of the role."""
+    folder = Path(__file__).parent / "static"
+    found: list[BaseRoute] = [Mount("/static", _Static(directory=folder))]
+    found += [route for page in console.pages for route in page.routes]
+    app = Starlette(
+        routes=found,
+        exception_handlers={
+            HTTPException: _on_http, Temporary: _on_temporary, TooLarge: _on_large, Exception: _on_error,
+        },
+    )  # fmt: skip
+    app.state.console = console
+    return app
+
+
+def problem(request: Request, status: int, detail: str = "") -> Response:
+    """A page that says in plain words what went wrong and what to do."""
+    kind = "cross_site" if detail == "cross_site" else str(status) if status in _SAID else "other"
+    return view.render(
+        request, "problem.html", status=status, kind=kind, detail=detail if detail != kind else "", number=status
+    )
+
+
+_SAID = (401, 403, 404, 405, 413, 421, 429, 500, 503)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    usual = error.detail in ("Not Found", "Method Not Allowed", "Forbidden", "Unauthorized")
+    return problem(request, error.status_code, "" if usual else error.detail)
+
+
+async def _on_temporary(request: Request, error: Exception) -> Response:
+    log.warning("page_without_answer", path=request.url.path, why=str(error))
+    return problem(request, 503, str(error))
+
+
+async def _on_large(request: Request, _: Exception) -> Response:
+    return problem(request, 413)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    log.error("page_failed", path=request.url.path, error=repr(error))
+    request.scope.setdefault(ASKING, None)
+    return problem(request, 500)
+
+
+class _Static(StaticFiles):
+    """Files whose addresses change with their content."""
+
+    async def get_response(self, path: str, scope: Any) -> Response:
+        response = await super().get_response(path, scope)
+        if b"v=" in scope.get("query_string", b"") and response.status_code == 200:
+            response.headers["cache-control"] = _FOR_EVER
+        return response

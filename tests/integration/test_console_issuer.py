@@ -1,0 +1,167 @@
+"""Signing in to the console at an OpenID provider: who one is, and when its word does not hold."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from joserfc.jwk import RSAKey
+from nats.js import JetStreamContext
+from typer.testing import CliRunner
+
+import oidc_provider
+from console_helpers import Running, console
+from midwatch.errors import Misconfigured
+from midwatch.runtime.settings import Settings
+from midwatch_services import cli
+from midwatch_services.console.access.link import NoLinks
+from midwatch_services.console.access.policy import policy_of
+from oidc_provider import CLIENT, SECRET, Provider
+from stack import free_port
+
+GROUPS = {"email": "olga@shop.example", "email_verified": True, "groups": ["staff", "midwatch-operators"]}
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Provider]:
+    async with oidc_provider.provider() as one:
+        yield one
+
+
+def _settings(settings: Settings, issuer: Provider, **more: Any) -> Settings:
+    port = free_port()
+    given = {
+        "home": settings.home, "nats_url": settings.nats_url, "http_port": 0, "console_port": port,
+        "console_url": f"http://127.0.0.1:{port}", "oidc_issuer": issuer.url, "oidc_client_id": CLIENT,
+        "oidc_client_secret": SECRET, "oidc_roles": "midwatch-operators=operator,staff=viewer,boss=admin", **more,
+    }  # fmt: skip
+    return Settings(**given)
+
+
+@pytest.fixture
+async def running(js: JetStreamContext, settings: Settings, issuer: Provider) -> AsyncIterator[Running]:
+    async with console(_settings(settings, issuer)) as one:
+        yield one
+
+
+async def _sign_in(client: httpx.AsyncClient, path: str = "/sign-in/begin") -> httpx.Response:
+    """Follows the way there and back; the answer is the console's to what came back."""
+    begun = await client.get(path)
+    assert begun.status_code == 303, begun.text
+    there = await client.get(begun.headers["location"])
+    return await client.get(there.headers["location"])
+
+
+async def test_the_issuer_says_who_one_is_and_the_highest_of_ones_roles_counts(
+    running: Running, issuer: Provider
+) -> None:
+    issuer.claims = GROUPS
+    async with running.person() as olga:
+        assert issuer.url in (await olga.get("/sign-in")).text
+        done = await _sign_in(olga.client, "/sign-in/begin?next=%2Fabout")
+        assert (done.status_code, done.headers["location"]) == (303, "/about")
+        page = (await olga.get("/about")).text
+        assert "olga@shop.example" in page
+        assert "Operator: may stop agents" in page
+    assert issuer.asked[0]["scope"] == "openid email profile"
+    assert [(one["by"], one["role"], one["detail"]) for one in await running.recorded()] == [
+        ("olga@shop.example", "operator", {"how": "issuer"})
+    ]
+
+
+async def test_an_address_that_nobody_checked_is_not_believed(running: Running, issuer: Provider) -> None:
+    issuer.claims = {**GROUPS, "email_verified": False}
+    async with running.person() as somebody:
+        await _sign_in(somebody.client)
+        assert "u-17" in (await somebody.get("/about")).text
+
+
+async def test_who_has_no_role_is_told_so_and_stays_out(running: Running, issuer: Provider) -> None:
+    issuer.claims = {**GROUPS, "groups": ["visitors"]}
+    async with running.person() as guest:
+        answer = await _sign_in(guest.client)
+        assert answer.status_code == 403
+        assert "olga@shop.example is known, but has no role here yet" in answer.text
+        assert (await guest.get("/about")).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "spoil", [{"nonce": "another"}, {"aud": "another-client"}, {"iss": "https://elsewhere.example"}, {"exp": 1_000_000},
+              {"aud": [CLIENT, "other"]}, {"aud": [CLIENT, "other"], "azp": "other"}],
+)  # fmt: skip
+async def test_a_token_for_another_sign_in_client_issuer_or_time_lets_nobody_in(
+    running: Running, issuer: Provider, spoil: dict[str, Any]
+) -> None:
+    issuer.claims, issuer.spoil = GROUPS, spoil
+    async with running.person() as olga:
+        assert (await _sign_in(olga.client)).status_code == 403
+        assert (await olga.get("/about")).status_code == 303
+
+
+async def test_a_token_of_another_key_lets_nobody_in_and_a_new_key_of_the_issuer_does(
+    running: Running, issuer: Provider
+) -> None:
+    issuer.claims, issuer.signing = GROUPS, RSAKey.generate_key(2048, {"kid": "first"})
+    async with running.person() as olga:
+        assert (await _sign_in(olga.client)).status_code == 403
+        issuer.key = issuer.signing
+        assert (await _sign_in(olga.client)).status_code == 303
+
+
+async def test_the_answer_counts_once_and_only_in_the_browser_that_began(running: Running, issuer: Provider) -> None:
+    issuer.claims = GROUPS
+    async with running.person() as olga, running.person() as eve:
+        there = await olga.get((await olga.get("/sign-in/begin")).headers["location"])
+        back = there.headers["location"]
+        assert (await eve.get(back)).status_code == 403
+        assert (await olga.get(back)).status_code == 303
+        assert (await olga.get(back)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "place", ["https%3A%2F%2Fevil.example", "%2F%2Fevil.example", "%2F%5Cevil.example", "%2Fa%0d%0ab"]
+)
+async def test_nobody_is_sent_to_another_site_after_signing_in(running: Running, issuer: Provider, place: str) -> None:
+    issuer.claims = GROUPS
+    async with running.person() as olga:
+        assert (await _sign_in(olga.client, f"/sign-in/begin?next={place}")).headers["location"] == "/"
+
+
+async def test_there_are_no_links_beside_an_issuer(running: Running, issuer: Provider) -> None:
+    with pytest.raises(NoLinks, match=f"People sign in to this console at {issuer.url}"):
+        running.link()
+    async with running.person() as stranger:
+        assert (await stranger.get("/enter?token=x")).status_code == 404
+
+
+async def test_an_issuer_that_is_away_is_said_in_plain_words(
+    js: JetStreamContext, settings: Settings, issuer: Provider
+) -> None:
+    away = _settings(settings, issuer, oidc_issuer=f"http://127.0.0.1:{free_port()}")
+    async with console(away) as running, running.person() as olga:
+        answer = await olga.get("/sign-in/begin")
+        assert answer.status_code == 503
+        assert "does not sign anybody in just now" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"console_host": "0.0.0.0"}, "with no way to tell who they are: set MIDWATCH_OIDC_ISSUER"),
+        ({"oidc_issuer": "https://id.example"}, "MIDWATCH_OIDC_ISSUER needs MIDWATCH_OIDC_CLIENT_ID as well"),
+        ({"oidc_issuer": "https://id.example", "oidc_client_id": "c", "console_url": "https://c.example"},
+         "needs MIDWATCH_OIDC_ROLES as well"),
+        ({"oidc_issuer": "https://id.example", "oidc_client_id": "c", "console_url": "https://c.example",
+          "oidc_roles": "staff=king"}, "'staff=king' gives no role"),
+    ],
+)  # fmt: skip
+def test_a_console_that_nobody_could_sign_in_to_does_not_start(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(Misconfigured, match=words):
+        policy_of(Settings(**given))
+
+
+def test_without_a_console_the_link_command_says_how_to_start_one() -> None:
+    done = CliRunner().invoke(cli.app, ["console", "link"])
+    assert done.exit_code == 1
+    assert done.stderr == ("midwatch: No console runs here: start it with `midwatch up` or `midwatch run console`.\n")
+    assert CliRunner().invoke(cli.app, ["console", "link", "--role", "king"]).exit_code == 2

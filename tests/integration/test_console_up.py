@@ -1,0 +1,91 @@
+"""The console as `midwatch up` and `midwatch run console` start it."""
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from nats.js import JetStreamContext
+
+from midwatch.runtime.settings import Settings
+
+MIDWATCH = (sys.executable, "-m", "midwatch_services.cli")
+_ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/enter\?token=\S+")
+
+
+@contextlib.asynccontextmanager
+async def _started(home: Path, *command: str, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIDWATCH_")}
+    own = {
+        "MIDWATCH_HOME": str(home),
+        "MIDWATCH_HTTP_PORT": "0",
+        "MIDWATCH_NATS_PORT": "0",
+        "MIDWATCH_CONSOLE_PORT": "0",
+    }
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*MIDWATCH, *command, env=kept | own | more, stdout=pipe, stderr=pipe)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def _address(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        while line := (await process.stdout.readline()).decode():
+            if found := _ADDRESS.search(line):
+                return found[0]
+    pytest.fail("no address was printed")
+
+
+async def test_up_prints_an_address_that_signs_in_and_link_makes_another(tmp_path: Path) -> None:
+    async with _started(tmp_path, "up") as process:
+        printed = await _address(process)
+        async with _started(tmp_path, "console", "link", "--role", "viewer", "--by", "vera") as command:
+            second = (await command.communicate())[0].decode().strip()
+        for address, said in ((printed, "Admin: may do everything"), (second, "Viewer: may look")):
+            async with httpx.AsyncClient(follow_redirects=True, timeout=10) as client:
+                page = await client.get(address)
+                assert page.status_code == 200
+                assert said in page.text
+                assert "No digest of this day yet" in page.text
+        assert stat.S_IMODE((tmp_path / "console.key").stat().st_mode) == 0o600
+        process.terminate()
+        assert await process.wait() == 0
+    assert not (tmp_path / "console.json").exists()
+
+
+async def test_the_container_of_the_console_prints_its_address_too(
+    js: JetStreamContext, settings: Settings, tmp_path: Path
+) -> None:
+    url = str(settings.nats_url)
+    async with _started(tmp_path / "c", "run", "console", NATS_URL=url) as process, httpx.AsyncClient() as client:
+        assert (await client.get(await _address(process))).status_code == 303
+
+
+@pytest.mark.parametrize("command", [["up"], ["run", "console"]])
+async def test_a_port_that_is_taken_ends_the_command_with_one_line(
+    js: JetStreamContext, settings: Settings, tmp_path: Path, command: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        more = {"NATS_URL": str(settings.nats_url), "MIDWATCH_CONSOLE_PORT": port, "MIDWATCH_LOG_LEVEL": "ERROR"}
+        async with _started(tmp_path / "c", *command, **more) as process:
+            async with asyncio.timeout(30):
+                _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.decode().splitlines()[-1] == (
+        f"midwatch: Port {port} on 127.0.0.1, for the console, is taken: stop what uses it, or choose another with "
+        "MIDWATCH_CONSOLE_PORT (0 picks a free one)."
+    )
+    assert "Traceback" not in err.decode()
