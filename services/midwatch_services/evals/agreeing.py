@@ -10,8 +10,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
 
-from midwatch.contracts.envelope import rfc3339
 from midwatch.errors import MidwatchError
 
 from . import load
@@ -37,7 +37,11 @@ def agree(case: Case, by: str, now: datetime) -> Case:
     Raises CannotAgree, AgreedBefore, Changed, CannotWrite."""
     may_agree(case, by)
     path = Path(case.path)
-    entry = {"by": " ".join(by.split()), "at": rfc3339(now), "hash": case.expect.hash}
+    entry = {
+        "by": " ".join(by.split()),
+        "at": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "hash": case.expect.hash,
+    }
     shown = ", ".join(f"{name}: {value}" for name, value in entry.items())
     refused = Changed(path=path, entry=f"{{{shown}}}")
     try:
@@ -45,7 +49,7 @@ def agree(case: Case, by: str, now: datetime) -> Case:
         after = _with(before, case.name, entry)
     except OSError as error:
         raise CannotWrite(path=path, why=(error.strerror or str(error)).lower()) from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, StopIteration, TypeError, ValueError, YAMLError):
         raise refused from None
     cases = load.all_of(path, before.encode(), case.agent), load.all_of(path, after.encode(), case.agent)
     bare = [[replace(one, agreed=()) for one in some] for some in cases]

@@ -40,7 +40,7 @@ def gates(case: Case) -> tuple[bool, str]:
     missing = AGREE - len(case.agrees)
     if missing > 0:
         people = "two people have" if missing == AGREE else "one more person has"
-        return False, f"{people} to agree with its criteria: `midwatch eval agree {case.name}`"
+        return False, f"{people} to agree with its criteria (`midwatch eval agree`)"
     return True, ""
 
 

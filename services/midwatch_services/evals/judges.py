@@ -8,9 +8,11 @@
 """
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +77,34 @@ async def ask_about(judge: Judge, conversation: Conversation, outcome: Outcome, 
             if inspect.iscoroutinefunction(judge):
                 answer = await judge(conversation, given)
             else:
-                answer = await asyncio.to_thread(judge, conversation, given)
+                answer = await _on_a_thread(judge, conversation, given)
                 answer = await answer if inspect.isawaitable(answer) else answer
     except TimeoutError:
         return Judged(None, f"no answer within {timeout:g} s")
     except (Exception, SystemExit) as error:
         return Judged(None, f"it raised {type(error).__name__}: {quoted(str(error))}")
     return _answer(answer)
+
+
+async def _on_a_thread(judge: Judge, conversation: Conversation, outcome: dict[str, Any]) -> Any:
+    """The judge's answer; one that never comes keeps no program from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def tell(set_it: Callable[[Any], None], value: Any) -> None:
+        if not future.done():
+            set_it(value)
+
+    def work() -> None:
+        try:
+            given = future.set_result, judge(conversation, outcome)
+        except (Exception, SystemExit) as error:
+            given = future.set_exception, RuntimeError(str(error)) if isinstance(error, StopIteration) else error
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(tell, *given)
+
+    threading.Thread(target=work, daemon=True, name="judge").start()
+    return await future
 
 
 def conversation_of(case: Case, outcome: Outcome) -> Conversation:

@@ -13,8 +13,8 @@ from midwatch.runtime.document import Document, Problem, Words, no_key, parse
 from midwatch.runtime.document import Path as Keys
 
 from . import mistakes, trusted
-from .case import Agreed, CallRule, Case, Expect, Message, Recorded
-from .model import CaseFile, Rule, Said, TwinFile
+from .case import Agreed, CallRule, Case, Expect, Kind, Message, Recorded
+from .model import Call, CaseFile, Rule, Said, TwinFile
 from .values import plain
 
 FOLDER = Path("evals")
@@ -215,7 +215,7 @@ def _add_twin(one: _Written, model: TwinFile, cases: Mapping[str, Case], found: 
     of = cases.get(model.twin.of)
     again = "`midwatch eval stress` makes it anew"
     if of is None:
-        found.broken.append([f"{one.path}:{one.line}: its case `{model.twin.of}` is not in the set: remove the twin"])
+        found.broken.append([f"{one.path}:{one.line}: its case `{model.twin.of}` is not in the set: mend that one, or remove the twin"])
     elif of.hash != model.twin.hash:
         found.broken.append([f"{one.path}:{one.line}: its case `{of.name}` has changed since: {again}"])
     else:
@@ -238,11 +238,7 @@ def _case(model: CaseFile, agent: str, path: str) -> Case:
         turns=tuple(model.conversation),
         expect=_expect(model),
         earlier=tuple(map(_message, model.earlier)),
-        recorded=tuple(
-            Recorded(one.tool, plain(one.arguments), plain(one.result), one.error,
-                     one.kind or tools.get(one.tool, "other"))
-            for one in model.recorded
-        ),  # fmt: skip
+        recorded=tuple(_recorded(one, tools) for one in model.recorded),
         missing=model.missing,
         kinds=tools,
         run_id=model.source.run if model.source else "",
@@ -258,6 +254,11 @@ def _message(one: Said) -> Message:
     if one.customer is not None:
         return Message("customer", one.customer)
     return Message("agent", one.agent) if one.agent is not None else Message("human", one.human or "")
+
+
+def _recorded(one: Call, tools: Mapping[str, Kind]) -> Recorded:
+    kind = one.kind or tools.get(one.tool, "other")
+    return Recorded(one.tool, plain(one.arguments), plain(one.result), one.error, kind)
 
 
 def _expect(model: CaseFile) -> Expect:

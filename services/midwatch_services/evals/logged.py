@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .case import CallRule, Case, Expect, Kind, Message, Recorded
+from .outcome import Called, Outcome
 from .published import rule_of
 from .values import plain
 
@@ -53,6 +54,27 @@ def case_of(
         run_id=run_id,
         version=str(some[0]["data"].get("version", "")) if some else "",
     )
+
+
+def outcome_of(events: Sequence[Event], kinds: Mapping[str, Kind]) -> Outcome:
+    """What the agent of a logged run did. What it cost is not asked here."""
+    calls = [_recorded(one["data"], kinds) for one in events if one["event"] == "tool_called"]
+    return Outcome(
+        said=[one["text"] for one in conversation_of(events) if one["role"] == "agent"],
+        calls=[Called(tool=one.tool, arguments=one.arguments, result=one.result, error=one.error, kind=one.kind)
+               for one in calls],
+        handed_off=any(one["event"] == "handed_off" for one in events),
+        model_calls=sum(one["event"] == "model_called" for one in events),
+        cost_basis="unpriced",
+    )  # fmt: skip
+
+
+def conversation_of(events: Sequence[Event]) -> list[dict[str, str]]:
+    """All that was said, in order; the run's output where the agent said nothing else."""
+    said = [{"role": one.message.role, "text": one.message.text} for one in _heard(events)]
+    spoke = any(one["event"] == "said" and one["data"].get("by") == "agent" for one in events)
+    outputs = [one["data"].get("output") for one in events if one["event"] == "finished"]
+    return said + [{"role": "agent", "text": text} for text in outputs if not spoke and _worded(text)]
 
 
 def name_of(run_id: str) -> str:

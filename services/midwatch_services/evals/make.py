@@ -41,6 +41,10 @@ class SaysNothing(MidwatchError):
     """The customer of run {run_id!r} says nothing up to there: there is nothing to replay, take another run."""
 
 
+class NameTaken(MidwatchError):
+    """A case {name} stands in {path} already: choose another name with `--name`."""
+
+
 class NotInFile(MidwatchError):
     """The files hold no run {run_ids}: `midwatch replay` reads the same ones."""
 
@@ -57,24 +61,33 @@ def add_run(
     `failed`: whether a reviewer failed the run, where the log may not know it yet: then nothing that it did is asked
     for. `kinds`: of the tools; the applied card's by default, else what the run said.
 
-    Raises NoRun, ManyRuns, Erased, SaysNothing, FileIsThere, NoDatabase.
+    Raises NoRun, ManyRuns, Erased, SaysNothing, NameTaken, FileIsThere, NoDatabase.
     """
     settings = settings or Settings()
     run, events, verdict = _read(settings, subjects.LOGGER, lambda conn: _logged(conn, run_id, agent))
-    whose = str(run["agent"])
+    owner = str(run["agent"])
     if any("erased" in one for one in events):
         raise Erased(run_id=run_id)
-    review = _review(settings, whose, run_id, verdict, corrected, by, failed)
-    known = kinds if kinds is not None else tool_kinds.applied(settings, whose)
-    case = logged.case_of(
-        whose, run_id, name or logged.name_of(run_id), events, known or {}, Part(until, turn), review
-    )
+    review = _review(settings, owner, run_id, verdict, corrected, by, failed)
+    known = kinds if kinds is not None else tool_kinds.applied(settings, owner)
+    case = logged.case_of(owner, run_id, name or logged.name_of(run_id), events, known or {}, Part(until, turn), review)
     if not case.turns:
         raise SaysNothing(run_id=run_id)
     cut = any(one["data"].get("truncated") for one in events if one["event"] == "tool_called")
-    path = (folder or load.folder_of(whose)) / f"{case.name}.yaml"
+    target = folder or load.folder_of(owner)
+    if target.is_dir():
+        for other in load.load(target)[0]:
+            if other.name == case.name:
+                raise NameTaken(name=case.name, path=other.path)
+    path = target / f"{case.name}.yaml"
     write.save(path, write.text(case, logged.notes_of(review, case, cut)), case)
     return path
+
+
+def whose(run_id: str, settings: Settings | None = None) -> str:
+    """Which agent's run it is. Raises NoRun, ManyRuns, NoDatabase."""
+    run, _, _ = _read(settings or Settings(), subjects.LOGGER, lambda conn: _logged(conn, run_id, None))
+    return str(run["agent"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from .conditions import condition, path
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,127}$"
 SPEC = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+HASH = r"^[0-9a-f]{64}$"
 _LONG = 256 * 1024  # characters of one message
 Perturbation = Literal["typos", "shouting", "several", "language", "instruct"]
 PERTURBATIONS: tuple[Perturbation, ...] = get_args(Perturbation)
@@ -38,6 +39,12 @@ def _words(value: Any) -> str:
 def _spec(value: str) -> str:
     if not re.match(SPEC, value):
         raise ValueError("must be `module:function`, such as `my_judges:polite`")
+    return value
+
+
+def _hash(value: str) -> str:
+    if not re.match(HASH, value):
+        raise ValueError("must be 64 hex digits; `midwatch eval agree` writes it")
     return value
 
 
@@ -68,6 +75,9 @@ Condition = Annotated[
     str, BeforeValidator(text), AfterValidator(_condition), text_schema("A condition over the arguments, in CEL")
 ]
 Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
+
+
+Hash = Annotated[str, BeforeValidator(text), AfterValidator(_hash), text_schema("SHA-256 in hex", pattern=HASH)]
 
 
 class From(Section):
@@ -141,7 +151,7 @@ class Signed(Section):
 
     by: Line
     at: Line
-    hash: Annotated[str, BeforeValidator(text), text_schema("Of the criteria", pattern="^[0-9a-f]{64}$")]
+    hash: Hash
 
 
 class Twin(Section):
@@ -149,7 +159,7 @@ class Twin(Section):
 
     of: Name
     how: Perturbation
-    hash: Line
+    hash: Hash
 
 
 class CaseFile(Section):

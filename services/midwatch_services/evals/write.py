@@ -64,6 +64,11 @@ def comments(lines: Iterable[str]) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in shown)
 
 
+def _printed(text: str) -> bool:
+    """Whether the text holds nothing that YAML reads otherwise, such as the line breaks of other scripts."""
+    return all(char.isprintable() or char == "\n" for char in text)
+
+
 class _Representer(RoundTripRepresenter):
     """Without anchors; and what older YAML reads as a truth value stands in quotes."""
 
@@ -71,9 +76,8 @@ class _Representer(RoundTripRepresenter):
         return True
 
     def text(self, data: str) -> Any:
-        return self.represent_scalar(
-            "tag:yaml.org,2002:str", data, style="'" if data.lower() in _TRUTH else None
-        )
+        style = "'" if data.lower() in _TRUTH else None if _printed(data) else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _Representer.add_representer(str, _Representer.text)
@@ -136,25 +140,24 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _call(call: Recorded, case: Case) -> Any:
-    found = {"tool": call.tool, "arguments": call.arguments, "result": _block(call.result), "error": call.error}
-    found = _plain(found, keep=("arguments",) if call.arguments == {} else ())
+    given = {"tool": call.tool, "arguments": call.arguments, "result": _block(call.result), "error": call.error}
+    found = {name: value for name, value in given.items() if value is not None}
     if case.kinds.get(call.tool, "other") != call.kind:
         found["kind"] = call.kind
     return _short(found)
 
 
-def _plain(found: dict[str, Any], keep: Sequence[str] = ()) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if name in keep or value not in (None, "")}
+def _plain(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def _block(value: Any) -> Any:
     """Text of several lines as a block, where that keeps it as it is."""
-    several = isinstance(value, str) and "\n" in value
-    return LiteralScalarString(value) if several and _blocks(value) else value
-
-
-def _blocks(value: str) -> bool:
-    return all(char == "\n" or char.isprintable() for char in value) and not value.startswith((" ", "\n"))
+    if not isinstance(value, str) or "\n" not in value or not _printed(value):
+        return value
+    lines = value.removesuffix("\n").split("\n")
+    whole = lines[0] and lines[-1] and all(line == line.strip() for line in lines)
+    return LiteralScalarString(value) if whole else value
 
 
 def _short(found: dict[str, Any]) -> Any:
