@@ -45,7 +45,7 @@ def add(
     if name is not None and len(runs) > 1:
         fail("--name names one case: give one run", USAGE)
     if name is not None and not re.match(NAME, name):
-        fail(f"{clean(name)} is no name of a case: use lower-case letters, digits, `-` and `_`, at most 128", USAGE)
+        fail(f"{clean(name)} is no name of a case: use lower-case letters, digits, `-` and `_`, at most 100", USAGE)
     failed = False
     for run in runs:
         try:

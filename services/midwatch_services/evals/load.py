@@ -215,7 +215,9 @@ def _add_twin(one: _Written, model: TwinFile, cases: Mapping[str, Case], found: 
     of = cases.get(model.twin.of)
     again = "`midwatch eval stress` makes it anew"
     if of is None:
-        found.broken.append([f"{one.path}:{one.line}: its case `{model.twin.of}` is not in the set: mend that one, or remove the twin"])
+        found.broken.append(
+            [f"{one.path}:{one.line}: its case `{model.twin.of}` is not in the set: mend that one, or remove the twin"]
+        )
     elif of.hash != model.twin.hash:
         found.broken.append([f"{one.path}:{one.line}: its case `{of.name}` has changed since: {again}"])
     else:

@@ -51,7 +51,7 @@ class NotInFile(MidwatchError):
 
 def add_run(
     run_id: str, *, agent: str | None = None, corrected: str = "", by: str = "", folder: Path | None = None,
-    until: int | None = None, turn: int | None = None, name: str | None = None, failed: bool | None = None,
+    until: int | None = None, turn: int | None = None, name: str | None = None, failed: bool = False,
     kinds: Mapping[str, Kind] | None = None, settings: Settings | None = None,
 ) -> Path:  # fmt: skip
     """Makes a case of a run in the log and returns its file.
@@ -109,7 +109,7 @@ def import_runs(
     Raises NotInFile for runs that were named, UnknownFormat, Unreadable.
     """
     runs, bad = _published(path)
-    yield from (Imported(one.place, why=one.error) for one in bad)
+    yield from (Imported(one.place, why=f"{one.place}: {one.error}") for one in bad)
     chosen = published.choose(runs, wish)
     if missing := [one for one in wish.runs if one not in {run.run_id for run in chosen}]:
         raise NotInFile(run_ids=", ".join(missing))
@@ -150,7 +150,7 @@ def _logged(conn: Connection, run_id: str, agent: str | None) -> Logged:
 
 def _review(
     settings: Settings, agent: str, run_id: str, verdict: dict[str, Any] | None, corrected: str, by: str,
-    failed: bool | None,
+    failed: bool,
 ) -> Review:  # fmt: skip
     """What people said of the run. What one of several reviewers said is told once the verdict stands, not before."""
     try:
@@ -159,7 +159,7 @@ def _review(
         said = reviewed.Said()
     logged_fail = verdict is not None and verdict["verdict"] == "fail"
     review = Review(
-        failed=bool(corrected.strip() or said.failed or logged_fail) if failed is None else failed,
+        failed=bool(failed or corrected.strip() or said.failed or logged_fail),
         corrected=corrected or (said.corrected if said.settled else ""),
         by=by,
     )

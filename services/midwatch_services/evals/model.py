@@ -11,7 +11,8 @@ from midwatch_services.cards.model import Money
 from .case import Kind, Missing
 from .conditions import condition, path
 
-NAME = r"^[a-z0-9][a-z0-9_-]{0,127}$"
+NAME = r"^[a-z0-9][a-z0-9_-]{0,99}$"
+TWIN_NAME = r"^[a-z0-9][a-z0-9_-]{0,119}$"  # a case's with what was done to it
 SPEC = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 HASH = r"^[0-9a-f]{64}$"
 _LONG = 256 * 1024  # characters of one message
@@ -21,7 +22,13 @@ PERTURBATIONS: tuple[Perturbation, ...] = get_args(Perturbation)
 
 def _name(value: str) -> str:
     if not re.match(NAME, value):
-        raise ValueError("is no name of a case: use lower-case letters, digits, `-` and `_`, at most 128")
+        raise ValueError("is no name of a case: use lower-case letters, digits, `-` and `_`, at most 100")
+    return value
+
+
+def _twin_name(value: str) -> str:
+    if not re.match(TWIN_NAME, value):
+        raise ValueError("is no name of a twin: `midwatch eval stress` makes it anew")
     return value
 
 
@@ -68,6 +75,9 @@ def _arguments(value: Any) -> Any:
 
 
 Name = Annotated[str, BeforeValidator(text), AfterValidator(_name), text_schema("The case's name", pattern=NAME)]
+TwinName = Annotated[
+    str, BeforeValidator(text), AfterValidator(_twin_name), text_schema("The twin's name", pattern=TWIN_NAME)
+]
 Line = Annotated[str, BeforeValidator(text), text_schema("One line of text")]
 Words = Annotated[str, BeforeValidator(_words), text_schema("What is said")]
 Spec = Annotated[str, BeforeValidator(text), AfterValidator(_spec), text_schema("`module:function`", pattern=SPEC)]
@@ -183,6 +193,6 @@ class CaseFile(Section):
 class TwinFile(Section):
     """A perturbed twin of a case: only what the customer says differs. Written by `midwatch eval stress`."""
 
-    case: Name
+    case: TwinName
     twin: Twin
     conversation: Annotated[list[Words], BeforeValidator(_several), Field(min_length=1)]

@@ -188,9 +188,7 @@ def test_of_two_cases_with_one_name_the_first_counts(tmp_path: Path) -> None:
     put(tmp_path, "b.yaml", SMALLEST)
     cases, broken = loaded(tmp_path)
     assert [case.path[-6:] for case in cases] == ["a.yaml"]
-    assert broken == [
-        "b.yaml:1: `duplicate-charge` is the name of a case in a.yaml:1: choose another"
-    ]
+    assert broken == ["b.yaml:1: `duplicate-charge` is the name of a case in a.yaml:1: choose another"]
 
 
 def test_long_results_fit_where_a_card_would_not(tmp_path: Path) -> None:
@@ -222,7 +220,14 @@ def test_any_text_reads_back_as_it_was(tmp_path: Path, text: str) -> None:
     assert (found.turns, found.recorded, found.expect) == (case.turns, case.recorded, case.expect)
 
 
-@given(st.text(min_size=1).filter(str.strip), st.dictionaries(st.text(), st.text() | st.integers() | st.none()))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.text(min_size=1).filter(str.strip), st.dictionaries(st.text() | st.text(min_size=130), JSON, max_size=4))
 @settings(max_examples=150, deadline=None)
 def test_whatever_is_said_and_called_reads_back(said: str, arguments: dict[str, Any]) -> None:
     case = a_case(turns=(said,), recorded=(Recorded("t", arguments, said, kind="read"),), kinds={"t": "read"})
@@ -266,3 +271,11 @@ def test_the_schema_takes_what_the_reader_takes_and_refuses_what_it_refuses() ->
     for wrong in ("expekt: {}", "tools: {a: reed}", "expect: {max_steps: 0}", "expect: {calls: [{arguments: {}}]}"):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(yaml_data(SMALLEST + wrong), ours)
+
+
+def test_the_example_of_the_documentation_is_a_case(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "evals.md").read_text().split("```yaml\n")[1].split("```")[0]
+    put(tmp_path, "a.yaml", text)
+    (case,), broken = loaded(tmp_path)
+    assert (case.name, len(case.recorded), broken) == ("duplicate-charge", 2, [])
+    jsonschema.validate(yaml_data(text), json.loads(schema.text()))
