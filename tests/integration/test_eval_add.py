@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,19 @@ from midwatch import testing
 from midwatch.contracts import codec, control, governance, subjects
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
-from midwatch_services.evals import load
+from midwatch_services.evals import load, logged
 from midwatch_services.evals.case import CallRule, Case, Expect
+from midwatch_services.evals.judge import evaluate, passed
+from midwatch_services.evals.kinds import in_domain, of_file
 from midwatch_services.evals.make import add_run
+from midwatch_services.evals.published import NoCase, case_of
+from midwatch_services.evals.recorded import outcome_of, without_tokens
 from midwatch_services.logger import store
 from midwatch_services.logger.erasure import blank
+from midwatch_services.replay.formats import Found, read
+from midwatch_services.replay.mapping import to_played
 from midwatch_services.reviewer_sampler import tables
+from real_log import fill
 
 
 @pytest.fixture
@@ -142,6 +150,39 @@ async def test_nothing_that_a_failed_run_did_is_asked_for(js: JetStreamContext, 
     assert (await command("add", "r-1")).exit_code == 0
     assert the_case().expect == Expect()
     assert "A reviewer failed this run, so nothing that it did is asked for" in Path("evals/desk/r-1.yaml").read_text()
+
+
+@pytest.mark.data
+async def test_real_runs_become_the_cases_that_their_file_makes(
+    settings: Settings, log: Database, data_dir: Path
+) -> None:
+    """By way of the log, as their agents would have published them; personal data is redacted on the way."""
+    tools = of_file(data_dir / "agent-runs" / "policies" / "tools.json")
+    some = [
+        one.run for one in islice(read(data_dir / "agent-runs" / "runs.jsonl.gz"), 0, 640, 40) if isinstance(one, Found)
+    ]
+    await fill(settings, {run.run_id: NOON for run in some}, [to_played(run) for run in some])
+    compared = 0
+    for run in some:
+        kinds = in_domain(tools, run.domain)
+        try:
+            theirs = case_of(run, "x", kinds)
+        except NoCase:
+            continue
+        path = await asyncio.to_thread(add_run, run.run_id, kinds=kinds)
+        ours = next(one for one in load.load(path.parent)[0] if one.path == str(path))
+        said = [text for turn in ours.turns if (text := without_tokens(turn))]
+        assert len(said) == len(theirs.turns)
+        assert all(one == other or "[" in one for one, other in zip(said, theirs.turns, strict=True))
+        assert [(one.tool, one.kind) for one in ours.recorded] == [(one.tool, one.kind) for one in theirs.recorded]
+        wrote = [one for one in theirs.recorded if one.kind == "write" and one.error is None]
+        assert [rule.tool for rule in ours.expect.writes or ()] == [one.tool for one in wrote]
+        assert ours.expect.hands_off == outcome_of(run, kinds).handed_off
+        # What the run did meets what is suggested: the case passes on the very run that it was made from.
+        events = log.read_now(lambda conn, case=ours, id=run.run_id: store.read_events(conn, case.agent, id))  # type: ignore[misc]
+        assert passed(evaluate(ours, logged.outcome_of(events, kinds)))
+        compared += 1
+    assert compared >= 12
 
 
 def review(settings: Settings, state: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from .case import CallRule, Case, Expect, Kind, Message, Recorded
 from .outcome import Called, Outcome
 from .published import rule_of
+from .recorded import without_tokens
 from .values import plain
 
 Event = Mapping[str, Any]  # of the run log: event, seq, data
@@ -138,13 +139,19 @@ def _heard(events: Sequence[Event]) -> list[_Heard]:
             heard += [_Heard(at, message, False) for message in history]
             given = _Heard(at, Message("customer", turn), True) if turn else None
             heard += [given] if given else []
-        elif one["event"] == "said" and _worded(data.get("text")):
+        elif one["event"] == "said" and _worded(text := _said(data)):
             by_customer = data["by"] == "customer"
-            if by_customer and given and given.message.text.strip() == data["text"].strip():
+            if by_customer and given and given.message.text.strip() == text.strip():
                 heard.remove(given)
             given = None if by_customer else given
-            heard.append(_Heard(at, Message(data["by"], data["text"]), by_customer))
+            heard.append(_Heard(at, Message(data["by"], text), by_customer))
     return heard
+
+
+def _said(data: Mapping[str, Any]) -> Any:
+    """The text, of a replayed run without the words by which a simulated customer ends the conversation."""
+    text = data.get("text")
+    return without_tokens(text) if data.get("mode") == "replay" and isinstance(text, str) else text
 
 
 def _input(data: Mapping[str, Any]) -> tuple[list[Message], str]:

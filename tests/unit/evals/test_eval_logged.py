@@ -104,6 +104,10 @@ def test_of_a_failed_run_nothing_is_asked_and_the_reviewers_words_are_comments()
         ([event("started", 0, input="a"), said(1, "human", "I take over"), said(2, "customer", "thanks")], (), ("a",)),
         ([said(1, "agent", "Hi!"), said(2, "customer", "  "), said(3, "customer", "x")],
          (Message("agent", "Hi!"),), ("x",)),
+        # Of a replayed run, without the words by which a simulated customer leaves.
+        ([event("started", 0, input="a"), said(1, "customer", "###STOP###"),
+          event("said", 2, by="customer", text="Bye ###STOP###", mode="replay"),
+          event("said", 3, by="customer", text="###STOP###", mode="replay")], (), ("a", "###STOP###", "Bye")),
         ([event("started", 0, input="")], (), ()),
         ([event("finished", 0, resolution="failed")], (), ()),
     ],
