@@ -12,7 +12,7 @@ from jsonpath import JSONPathError
 from .values import same
 
 _UNDEFINED = re.compile(r"Undefined variable or function: '([^']+)'")
-_NO_FIELD = re.compile(r"[Nn]o such key:? *'?([^'.]+)'?")
+_CUT = 120  # characters of an error
 
 
 class Unanswered(Exception):
@@ -27,7 +27,8 @@ def condition(text: str) -> Callable[[dict[str, Any]], Any]:
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         found = re.search(r"<input>:\d+:(\d+): (?:Syntax error: )?(.*?)(?: expecting .*)?$", first)
-        why = f"at column {found[1]}: {found[2]}" if found else first
+        why = f"at column {found[1]}: {found[2][:_CUT]}" if found else first[:_CUT]
+        why = "it is nested too deep" if "Recursion limit" in first else why
         raise ValueError(f"is no condition (CEL), {why}") from None
     return execute
 
@@ -56,11 +57,11 @@ def holds(text: str, arguments: Any) -> bool:
 
 def _why(error: Exception) -> str:
     text = str(error)
+    if isinstance(error, KeyError):
+        return f"`{error.args[0]}` is none of the call's arguments"
     if missing := _UNDEFINED.search(text):
         return f"`{missing[1]}` is none of the call's arguments"
-    if missing := _NO_FIELD.search(text):
-        return f"`{missing[1].strip()}` is none of the call's arguments"
-    return text.split(". ")[0].splitlines()[0] if text else type(error).__name__
+    return text.split(". ")[0].splitlines()[0][:_CUT] if text else type(error).__name__
 
 
 def values_at(arguments: Any, name: str) -> list[Any]:

@@ -105,6 +105,8 @@ def test_what_is_left_out_is_not_judged(tmp_path: Path) -> None:
         ("expect:\n  calls:\n    - arguments: {}", "a.yaml:6: `expect.calls[1].tool` is missing: the tool's name"),
         ("expect: {calls_not: [{tool: a, when: amount >}]}",
          "a.yaml:4: `expect.calls_not[1].when` is no condition (CEL), at column 9: mismatched input '<EOF>'"),
+        (f"expect: {{calls_not: [{{tool: a, when: {'(' * 500}}}]}}",
+         "a.yaml:4: `expect.calls_not[1].when` is no condition (CEL), it is nested too deep"),
         ("expect: {calls: [{tool: a, arguments: {'$.a[': 1}}]}",
          "a.yaml:4: `expect.calls[1].arguments` names `$.a[`, which is no JSONPath: "),
         ("expect: {max_cost: -1}", "a.yaml:4: `expect.max_cost` must not be negative: write US dollars such as $1 or"),

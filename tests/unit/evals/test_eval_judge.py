@@ -142,6 +142,8 @@ def test_a_condition_that_cannot_be_answered_is_not_met_and_says_so() -> None:
     ]
     absent = CallRule("issue_refund", when="has(arguments.amount) && arguments.amount > 50")
     assert passed(evaluate(a_case(calls_not=(absent,)), outcome(call)))
+    inside = CallRule("issue_refund", when="arguments.amount > 50")
+    assert "`amount` is none of the call's arguments" in said(a_case(calls=(inside,)), outcome(call))[0][1]
     no_answer = CallRule("issue_refund", when="total")
     assert said(a_case(calls=(no_answer,)), outcome(call))[0][1].endswith(
         "could not be answered: it gives 60, not true or false)."
