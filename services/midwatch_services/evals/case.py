@@ -64,6 +64,11 @@ class Agreed:
     hash: str
 
 
+def same_person(name: str) -> str:
+    """The name as it is compared: spaces and the letters' case do not count."""
+    return " ".join(name.casefold().split())
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """What was said before the case begins."""
@@ -77,7 +82,8 @@ class Case:
     """One conversation to replay. `earlier`: what was said before it begins. `turns`: what the customer says, one after
     the other, each once the agent has answered. `recorded`: the calls of the run that it was made from, which answer
     the agent's. `task`: what the case is about, where several runs are of the same. `twin_of`: the case that it is a
-    perturbed copy of, and `perturbation` how."""
+    perturbed copy of, and `perturbation` how. `judge_trusted`: people agreed often enough with the judge that it
+    asks."""
 
     name: str
     agent: str
@@ -95,15 +101,16 @@ class Case:
     note: str = ""
     agreed: tuple[Agreed, ...] = ()
     path: str = ""  # of its file, for messages
+    judge_trusted: bool = False
 
     @property
     def agrees(self) -> tuple[str, ...]:
-        """Who agreed with the criteria as they stand."""
+        """Who agreed with the criteria as they stand, each once however the name is written."""
         wanted = self.expect.hash
-        return tuple(dict.fromkeys(one.by for one in self.agreed if one.hash == wanted))
+        return tuple({same_person(one.by): one.by for one in self.agreed if one.hash == wanted}.values())
 
     @property
     def hash(self) -> str:
         """SHA-256 of what is replayed and what is asked, in hex; agreement and files do not count."""
-        bare = replace(self, agreed=(), path="", note="")
+        bare = replace(self, agreed=(), path="", note="", judge_trusted=False)
         return hashlib.sha256(msgspec.json.encode(msgspec.to_builtins(bare), order="deterministic")).hexdigest()

@@ -340,6 +340,15 @@ def read_review(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | N
     return None if found is None else dict(found._mapping)
 
 
+def read_settled(conn: Connection, agent: str) -> list[tuple[str, str]]:
+    """An agent's runs on which reviewers agreed, with the verdict that stands: (run id, verdict)."""
+    # What was agreed outranks what one reviewer said, by the first figure of its key.
+    query = sa.text(
+        "SELECT run_id, verdict FROM logger_reviews WHERE agent = :agent AND judged_key LIKE '1 %' ORDER BY run_id"
+    )
+    return [(row.run_id, row.verdict) for row in conn.execute(query, {"agent": agent})]
+
+
 _ALERT_FIELDS = (
     "alert_id", "rule", "severity", "title", "agent", "run_id", "ticket", "value", "limit", "cost_basis", "dedupe_key",
     "action_taken", "evidence", "mode", "event_id", "seq",

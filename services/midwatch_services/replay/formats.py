@@ -120,6 +120,7 @@ def _tau2(path: Path, body: bytes) -> Iterator[Found | Bad]:
         results = _results.decode(body)
     except msgspec.MsgspecError as error:
         raise UnknownFormat(found=f"it looks like a tau2 result file, but {error}") from None
+    actions = tau2.expected(results)
     for number, raw in enumerate(results.simulations):
         position = size * (number + 1) // len(results.simulations)
         try:
@@ -127,7 +128,7 @@ def _tau2(path: Path, body: bytes) -> Iterator[Found | Bad]:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             yield Bad(f"{path}: simulation {number}", str(error), position)
             continue
-        yield Found(tau2.to_run(results, simulation, path.name), position)
+        yield Found(tau2.to_run(results, simulation, path.name, actions), position)
 
 
 def _describe(body: bytes, error: Exception) -> str:

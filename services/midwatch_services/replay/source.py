@@ -59,8 +59,33 @@ class SourceFile(Struct, frozen=True):
     trial: int | None = None
 
 
+class SourceReward(Struct, frozen=True):
+    """What the reward was reckoned from: `DB`, `ACTION`, `COMMUNICATE` …"""
+
+    reward_basis: list[str] | None = None
+
+
 class SourceOutcome(Struct, frozen=True):
+    """`reward_info` stands in `agentrun/1`, `reward_basis` beside the reward in tau2."""
+
     reward: float | None = None
+    reward_info: SourceReward | None = None
+    reward_basis: list[str] | None = None
+
+    @property
+    def basis(self) -> list[str]:
+        """What the reward was reckoned from, empty where the file does not say."""
+        return self.reward_basis or (self.reward_info.reward_basis if self.reward_info else None) or []
+
+
+class SourceAction(Struct, frozen=True):
+    """A call that the task's author expects, of the agent (`assistant`) or the customer's device (`user`).
+    `compare_args`: the arguments that count: all where it is None."""
+
+    name: str
+    args: Any = None
+    requestor: str | None = None
+    compare_args: list[str] | None = None
 
 
 class SourceRun(Struct, frozen=True):
@@ -77,3 +102,4 @@ class SourceRun(Struct, frozen=True):
     termination_reason: str | None = None
     source: SourceFile = field(default_factory=SourceFile)
     outcome: SourceOutcome | None = None
+    gold_actions: list[SourceAction] | None = None

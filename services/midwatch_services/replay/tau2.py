@@ -5,11 +5,21 @@ The two differ only in fields that are not read here, save that the newer one ma
 
 from typing import Any
 
+import msgspec
 from msgspec import Raw, Struct
 
 from midwatch.contracts.runs import RunId
 
-from .source import SourceAgent, SourceCall, SourceFile, SourceMessage, SourceOutcome, SourceRun, SourceUsage
+from .source import (
+    SourceAction,
+    SourceAgent,
+    SourceCall,
+    SourceFile,
+    SourceMessage,
+    SourceOutcome,
+    SourceRun,
+    SourceUsage,
+)
 
 
 class _AgentInfo(Struct, frozen=True):
@@ -60,14 +70,53 @@ class Simulation(Struct, frozen=True):
     trial: int | None = None
 
 
+class _Action(Struct, frozen=True):
+    name: str
+    arguments: Any = None
+    requestor: str | None = None
+    compare_args: list[str] | None = None
+
+
+class _Criteria(Struct, frozen=True):
+    actions: list[_Action] | None = None
+
+
+class _Task(Struct, frozen=True):
+    id: str
+    evaluation_criteria: _Criteria | None = None
+
+
 class Results(Struct, frozen=True):
-    """A whole result file: who ran, and the simulations, left unread so that a bad one spoils no other."""
+    """A whole result file: who ran, the tasks, and the simulations, both left unread so that a bad one spoils no
+    other."""
 
     info: _Info
     simulations: list[Raw]
+    tasks: list[Raw] | None = None
 
 
-def to_run(results: Results, simulation: Simulation, path: str) -> SourceRun:
+def expected(results: Results) -> dict[str, list[SourceAction]]:
+    """The calls that the authors of the tasks expect, by task; without tasks that cannot be read."""
+    found = {}
+    for raw in results.tasks or ():
+        try:
+            task = _task.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        if task.evaluation_criteria is not None:
+            found[task.id] = [
+                SourceAction(one.name, one.arguments, one.requestor, one.compare_args)
+                for one in task.evaluation_criteria.actions or ()
+            ]
+    return found
+
+
+_task = msgspec.json.Decoder(_Task)
+
+
+def to_run(
+    results: Results, simulation: Simulation, path: str, actions: dict[str, list[SourceAction]] | None = None
+) -> SourceRun:
     """One simulation in the shape of `agentrun/1`."""
     return SourceRun(
         run_id=simulation.id,
@@ -81,6 +130,7 @@ def to_run(results: Results, simulation: Simulation, path: str) -> SourceRun:
         termination_reason=simulation.termination_reason,
         source=SourceFile(path=path, trial=simulation.trial),
         outcome=simulation.reward_info,
+        gold_actions=(actions or {}).get(simulation.task_id),
     )
 
 

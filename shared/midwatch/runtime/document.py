@@ -32,12 +32,14 @@ class Problem(NamedTuple):
 
 
 class Words(NamedTuple):
-    """What mistakes call the file: its kind, why it is small, what to do with an empty one, how deep it goes."""
+    """What mistakes call the file: its kind, why it is small, what to do with an empty one, how deep it goes. `limit`:
+    how many bytes it may have."""
 
     kind: str
     small: str
     empty: str
     deep: str
+    limit: int = SIZE_LIMIT
 
 
 CARD = Words("card", "a card is one page", "`midwatch card new AGENT` writes a card", "a card has three levels")
@@ -64,8 +66,8 @@ class Document:
 def parse(content: bytes, words: Words = CARD) -> Document:
     """The document in `content`; every problem found is in it, and `data` is None where nothing could be read."""
     document = Document()
-    if len(content) > SIZE_LIMIT:
-        size = f"{len(content):,} bytes, the limit is {SIZE_LIMIT:,}"
+    if len(content) > words.limit:
+        size = f"{len(content):,} bytes, the limit is {words.limit:,}"
         document.problems.append(Problem(Place(1, 1), f"the file has {size}: {words.small}"))
         return document
     try:
