@@ -1,0 +1,196 @@
+"""`midwatch eval run`: the cases of an agent, replayed against a version of it."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from .output import FAILED, USAGE, JsonOption, clean, console, count_of, emit_table, fail
+from .progress import bar
+
+if TYPE_CHECKING:
+    from midwatch_services.evals.case import Case
+    from midwatch_services.evals.outcome import CaseResult, Results
+    from midwatch_services.evals.replay import Judging
+    from midwatch_services.evals.targets.opening import Wanted
+
+_MISSING = ("nearest", "fail")
+_COLUMNS = ("case", "passed", "why")
+
+
+def register(evals: typer.Typer) -> None:
+    """Adds the command to the group."""
+    evals.command("run")(run)
+
+
+def run(
+    agent: Annotated[str, typer.Argument(help="Whose cases: those in FOLDER/AGENT.")],
+    target: Annotated[
+        str, typer.Option(help="module:function, file.py:function, http://…, nats, or recorded:FILE.", metavar="TARGET")
+    ],
+    version: Annotated[str, typer.Option(help="What is tested: your word for its prompt and code.")],
+    repeats: Annotated[int, typer.Option(min=1, help="Times each case is replayed; more than half must pass.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Replays at a time.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for the answer to one turn.")] = 60.0,
+    missing: Annotated[
+        str | None, typer.Option(help="What answers a call that was not recorded: nearest, or fail. Default: the case.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this case, and its twins. May be repeated.")] = None,
+    stress: Annotated[bool, typer.Option("--stress/--no-stress", help="Perturbed twins as well.")] = True,
+    model: Annotated[str | None, typer.Option(help="With recorded:FILE, only runs by this model.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: FOLDER/AGENT/results/VERSION.json.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the eval sets are.")] = Path("evals"),
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Replay an agent's cases, its tools answered from the recordings, and keep the results for the gate.
+
+    Nothing outside is called and nothing is published. Exit code 0 if every case could be replayed, however many
+    passed; 1 if one could not, or a file could not be read: the others still were.
+
+    Example: midwatch eval run refund-desk --target my_agent:answer --version 2026-11-22
+    """
+    from midwatch.runtime.settings import Settings
+    from midwatch_services.evals import keep
+    from midwatch_services.evals.targets.opening import Wanted
+
+    if missing not in (None, *_MISSING):
+        fail(f"--missing {missing!r}: choose {' or '.join(_MISSING)}", USAGE)
+    cases, broken = _cases(folder / agent, only or [], stress)
+    settings = Settings()
+    _use_prices(settings)
+    wanted = Wanted(target, version, timeout, missing, model, settings.url)  # type: ignore[arg-type]
+    began, stdout = time.perf_counter(), sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # a judge function may print as well
+        results, printed = asyncio.run(
+            _replayed(cases, wanted, _judging(timeout), repeats, concurrency, stdout if as_json else None)
+        )
+    whole = _whole(agent, wanted, results, cases, repeats, broken, time.perf_counter() - began)
+    path = out or keep.usual_path(folder, agent, version)
+    try:
+        keep.write(path, whole)
+    except OSError as error:
+        fail(f"the results cannot be written: {error.strerror or error} ({path})")
+    _report(whole, path, quiet=as_json)
+    if printed:
+        sys.stderr.write(f"midwatch: the target wrote to standard output: {clean(printed)}\n")
+    lines = [*broken, *_broken(results)]
+    for line in lines:
+        sys.stderr.write(f"midwatch: {clean(line)}\n")
+    if lines:
+        raise typer.Exit(FAILED)
+
+
+def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case], list[str]]":
+    """The cases that are wanted, and a line for each file that cannot be read."""
+    if not folder.is_dir():
+        fail(f"there is no eval set in {folder}: make cases with `midwatch eval add`, or name its folder with --folder")
+    cases, problems = import_module("midwatch_services.evals.load").load(folder)
+    broken = [str(problem) for problem in problems]
+    known = {case.name for case in cases}
+    if unknown := [name for name in only if name not in known]:
+        fail(f"there is no case {unknown[0]!r} in {folder}: `midwatch eval list` names them", USAGE)
+    found = [
+        case
+        for case in cases
+        if (stress or not case.twin_of) and (not only or case.name in only or case.twin_of in only)
+    ]
+    if not found:
+        for line in broken:
+            sys.stderr.write(f"midwatch: {clean(line)}\n")
+        fail(f"there is no case to replay in {folder}: make one with `midwatch eval add`")
+    return found, broken
+
+
+def _use_prices(settings: Any) -> None:
+    from midwatch.runtime import price_book
+    from midwatch.runtime.price_file import PriceErrors
+
+    try:
+        price_book.use(settings)
+    except PriceErrors as error:
+        fail(f"your own prices have mistakes: {error.lines[0]}")
+
+
+def _judging(within: float) -> "Judging":
+    from functools import cache
+
+    from midwatch_services.evals.replay import Judging
+
+    judge, judges = (import_module(f"midwatch_services.evals.{name}") for name in ("judge", "judges"))
+    load = cache(judges.load_judge)
+    return Judging(
+        judge.evaluate, judge.gates, lambda case, outcome: judges.ask(load(case.expect.judge), case, outcome), within
+    )
+
+
+async def _replayed(
+    cases: "list[Case]", wanted: "Wanted", judging: "Judging", repeats: int, concurrency: int, stdout: TextIO | None
+) -> "tuple[list[CaseResult], str]":
+    """The results in the order of the cases, and the first line that the target printed."""
+    import msgspec
+
+    from midwatch_services.evals.replay import replay
+    from midwatch_services.evals.targets.opening import opened
+
+    places = {case.name: place for place, case in enumerate(cases)}
+    found: list[CaseResult] = []
+    with bar("replaying") as told:
+        async with opened(wanted, cases) as target:
+            going = replay(cases, target, judging, repeats=repeats, concurrency=concurrency)
+            async with contextlib.aclosing(going):  # type: ignore[type-var]
+                async for result in going:
+                    found.append(result)
+                    told(len(found), len(cases))
+                    if stdout is not None:
+                        stdout.write(msgspec.json.encode(result).decode() + "\n")
+                        stdout.flush()
+        printed = getattr(target, "printed", None)
+    return sorted(found, key=lambda one: places[one.case]), printed.line if printed else ""
+
+
+def _whole(
+    agent: str, wanted: "Wanted", results: "list[CaseResult]", cases: "list[Case]", repeats: int, broken: list[str],
+    seconds: float,
+) -> "Results":  # fmt: skip
+    from midwatch.contracts.envelope import utc_now
+    from midwatch_services.evals.outcome import Results, set_hash
+    from midwatch_services.evals.totals import cost_of
+
+    return Results(
+        agent=agent, version=wanted.version, target=wanted.target, at=utc_now().isoformat(), repeats=repeats,
+        eval_set=set_hash(case.hash for case in cases), seconds=round(seconds, 3), cost_usd=cost_of(results).written,
+        broken=broken, results=results,
+    )  # fmt: skip
+
+
+def _broken(results: "list[CaseResult]") -> list[str]:
+    from midwatch_services.evals.totals import broken_of
+
+    return broken_of(results)
+
+
+def _report(whole: "Results", path: Path, *, quiet: bool) -> None:
+    from midwatch.contracts.money import dollars
+    from midwatch_services.evals.totals import cost_of, failed_of, split
+
+    if quiet:
+        return
+    for what, results in zip(("case", "perturbed twin"), split(whole.results), strict=True):
+        if not results:
+            continue
+        passed = sum(one.passed for one in results)
+        console.print(f"{count_of(len(results), what)}, {passed:,} passed", soft_wrap=True)
+        failed = failed_of(results)
+        if failed:
+            rows = [{"case": one.case, "passed": f"{one.passed} of {one.attempts}", "why": one.why} for one in failed]
+            emit_table(_COLUMNS, rows, empty="")
+    cost = cost_of(whole.results)
+    known = f"cost {dollars(cost.known)}" if cost.attempts else "no model call was seen"
+    unknown = f", and {count_of(cost.unknown, 'attempt')} whose price nobody knows" if cost.unknown else ""
+    console.print(f"{known}{unknown}; {whole.seconds:,.1f} s; results in {clean(path)}", soft_wrap=True)
