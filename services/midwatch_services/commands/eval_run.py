@@ -16,7 +16,7 @@ from .progress import bar
 
 if TYPE_CHECKING:
     from midwatch_services.evals.case import Case
-    from midwatch_services.evals.outcome import CaseResult, Results
+    from midwatch_services.evals.outcome import CaseResult, Outcome, Results
     from midwatch_services.evals.replay import Judging
     from midwatch_services.evals.targets.opening import Wanted
 
@@ -120,13 +120,20 @@ def _use_prices(settings: Any) -> None:
 def _judging(within: float) -> "Judging":
     from functools import cache
 
+    from midwatch.errors import MidwatchError
     from midwatch_services.evals.replay import Judging
 
     judge, judges = (import_module(f"midwatch_services.evals.{name}") for name in ("judge", "judges"))
     load = cache(judges.load_judge)
-    return Judging(
-        judge.evaluate, judge.gates, lambda case, outcome: judges.ask(load(case.expect.judge), case, outcome), within
-    )
+
+    async def ask(case: "Case", outcome: "Outcome") -> tuple[bool | None, str]:
+        try:
+            said = await judges.ask(load(case.expect.judge), case, outcome, within)
+        except MidwatchError as error:
+            return None, str(error)
+        return said.ok, said.said
+
+    return Judging(judge.evaluate, judge.gates, ask)
 
 
 async def _replayed(
@@ -143,7 +150,7 @@ async def _replayed(
     with bar("replaying") as told:
         async with opened(wanted, cases) as target:
             going = replay(cases, target, judging, repeats=repeats, concurrency=concurrency)
-            async with contextlib.aclosing(going):  # type: ignore[type-var]
+            async with contextlib.aclosing(going):
                 async for result in going:
                     found.append(result)
                     told(len(found), len(cases))

@@ -1,7 +1,7 @@
 """Replays cases against a target, several at once, and says of each how it went."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,29 +9,27 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from midwatch.runtime.http_post import in_a_thread
-
 from .case import Case
 from .outcome import Attempt, Called, CaseResult, Finding, Outcome
-from .targets.base import Target
+from .targets.base import NotReplayed, Target
 
 KEPT = 2_000  # characters of a tool's result, or of its arguments, that the results keep
 SAID = 8_000  # characters of what the agent said at once
-ENDED = "ran to its end"
+REPLAYED, RECORDED = "replayed", "recorded"  # criteria of every case: it could be, and the recording sufficed
 
-Evaluate = Callable[..., list[Finding]]  # (case, outcome, judged=(passed, why) or None)
+Judged = tuple[bool | None, str]  # what a judge says, None for no answer, and why
+Evaluate = Callable[[Case, Outcome, bool | None, str], list[Finding]]
 Gates = Callable[[Case], tuple[bool, str]]
-Judge = Callable[[Case, Outcome], tuple[bool, str]]  # asks the judge of the case
+Judge = Callable[[Case, Outcome], Awaitable[Judged]]  # asks the judge of the case
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How what an agent did is judged. `within`: seconds that a judge function may take."""
+    """How what an agent did is judged."""
 
     evaluate: Evaluate
     gates: Gates
     judge: Judge | None = None
-    within: float = 60.0
 
 
 class _Job(NamedTuple):
@@ -42,7 +40,7 @@ class _Job(NamedTuple):
 
 async def replay(
     cases: Iterable[Case], target: Target, judging: Judging, *, repeats: int = 1, concurrency: int = 8
-) -> AsyncIterator[CaseResult]:
+) -> AsyncGenerator[CaseResult, None]:
     """The result of each case as it is known, in whatever order. No more is held than what is under way."""
     jobs = (_Job(case, place, attempt) for place, case in enumerate(cases) for attempt in range(repeats))
     done: asyncio.Queue[tuple[_Job, Attempt] | BaseException | None] = asyncio.Queue(maxsize=2 * concurrency)
@@ -78,11 +76,10 @@ def result_of(case: Case, attempts: list[Attempt], gates: tuple[bool, str]) -> C
     )  # fmt: skip
 
 
-def broke(outcome: Outcome) -> bool:
-    """Whether the attempt could not be made as it should. A call that the recording does not answer, where that is to
-    fail, is the agent's own failure."""
-    lacking = any(call.answered == "missing" and call.error == outcome.error for call in outcome.calls)
-    return outcome.error is not None and not lacking
+def broke(attempt: Attempt) -> bool:
+    """Whether it could not be made as it should. A call that the recording does not answer, where that is to fail, is
+    the agent's own failure, and so is whatever a recorded run did."""
+    return any(one.criterion == REPLAYED for one in attempt.findings)
 
 
 def first_failing(result: CaseResult) -> str:
@@ -100,32 +97,32 @@ async def _work(
 ) -> None:  # fmt: skip
     try:
         for job in jobs:
-            outcome = await target.replay(job.case, job.attempt)
-            await done.put((job, await _judged(job.case, outcome, judging)))
+            await done.put((job, await _attempt(job, target, judging)))
     except Exception as error:
         await done.put(error)
     await done.put(None)
 
 
-async def _judged(case: Case, outcome: Outcome, judging: Judging) -> Attempt:
-    if outcome.error is not None:
-        findings = [Finding(criterion=ENDED, ok=False, said=outcome.error)]
-        return Attempt(passed=False, findings=findings, outcome=lean(outcome))
-    judged = await _asked(case, outcome, judging) if case.expect.judge else None
-    findings = judging.evaluate(case, outcome, judged=judged)
+async def _attempt(job: _Job, target: Target, judging: Judging) -> Attempt:
+    case = job.case
+    try:
+        outcome = await target.replay(case, job.attempt)
+    except NotReplayed as error:
+        return _without_judgement(Outcome(error=str(error)), REPLAYED)
+    if any(call.answered == "missing" and call.error == outcome.error for call in outcome.calls):
+        return _without_judgement(outcome, RECORDED)
+    if outcome.error is not None and not target.history:
+        return _without_judgement(outcome, REPLAYED)
+    asked = judging.judge(case, outcome) if judging.judge is not None and case.expect.judge else None
+    judged = await asked if asked is not None else (None, "")
+    findings = judging.evaluate(case, outcome, *judged)
     return Attempt(passed=all(one.ok for one in findings), findings=findings, outcome=lean(outcome))
 
 
-async def _asked(case: Case, outcome: Outcome, judging: Judging) -> tuple[bool, str] | None:
-    ask = judging.judge
-    if ask is None:
-        return None
-    try:
-        return await in_a_thread(lambda: ask(case, outcome), judging.within, name="judge")
-    except TimeoutError:
-        return False, f"the judge gave no answer within {judging.within:g} s"
-    except Exception as error:
-        return False, f"the judge raised {type(error).__name__}: {error}"
+def _without_judgement(outcome: Outcome, criterion: str) -> Attempt:
+    """What the agent did until then says nothing about the case's criteria."""
+    finding = Finding(criterion=criterion, ok=False, said=outcome.error or "")
+    return Attempt(passed=False, findings=[finding], outcome=lean(outcome))
 
 
 def lean(outcome: Outcome) -> Outcome:

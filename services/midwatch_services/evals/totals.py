@@ -54,7 +54,7 @@ def broken_of(results: Iterable[CaseResult]) -> list[str]:
     """One line for each case of which an attempt could not be made as it should."""
     found = []
     for result in results:
-        errors = [one.outcome.error for one in result.attempts if broke(one.outcome)]
+        errors = [one.outcome.error for one in result.attempts if broke(one)]
         if errors:
             times = f" ({len(errors)} of {len(result.attempts)} attempts)" if len(result.attempts) > 1 else ""
             found.append(f"{result.case}: {errors[0]}{times}")

@@ -3,17 +3,25 @@
 from datetime import datetime
 from typing import Protocol
 
+from midwatch.errors import MidwatchError
+
 from ..case import Case
 from ..costs import total
 from ..outcome import Outcome
 from ..wire import Report
 
 
+class NotReplayed(MidwatchError):
+    """The case cannot be replayed: the message says why."""
+
+
 class Target(Protocol):
-    """Whatever answers in the agent's place."""
+    """Whatever answers in the agent's place. `history`: it tells what already happened, errors and all."""
+
+    history: bool
 
     async def replay(self, case: Case, attempt: int) -> Outcome:
-        """One attempt at a case. Never raises for what goes wrong in it: the outcome's error says that."""
+        """One attempt at a case, whose error says what went wrong in it. Raises NotReplayed."""
         ...
 
 

@@ -19,6 +19,8 @@ class ModuleTarget:
     """Replays in one process, all at once. Where that dies or is blocked, nobody can say by which case: each of those
     under way is tried once more in a process of its own, and what dies or is blocked there is the one."""
 
+    history = False
+
     def __init__(self, target: str, version: str, within: float, missing: Missing | None) -> None:
         self.printed = Printed()
         self._target, self._version, self._within, self._missing = target, version, within, missing

@@ -10,11 +10,14 @@ from ..calling import BadTarget
 from ..case import Case
 from ..outcome import Outcome
 from ..recorded import outcome_of
+from .base import NotReplayed
 
 
 class RecordedTarget:
     """The run of a case is the one that it was made from; where the file, or the model that is asked for, has no such,
     the runs of its task, one after another as it is repeated."""
+
+    history = True
 
     def __init__(self, runs: Iterable[SourceRun], model: str | None) -> None:
         self._model = model
@@ -30,7 +33,7 @@ class RecordedTarget:
         if not runs:
             by = f" by {self._model}" if self._model else ""
             which = f"neither {case.run_id!r} nor one of task {case.task!r}"
-            return Outcome(error=f"the file holds no run{by} for this case: {which}")
+            raise NotReplayed(f"the file holds no run{by} for this case: {which}")
         return outcome_of(runs[attempt % len(runs)], case.kinds)
 
 

@@ -30,6 +30,8 @@ class Unanswered(MidwatchError):
 class RemoteTarget:
     """Holds each case's conversation with the agent, whose tools it answers."""
 
+    history = False
+
     def __init__(self, ask: Ask, version: str, within: float, missing: Missing | None) -> None:
         self._ask, self._version, self._within, self._missing = ask, version, within, missing
 
