@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+import midwatch
 from midwatch.contracts.envelope import new_id
 from midwatch.errors import MidwatchError
 from midwatch.fields import to_text
@@ -23,6 +25,9 @@ from .standin import BlockingStandIn, Book, StandIn
 Shape = Literal["run", "desk", "text"]
 _DESK = ("desk", "agent")  # first parameters by which an agent is wanted rather than a run
 _SHOWN = 300  # characters of an error
+# Where no code of the user's stands: ours, the standard library's, what is installed.
+_INSTALLED = tuple(filter(None, map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))))
+_NOT_THEIRS = (str(Path(midwatch.__file__).parent), str(Path(__file__).parents[1]), *_INSTALLED, "<")
 
 
 class BadTarget(MidwatchError):
@@ -90,9 +95,7 @@ def said_of(error: BaseException) -> str:
     """An exception of the agent in one line, with the place in its own code where it came from."""
     text = " ".join(to_text(f"{type(error).__name__}: {to_text(error)}".removesuffix(": ")).split())[:_SHOWN]
     frames = traceback.extract_tb(error.__traceback__)
-    here = str(Path.cwd())
-    own = [one for one in frames if one.filename.startswith(here) and "site-packages" not in one.filename]
-    own = [one for one in own if "midwatch" not in Path(one.filename).parent.parts[-2:]] or frames[-1:]
+    own = [one for one in frames if not one.filename.startswith(_NOT_THEIRS)] or frames[-1:]
     return f"{text} ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else text
 
 
