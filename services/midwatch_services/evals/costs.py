@@ -4,24 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 
-from msgspec import Struct
-
-from midwatch.contracts.money import Money, to_money
-from midwatch.contracts.runs import Usage
+from midwatch.contracts.money import to_money
 from midwatch.runtime.pricing import price
 
+from .billed import Billed
 from .outcome import CostBasis
-
-
-class Billed(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A model call as far as its price goes, or (without a model) a tool call that says what it cost. `failed`: it
-    raised."""
-
-    model: str = ""
-    provider: str | None = None
-    usage: Usage | None = None
-    cost_usd: Money | None = None
-    failed: bool = False
 
 
 def total(calls: Iterable[Billed], at: datetime) -> tuple[str | None, CostBasis]:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from midwatch_services.replay.mapping import HandOffStep, ModelStep, SaidStep, ToolStep, to_played
 from midwatch_services.replay.source import SourceRun
 
+from .billed import Billed
 from .case import Kind
-from .costs import Billed, total
+from .costs import total
 from .outcome import Called, Outcome
 
 

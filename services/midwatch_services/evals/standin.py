@@ -20,8 +20,8 @@ from midwatch.order import Order
 from midwatch.record import Done
 from midwatch.switch import LocalSwitch
 
+from .billed import Billed
 from .case import Case, Missing
-from .costs import Billed
 from .desk import Desk, NoAnswer, normal
 from .outcome import Called
 

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from .billed import Billed
 from .case import Case, Missing
-from .costs import Billed
 from .outcome import Called
 
 BEAT = 0.25  # seconds between two signs of life

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 
 from midwatch.contracts.runs import Usage
-from midwatch_services.evals.costs import Billed, total
+from midwatch_services.evals.billed import Billed
+from midwatch_services.evals.costs import total
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 TOKENS = Usage(input_tokens=1000, output_tokens=100)

@@ -11,8 +11,8 @@ from midwatch.contracts.trial import TRIAL_LIMIT, TrialAnswer, TrialCall, TrialM
 from midwatch.errors import MidwatchError
 from midwatch.fields import to_cost, to_usage
 
+from ..billed import Billed
 from ..case import Case, Missing
-from ..costs import Billed
 from ..desk import Answer, Desk, NoAnswer, normal
 from ..outcome import Called, Outcome
 from ..wire import Report
