@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 import typer
 
@@ -16,12 +16,23 @@ from .progress import bar
 
 if TYPE_CHECKING:
     from midwatch_services.evals.case import Case
-    from midwatch_services.evals.outcome import CaseResult, Outcome, Results
+    from midwatch_services.evals.outcome import Outcome, Results
     from midwatch_services.evals.replay import Judging
     from midwatch_services.evals.targets.opening import Wanted
+    from midwatch_services.evals.totals import Totals
 
 _MISSING = ("nearest", "fail")
 _COLUMNS = ("case", "passed", "why")
+
+
+class _How(NamedTuple):
+    """How it is replayed, and where the results go. `broken`: files that could not be read."""
+
+    agent: str
+    repeats: int
+    concurrency: int
+    out: Path
+    broken: list[str]
 
 
 def register(evals: typer.Typer) -> None:
@@ -65,21 +76,15 @@ def run(
     settings = Settings()
     _use_prices(settings)
     wanted = Wanted(target, version, timeout, missing, model, settings.url)  # type: ignore[arg-type]
-    began, stdout = time.perf_counter(), sys.stdout
+    how = _How(agent, repeats, concurrency, out or keep.usual_path(folder, agent, version), broken)
+    stdout = sys.stdout if as_json else None
     with contextlib.redirect_stdout(sys.stderr):  # a judge function may print as well
-        results, printed = asyncio.run(
-            _replayed(cases, wanted, _judging(timeout), repeats, concurrency, stdout if as_json else None)
-        )
-    whole = _whole(agent, wanted, results, cases, repeats, broken, time.perf_counter() - began)
-    path = out or keep.usual_path(folder, agent, version)
-    try:
-        keep.write(path, whole)
-    except OSError as error:
-        fail(f"the results cannot be written: {error.strerror or error} ({path})")
-    _report(whole, path, quiet=as_json)
+        totals, seconds, printed = asyncio.run(_replayed(cases, wanted, _judging(timeout), how, stdout))
+    if not as_json:
+        _report(totals, seconds, how.out)
     if printed:
         sys.stderr.write(f"midwatch: the target wrote to standard output: {clean(printed)}\n")
-    lines = [*broken, *_broken(results)]
+    lines = [*broken, *totals.broken]
     for line in lines:
         sys.stderr.write(f"midwatch: {clean(line)}\n")
     if lines:
@@ -137,67 +142,57 @@ def _judging(within: float) -> "Judging":
 
 
 async def _replayed(
-    cases: "list[Case]", wanted: "Wanted", judging: "Judging", repeats: int, concurrency: int, stdout: TextIO | None
-) -> "tuple[list[CaseResult], str]":
-    """The results in the order of the cases, and the first line that the target printed."""
+    cases: "list[Case]", wanted: "Wanted", judging: "Judging", how: _How, stdout: TextIO | None
+) -> "tuple[Totals, float, str]":
+    """Replays, writes each result as it is known, and gives what they come to, the seconds that it took, and the first
+    line that the target printed."""
     import msgspec
 
+    from midwatch_services.evals.keep import ResultsFile
     from midwatch_services.evals.replay import replay
     from midwatch_services.evals.targets.opening import opened
+    from midwatch_services.evals.totals import Totals
 
-    places = {case.name: place for place, case in enumerate(cases)}
-    found: list[CaseResult] = []
-    with bar("replaying") as told:
-        async with opened(wanted, cases) as target:
-            going = replay(cases, target, judging, repeats=repeats, concurrency=concurrency)
+    places, totals, began = {case.name: place for place, case in enumerate(cases)}, Totals(), time.perf_counter()
+    async with opened(wanted, cases) as target:
+        going = replay(cases, target, judging, repeats=how.repeats, concurrency=how.concurrency)
+        with bar("replaying") as told, ResultsFile(how.out) as file:
             async with contextlib.aclosing(going):
                 async for result in going:
-                    found.append(result)
-                    told(len(found), len(cases))
+                    totals.add(result)
+                    told(totals.cases.count + totals.twins.count, len(cases))
+                    file.add(places[result.case], result)
                     if stdout is not None:
                         stdout.write(msgspec.json.encode(result).decode() + "\n")
                         stdout.flush()
-        printed = getattr(target, "printed", None)
-    return sorted(found, key=lambda one: places[one.case]), printed.line if printed else ""
+            seconds = time.perf_counter() - began
+            file.finish(_head(wanted, how, cases, totals, seconds))
+    printed = getattr(target, "printed", None)
+    return totals, seconds, printed.line if printed else ""
 
 
-def _whole(
-    agent: str, wanted: "Wanted", results: "list[CaseResult]", cases: "list[Case]", repeats: int, broken: list[str],
-    seconds: float,
-) -> "Results":  # fmt: skip
+def _head(wanted: "Wanted", how: _How, cases: "list[Case]", totals: "Totals", seconds: float) -> "Results":
     from midwatch.contracts.envelope import utc_now
     from midwatch_services.evals.outcome import Results, set_hash
-    from midwatch_services.evals.totals import cost_of
 
     return Results(
-        agent=agent, version=wanted.version, target=wanted.target, at=utc_now().isoformat(), repeats=repeats,
-        eval_set=set_hash(case.hash for case in cases), seconds=round(seconds, 3), cost_usd=cost_of(results).written,
-        broken=broken, results=results,
+        agent=how.agent, version=wanted.version, target=wanted.target, at=utc_now().isoformat(), repeats=how.repeats,
+        eval_set=set_hash(case.hash for case in cases), seconds=round(seconds, 3), cost_usd=totals.cost_usd,
+        broken=how.broken,
     )  # fmt: skip
 
 
-def _broken(results: "list[CaseResult]") -> list[str]:
-    from midwatch_services.evals.totals import broken_of
-
-    return broken_of(results)
-
-
-def _report(whole: "Results", path: Path, *, quiet: bool) -> None:
+def _report(totals: "Totals", seconds: float, path: Path) -> None:
     from midwatch.contracts.money import dollars
-    from midwatch_services.evals.totals import cost_of, failed_of, split
 
-    if quiet:
-        return
-    for what, results in zip(("case", "perturbed twin"), split(whole.results), strict=True):
-        if not results:
-            continue
-        passed = sum(one.passed for one in results)
-        console.print(f"{count_of(len(results), what)}, {passed:,} passed", soft_wrap=True)
-        failed = failed_of(results)
-        if failed:
-            rows = [{"case": one.case, "passed": f"{one.passed} of {one.attempts}", "why": one.why} for one in failed]
+    for what, part in (("case", totals.cases), ("perturbed twin", totals.twins)):
+        if part.count:
+            console.print(f"{count_of(part.count, what)}, {part.passed:,} passed", soft_wrap=True)
+        if part.failed:
+            rows = [
+                {"case": one.case, "passed": f"{one.passed} of {one.attempts}", "why": one.why} for one in part.failed
+            ]
             emit_table(_COLUMNS, rows, empty="")
-    cost = cost_of(whole.results)
-    known = f"cost {dollars(cost.known)}" if cost.attempts else "no model call was seen"
-    unknown = f", and {count_of(cost.unknown, 'attempt')} whose price nobody knows" if cost.unknown else ""
-    console.print(f"{known}{unknown}; {whole.seconds:,.1f} s; results in {clean(path)}", soft_wrap=True)
+    known = f"cost {dollars(totals.known)}" if totals.billed else "no model call was seen"
+    unknown = f", and {count_of(totals.unknown, 'attempt')} whose price nobody knows" if totals.unknown else ""
+    console.print(f"{known}{unknown}; {seconds:,.1f} s; results in {clean(path)}", soft_wrap=True)

@@ -31,7 +31,7 @@ _NOT_THEIRS = (str(Path(midwatch.__file__).parent), str(Path(__file__).parents[1
 
 
 class BadTarget(MidwatchError):
-    """--target {target}: {why}."""
+    """--target {target}: {why}"""
 
 
 @dataclass(frozen=True, slots=True)

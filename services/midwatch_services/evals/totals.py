@@ -1,27 +1,12 @@
-"""What a replay comes to. Pure."""
+"""What a replay comes to, case by case. Pure."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from midwatch.contracts.money import to_money
 
 from .outcome import CaseResult
 from .replay import broke, first_failing
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """US dollars of all attempts whose cost is known, and how many there are whose cost nobody knows."""
-
-    known: Decimal
-    unknown: int
-    attempts: int  # of those that called a model
-
-    @property
-    def written(self) -> str | None:
-        """The sum, or None where it is not known whole."""
-        return to_money(self.known) if self.attempts and not self.unknown else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +19,48 @@ class Failed:
     why: str
 
 
-def cost_of(results: Iterable[CaseResult]) -> Cost:
-    """What all attempts cost together."""
-    outcomes = [one.outcome for result in results for one in result.attempts if one.outcome.cost_basis != "none"]
-    known = sum((Decimal(one.cost_usd) for one in outcomes if one.cost_usd is not None), Decimal(0))
-    return Cost(known, sum(1 for one in outcomes if one.cost_usd is None), len(outcomes))
+@dataclass(slots=True)
+class Part:
+    """The cases, or their perturbed twins."""
+
+    count: int = 0
+    passed: int = 0
+    failed: list[Failed] = field(default_factory=list)
 
 
-def failed_of(results: Iterable[CaseResult]) -> list[Failed]:
-    """The cases that did not pass, each with what went wrong first."""
-    return [
-        Failed(one.case, sum(attempt.passed for attempt in one.attempts), len(one.attempts), first_failing(one))
-        for one in results
-        if not one.passed
-    ]
+@dataclass(slots=True)
+class Totals:
+    """All of it. `known`: US dollars of the attempts whose cost is known; `unknown`: how many there are whose cost nobody
+    knows; `billed`: attempts that called a model. `broken`: a line for each case of which an attempt could not be made
+    as it should."""
 
+    cases: Part = field(default_factory=Part)
+    twins: Part = field(default_factory=Part)
+    known: Decimal = Decimal(0)
+    unknown: int = 0
+    billed: int = 0
+    broken: list[str] = field(default_factory=list)
 
-def broken_of(results: Iterable[CaseResult]) -> list[str]:
-    """One line for each case of which an attempt could not be made as it should."""
-    found = []
-    for result in results:
-        errors = [one.outcome.error for one in result.attempts if broke(one)]
+    @property
+    def cost_usd(self) -> str | None:
+        """The sum, or None where it is not known whole."""
+        return to_money(self.known) if self.billed and not self.unknown else None
+
+    def add(self, result: CaseResult) -> None:
+        """One more case."""
+        part = self.twins if result.twin_of else self.cases
+        part.count += 1
+        part.passed += result.passed
+        attempts = result.attempts
+        if not result.passed:
+            passed = sum(one.passed for one in attempts)
+            part.failed.append(Failed(result.case, passed, len(attempts), first_failing(result)))
+        for one in attempts:
+            if one.outcome.cost_basis != "none":
+                self.billed += 1
+                self.known += Decimal(one.outcome.cost_usd or 0)
+                self.unknown += one.outcome.cost_usd is None
+        errors = [one.outcome.error for one in attempts if broke(one)]
         if errors:
-            times = f" ({len(errors)} of {len(result.attempts)} attempts)" if len(result.attempts) > 1 else ""
-            found.append(f"{result.case}: {errors[0]}{times}")
-    return found
-
-
-def split(results: Sequence[CaseResult]) -> tuple[list[CaseResult], list[CaseResult]]:
-    """The cases, and their perturbed twins."""
-    return [one for one in results if not one.twin_of], [one for one in results if one.twin_of]
+            times = f" ({len(errors)} of {len(attempts)} attempts)" if len(attempts) > 1 else ""
+            self.broken.append(f"{result.case}: {errors[0]}{times}")

@@ -8,10 +8,10 @@ import pytest
 
 from eval_replay_helpers import case, evaluate, gates, results
 from midwatch_services.evals.case import Case, Expect
-from midwatch_services.evals.outcome import Called, Outcome
+from midwatch_services.evals.outcome import Called, CaseResult, Outcome
 from midwatch_services.evals.replay import Judging, broke, first_failing, lean
 from midwatch_services.evals.replay import replay as replay_all
-from midwatch_services.evals.totals import broken_of, cost_of, failed_of, split
+from midwatch_services.evals.totals import Totals
 
 
 class Says:
@@ -29,6 +29,13 @@ class Says:
         await asyncio.sleep(0)
         self.under_way -= 1
         return self._outcomes[attempt % len(self._outcomes)]
+
+
+def totals_of(*found: CaseResult) -> Totals:
+    made = Totals()
+    for one in found:
+        made.add(one)
+    return made
 
 
 GOOD, BAD = Outcome(said=["Refunded."]), Outcome(said=["No."])
@@ -71,7 +78,7 @@ async def test_an_attempt_that_broke_fails_with_its_own_words_and_no_other() -> 
     found = (await results([case(expect=WANTED)], Says(outcome)))["twice"]
     assert [(one.ok, one.said) for one in found.attempts[0].findings] == [
         (False, "the agent's process ended with exit code 3")]  # fmt: skip
-    assert broken_of([found]) == ["twice: the agent's process ended with exit code 3"]
+    assert totals_of(found).broken == ["twice: the agent's process ended with exit code 3"]
 
 
 async def test_a_call_without_an_answer_fails_its_case_and_breaks_nothing() -> None:
@@ -105,7 +112,7 @@ async def test_a_run_that_was_stopped_when_it_happened_is_judged_by_the_criteria
     target.history = True
     found = (await results([case(expect=WANTED)], target))["twice"]
     assert [one.criterion for one in found.attempts[0].findings] == ["says"]
-    assert broken_of([found]) == []
+    assert totals_of(found).broken == []
 
 
 def test_what_is_long_is_cut_and_says_so() -> None:
@@ -119,19 +126,18 @@ def test_what_is_long_is_cut_and_says_so() -> None:
 
 async def test_costs_are_summed_and_an_unknown_one_is_said() -> None:
     known = Outcome(cost_usd="0.25", cost_basis="reported")
-    found = list((await results([case("a"), case("b")], Says(known))).values())
-    assert (cost_of(found).known, cost_of(found).written) == (pytest.approx(0.5), "0.5")
+    found = totals_of(*(await results([case("a"), case("b")], Says(known))).values())
+    assert (found.cost_usd, found.unknown, found.billed) == ("0.5", 0, 2)
     mixed = Says(known, Outcome(cost_basis="unpriced"), Outcome())
-    found = list((await results([case("a")], mixed, repeats=3)).values())
-    assert (str(cost_of(found).known), cost_of(found).unknown, cost_of(found).written) == ("0.25", 1, None)
+    found = totals_of(*(await results([case("a")], mixed, repeats=3)).values())
+    assert (found.cost_usd, str(found.known), found.unknown, found.billed) == (None, "0.25", 1, 2)
 
 
 async def test_twins_are_apart() -> None:
     cases = [case("a", expect=WANTED), case("a-shouting", expect=WANTED, twin_of="a", perturbation="shouting")]
-    real, twins = split(list((await results(cases, Says(BAD))).values()))
-    assert [one.case for one in real] == ["a"]
-    assert [(one.case, one.perturbation) for one in twins] == [("a-shouting", "shouting")]
-    assert [(one.case, one.passed, one.attempts) for one in failed_of(twins)] == [("a-shouting", 0, 1)]
+    found = totals_of(*(await results(cases, Says(BAD))).values())
+    assert (found.cases.count, found.twins.count) == (1, 1)
+    assert [(one.case, one.passed, one.attempts) for one in found.twins.failed] == [("a-shouting", 0, 1)]
 
 
 async def test_the_result_is_of_the_case_as_it_stands() -> None:
