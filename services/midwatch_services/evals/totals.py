@@ -30,7 +30,7 @@ class Part:
 
 @dataclass(slots=True)
 class Totals:
-    """All of it. `known`: US dollars of the attempts whose cost is known; `unknown`: how many there are whose cost nobody
+    """All of it. `known`: US dollars of the attempts whose cost is known; `unknown`: how many have a cost that nobody
     knows; `billed`: attempts that called a model. `broken`: a line for each case of which an attempt could not be made
     as it should."""
 
