@@ -3,16 +3,24 @@
 import gzip
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eval_replay_helpers import case, results
+from kept import empty_log, save
+from logged import received
+from midwatch.runtime.database import Database
+from midwatch.runtime.settings import Settings
 from midwatch_services.evals.calling import BadTarget
+from midwatch_services.evals.outcome import Called, Outcome
 from midwatch_services.evals.targets.base import NotReplayed
 from midwatch_services.evals.targets.recorded import load
 from midwatch_services.evals.totals import Totals
+from midwatch_services.logger.transfer.export import export as write_export
+from midwatch_services.logger.transfer.layout import Filter
 
 
 def run(run_id: str, model: str, said: str, *, trial: int = 0, task: str = "7") -> dict[str, Any]:
@@ -108,3 +116,38 @@ async def test_published_runs_did_what_an_independent_reading_of_their_file_says
     calls = {name: Counter(call.tool for call in one.calls) for name, one in outcomes.items()}
     assert calls == {name: one[0] for name, one in wanted.items()}
     assert {name: one.handed_off for name, one in outcomes.items()} == {name: one[1] for name, one in wanted.items()}
+
+
+async def test_an_exported_log_serves_as_well(tmp_path: Path) -> None:
+    url = Settings().database_for("logger")
+    Database(url).close()
+    common = {"run_id": "r-7", "version": "v1", "labels": {"domain": "shop", "task": "7"}}
+    events = [
+        received("finished", **common, seq=5, resolution="handed_off"),
+        received("started", **common, seq=0, input="I was charged twice."),
+        received("model_called", **common, seq=1, model="gpt-4.1", cost_usd="0.02"),
+        received("tool_called", **common, seq=2, tool="lookup_order", arguments={"order_id": "A-1"}, result=[1]),
+        received("said", **common, seq=3, by="agent", text="A colleague will see to it."),
+        received("handed_off", **common, seq=4, to="human", reason="a lawyer"),
+        received("started", run_id="r-8", version="v2", input="Hello"),
+        received("finished", run_id="r-8", version="v2", seq=1, resolution="resolved", output="Hello yourself."),
+    ]
+    with empty_log(url) as database:
+        save(database, events)
+        write_export(database, tmp_path / "out", Filter(), "jsonl", by="sam", now=datetime.now(UTC))
+    cases = [case("by run", run_id="r-8"), case("by task", task="shop/7", kinds={"lookup_order": "read"})]
+    found = await results(cases, load(tmp_path / "out", None, cases))
+    outcomes = {name: one.attempts[0].outcome for name, one in found.items()}
+    assert outcomes["by run"] == Outcome(said=["Hello yourself."])
+    assert outcomes["by task"] == Outcome(
+        said=["A colleague will see to it."], handed_off=True, model_calls=1, cost_usd="0.02", cost_basis="reported",
+        calls=[Called(tool="lookup_order", arguments={"order_id": "A-1"}, result=[1], kind="read", answered="own")],
+    )  # fmt: skip
+
+
+def test_a_folder_that_is_no_export_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadTarget) as found:
+        load(tmp_path, None, [])
+    assert str(found.value) == f"--target recorded:{tmp_path}: {tmp_path} is no export of a run log: " + (
+        "there is no manifest.json in it"
+    )

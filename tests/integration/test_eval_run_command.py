@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from eval_replay_helpers import agent_file, case, evaluate, gates
 from midwatch_services.commands import evals
+from midwatch_services.evals import keep
 from midwatch_services.evals.case import Case, Expect
 from midwatch_services.evals.outcome import CaseResult, Outcome, Results, set_hash
 
@@ -69,7 +70,7 @@ def holds(here: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def midwatch(*words: object) -> Result:
     app = typer.Typer()
     evals.register(app)
-    given = ["eval", "run", "refund-desk", "--target", "my_agent:answer", "--version", "2026/11 22", *map(str, words)]
+    given = ["eval", "run", "refund-desk", "--target", "my_agent:answer", "--version", "2026-11-22", *map(str, words)]
     return CliRunner().invoke(app, given)
 
 
@@ -95,7 +96,7 @@ def test_it_says_what_passed_what_it_cost_and_where_the_results_are(holds: Any) 
     found = written()
     assert (found.agent, found.version, found.target, found.repeats) == (
         "refund-desk",
-        "2026/11 22",
+        "2026-11-22",
         "my_agent:answer",
         1,
     )
@@ -194,3 +195,22 @@ def test_where_nothing_can_be_written_nothing_is_replayed(holds: Any) -> None:
     done = midwatch("--out", "file/results.json")
     assert str(done.exception) == "the results cannot be written to file/results.json: File exists"
     assert "exit code 9" not in done.stderr
+
+
+def test_a_long_list_of_what_failed_is_cut(holds: Any) -> None:
+    holds(*(case(f"c{number:02}", turns=("x" * 1_000,), expect=ASKS) for number in range(60)))
+    lines = midwatch().stdout.splitlines()
+    assert lines[0] == "60 cases, 0 passed"
+    assert sum(line.startswith("c") and "0 of 1" in line for line in lines) == 50
+    assert "… and 10 more: the results file has all" in lines
+    assert len(written().results) == 60
+
+
+def test_versions_do_not_share_a_file() -> None:
+    folder = Path("evals")
+    assert keep.usual_path(folder, "desk", "2026-11-22") == folder / "desk" / "results" / "2026-11-22.json"
+    odd = {
+        keep.usual_path(folder, "desk", version).name for version in ("main/1", "main 1", "main-1", "../main-1", "…")
+    }
+    assert len(odd) == 5
+    assert all(name.endswith(".json") and "/" not in name for name in odd)

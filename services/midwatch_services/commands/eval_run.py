@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from midwatch_services.evals.outcome import Outcome, Results
     from midwatch_services.evals.replay import Judging
     from midwatch_services.evals.targets.opening import Wanted
-    from midwatch_services.evals.totals import Totals
+    from midwatch_services.evals.totals import Failed, Totals
 
 _MISSING = ("nearest", "fail")
 _COLUMNS = ("case", "passed", "why")
+_SHOWN = 50  # failed cases that are printed
+_WHY = 200  # characters of why one failed
 
 
 class _How(NamedTuple):
@@ -56,7 +58,7 @@ def run(
     stress: Annotated[bool, typer.Option("--stress/--no-stress", help="Perturbed twins as well.")] = True,
     model: Annotated[str | None, typer.Option(help="With recorded:FILE, only runs by this model.")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: FOLDER/AGENT/results/VERSION.json.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where the eval sets are.")] = Path("evals"),
+    folder: Annotated[Path, typer.Option("--folder", "--evals", help="Where the eval sets are.")] = Path("evals"),
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Replay an agent's cases, its tools answered from the recordings, and keep the results for the gate.
@@ -189,10 +191,14 @@ def _report(totals: "Totals", seconds: float, path: Path) -> None:
         if part.count:
             console.print(f"{count_of(part.count, what)}, {part.passed:,} passed", soft_wrap=True)
         if part.failed:
-            rows = [
-                {"case": one.case, "passed": f"{one.passed} of {one.attempts}", "why": one.why} for one in part.failed
-            ]
-            emit_table(_COLUMNS, rows, empty="")
+            emit_table(_COLUMNS, map(_cells, part.failed[:_SHOWN]), empty="")
+        if len(part.failed) > _SHOWN:
+            console.print(f"… and {len(part.failed) - _SHOWN:,} more: the results file has all")
     known = f"cost {dollars(totals.known)}" if totals.billed else "no model call was seen"
     unknown = f", and {count_of(totals.unknown, 'attempt')} whose price nobody knows" if totals.unknown else ""
     console.print(f"{known}{unknown}; {seconds:,.1f} s; results in {clean(path)}", soft_wrap=True)
+
+
+def _cells(failed: "Failed") -> dict[str, str]:
+    why = failed.why if len(failed.why) <= _WHY else failed.why[:_WHY] + "…"
+    return {"case": failed.case, "passed": f"{failed.passed} of {failed.attempts}", "why": why}

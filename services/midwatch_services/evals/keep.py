@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -22,8 +23,11 @@ class NotWritten(MidwatchError):
 
 
 def usual_path(folder: Path, agent: str, version: str) -> Path:
-    """Where the results of a version stand unless `--out` says otherwise."""
-    return folder / agent / "results" / f"{_UNSAFE.sub('-', version).strip('.-') or 'unnamed'}.json"
+    """Where the results of a version stand unless `--out` says otherwise. Two versions never share a file."""
+    name = _UNSAFE.sub("-", version).strip(".-")[:100]
+    if name != version:
+        name = f"{name or 'version'}-{sha256(version.encode()).hexdigest()[:8]}"
+    return folder / agent / "results" / f"{name}.json"
 
 
 class ResultsFile:
