@@ -73,7 +73,7 @@ class ToolCall(_Call):
         self.drains = kind != "read"
         self._drain = drain
         self._kind = kind
-        self.arguments = _arguments(function, args, keywords)
+        self.arguments = arguments_of(function, args, keywords)
 
     def __enter__(self) -> Self:
         if self.drains:
@@ -96,7 +96,8 @@ class ToolCall(_Call):
         )  # fmt: skip
 
 
-def _arguments(function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(function: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `function` by their names."""
     if not args:
         return dict(keywords)
     names = _names(function)

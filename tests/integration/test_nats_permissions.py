@@ -13,10 +13,12 @@ import nats
 import nats.js.errors
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 import midwatch
 import shipped_server
 from budget_helpers import Model, apply, spend, watchdog
+from eval_replay_helpers import case, outcomes
 from helpers import eventually, hears_offers
 from midwatch.contracts import codec, control, runs, subjects
 from midwatch.contracts.envelope import utc_now
@@ -64,6 +66,8 @@ NOT_TO_PUBLISH = [
     subjects.presence("other", "pod-1"),
     subjects.budget("other", "reserve"),
     subjects.budget("other", "commit"),
+    subjects.trial(AGENT),
+    subjects.trial("other"),
     subjects.alert(AGENT, "raised"),
     subjects.switch(AGENT, "contained"),
     subjects.review(AGENT, "judged"),
@@ -89,6 +93,8 @@ NOT_TO_HEAR = [
     subjects.budget(AGENT, "*"),
     "midwatch.control.>",
     subjects.control(subjects.agent_key("other")),
+    subjects.trial("other"),
+    "midwatch.trial.>",
     "_INBOX.>",
     "_INBOX.operator.>",
     "$KV.>",
@@ -209,6 +215,19 @@ async def test_the_operator_halts_and_takes_on_an_alert_but_says_nothing_in_an_a
         assert not await operator.may_publish(subjects.run(AGENT, "finished"))
         assert not await operator.may_publish(subjects.alert(AGENT, "raised"))
         assert not await operator.may_publish(f"$JS.API.STREAM.DELETE.{subjects.RUNS}")
+
+
+async def test_an_agent_answers_a_replay_that_the_operator_asks_for(connect: Connect, server: str) -> None:
+    async with connect(AGENT) as agent:
+
+        async def answer(msg: Msg) -> None:
+            await msg.respond(b'{"say": "It is on its way."}')
+
+        await agent.nc.subscribe(subjects.trial(AGENT), cb=answer)
+        await agent.nc.flush()
+        found = await outcomes([case()], "nats", nats_url=f"nats://operator:pw-operator@{server}")
+        assert (found["twice"].said, found["twice"].error) == (["It is on its way."], None)
+        assert agent.denied == []
 
 
 async def test_the_operators_commands_need_no_more_than_the_operator_may(

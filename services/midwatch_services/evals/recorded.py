@@ -1,9 +1,8 @@
 """What the agent of a recorded run did, as an outcome to be judged, and the calls that a case replays. Pure."""
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from datetime import UTC, datetime
 
-from midwatch.contracts.money import to_money
 from midwatch_services.replay.mapping import (
     OUT_OF_SCOPE,
     STOPPED,
@@ -17,7 +16,9 @@ from midwatch_services.replay.mapping import (
 )
 from midwatch_services.replay.source import SourceRun
 
+from .billed import Billed
 from .case import Kind, Recorded
+from .costs import total
 from .outcome import Called, CostBasis, Outcome
 
 _TOKENS = (STOPPED, TRANSFERRED, OUT_OF_SCOPE)
@@ -27,11 +28,18 @@ NO_RESULT = "no result is recorded"
 def outcome_of(run: SourceRun, kinds: Mapping[str, Kind]) -> Outcome:
     """What the agent of a published run did. A call without a result did nothing."""
     played = to_played(run)
-    cost, basis = _cost(played.steps)
+    cost, basis = _cost(played.steps, played.ended_at or datetime.now(UTC))
     return Outcome(
         said=[text for one in said_by("agent", played.steps) if (text := without_tokens(one.text))],
         calls=[
-            Called(tool=one.tool, arguments=one.arguments, result=one.result, error=one.error, kind=one.kind)
+            Called(
+                tool=one.tool,
+                arguments=one.arguments,
+                result=one.result,
+                error=one.error,
+                kind=one.kind,
+                answered="own",
+            )
             for one in recorded_of(played.steps, kinds)
         ],
         handed_off=any(isinstance(step, HandOffStep) for step in played.steps),
@@ -66,10 +74,7 @@ def without_tokens(text: str) -> str:
     return text.strip()
 
 
-def _cost(steps: Sequence[Step]) -> tuple[str | None, CostBasis]:
-    costs = [step.cost_usd for step in steps if isinstance(step, ModelStep)]
-    if not costs:
-        return None, "none"
-    known = [Decimal(cost) for cost in costs if cost is not None]
-    total = to_money(sum(known, Decimal(0))) if known else None
-    return total, "reported" if len(known) == len(costs) else "unpriced"
+def _cost(steps: Sequence[Step], at: datetime) -> tuple[str | None, CostBasis]:
+    models = [step for step in steps if isinstance(step, ModelStep)]
+    billed = [Billed(model=one.model, provider=one.provider, usage=one.usage, cost_usd=one.cost_usd) for one in models]
+    return total(billed, at)

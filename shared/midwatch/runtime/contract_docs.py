@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from midwatch.contracts import budget, claims, control, subjects
+from midwatch.contracts import budget, claims, control, subjects, trial
 from midwatch.contracts.envelope import Envelope, event_type
 from midwatch.contracts.governance import GOVERNANCE_EVENTS
 from midwatch.contracts.runs import RUN_EVENTS
@@ -46,6 +46,8 @@ _VALUES: dict[str, tuple[Any, str]] = {
     "claim_extend": (claims.Hold, "midwatch.claim.{agent}.extend"),
     "claim_release": (claims.Hold, "midwatch.claim.{agent}.release"),
     "claim_taken": (claims.Taken, _REPLY),
+    "trial_turn": (trial.TrialTurn, "midwatch.trial.{agent}.turn"),
+    "trial_answer": (trial.TrialAnswer, _REPLY),
 }
 
 

@@ -15,8 +15,8 @@ ANSWER_LIMIT = 64 * 1024  # bytes of an answer that are read
 T = TypeVar("T")
 
 
-async def post(url: str, body: bytes, headers: Mapping[str, str], within: float) -> bytes:
-    """Posts JSON to an http or https address and returns the answer's body.
+async def post(url: str, body: bytes, headers: Mapping[str, str], within: float, *, limit: int = ANSWER_LIMIT) -> bytes:
+    """Posts JSON to an http or https address and returns the first `limit` bytes of the answer's body.
 
     Raises urllib's HTTPError for a status of 300 and more, OSError, HTTPException, ValueError, or TimeoutError.
     """
@@ -25,7 +25,7 @@ async def post(url: str, body: bytes, headers: Mapping[str, str], within: float)
         raise ValueError("the address is neither http nor https")
     usual = {"content-type": "application/json", "user-agent": "midwatch"}
     request = urllib.request.Request(address, body, {**usual, **more, **headers})  # noqa: S310
-    return await in_a_thread(lambda: _open(request, within), within, name="webhook")
+    return await in_a_thread(lambda: _open(request, within, limit), within, name="webhook")
 
 
 def _without_credentials(url: str) -> tuple[str, dict[str, str]]:
@@ -45,11 +45,11 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _open(request: urllib.request.Request, within: float) -> bytes:
+def _open(request: urllib.request.Request, within: float, limit: int) -> bytes:
     opener = urllib.request.build_opener(_NoRedirects())  # anew: certificates and proxies may have changed
     try:
         with opener.open(request, timeout=within) as response:
-            answer: bytes = response.read(ANSWER_LIMIT)
+            answer: bytes = response.read(limit)
             return answer
     except urllib.error.HTTPError as error:
         error.close()
