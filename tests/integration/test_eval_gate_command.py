@@ -149,7 +149,7 @@ NOT_JUDGED = [
     (["--max-drop", "nan%"], "is no share"),
     (["--version", "new", "--result", "bad.json"], "not both"),
     (["--version", "old"], "are the baseline itself"),
-    (["--folder", "nowhere"], "holds no results: replay with `midwatch eval run refund-desk` first"),
+    (["--evals", "nowhere"], "holds no results: replay with `midwatch eval run refund-desk` first"),
     (["--no-such-option"], "No such option"),
 ]
 

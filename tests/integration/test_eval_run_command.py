@@ -159,7 +159,7 @@ def test_a_missing_answer_can_be_made_to_fail_the_case(holds: Any) -> None:
         (["--only", "z"], 2, "there is no case 'z' in evals/refund-desk: `midwatch eval list` names them"),
         (["--missing", "guess"], 2, "--missing 'guess': choose nearest or fail"),
         (
-            ["--folder", "nowhere"],
+            ["--evals", "nowhere"],
             1,
             "there is no eval set in nowhere/refund-desk: make cases with `midwatch eval add`",
         ),

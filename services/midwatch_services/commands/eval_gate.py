@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from .bus import CONNECT, connected, run, unreached, user
+from .eval_make import ROOT, Root
 from .output import FAILED, OK, USAGE, JsonOption, clean, emit_json, emit_table, fail
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ _COLUMNS = ("when", "version", "verdict", "cases", "passed", "baseline", "fell",
 
 T = TypeVar("T")
 Agent = Annotated[str, typer.Argument(help="The agent's name.", metavar="AGENT")]
-Folder = Annotated[Path, typer.Option("--folder", help="Where the eval sets are.", metavar="DIR")]
-EVALS = Path("evals")
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +55,7 @@ def gate(
         bool | None, typer.Option("--publish/--no-publish", help="Say it on the bus. Default: where NATS answers.")
     ] = None,
     by: Annotated[str | None, typer.Option(help="Who. Default: you, on this machine.")] = None,
-    folder: Folder = EVALS,
+    folder: Root = ROOT,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Hold a version's results against the baseline's, case by case. Exit code 0: passed; 1: failed, do not ship;
@@ -90,7 +89,7 @@ def baseline(
     version: Annotated[
         str | None, typer.Argument(help="The version that ships. Default: say which it is.", metavar="VERSION")
     ] = None,
-    folder: Folder = EVALS,
+    folder: Root = ROOT,
 ) -> None:
     """Say which version changes are held against, or make it another: the one that you have just shipped.
 

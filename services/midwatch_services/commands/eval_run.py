@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 import typer
 
+from .eval_make import ROOT, Root
 from .output import FAILED, USAGE, JsonOption, clean, console, count_of, emit_table, fail
 from .progress import bar
 
@@ -58,7 +59,7 @@ def run(
     stress: Annotated[bool, typer.Option("--stress/--no-stress", help="Perturbed twins as well.")] = True,
     model: Annotated[str | None, typer.Option(help="With recorded:FILE, only runs by this model.")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: FOLDER/AGENT/results/VERSION.json.")] = None,
-    folder: Annotated[Path, typer.Option("--folder", "--evals", help="Where the eval sets are.")] = Path("evals"),
+    folder: Root = ROOT,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Replay an agent's cases, its tools answered from the recordings, and keep the results for the gate.

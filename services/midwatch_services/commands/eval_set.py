@@ -71,7 +71,7 @@ def show(
 
     Example: midwatch eval show duplicate-charge
     """
-    _print(_find(case, agent, root))
+    _print(*_find([case], agent, root))
 
 
 def check(
@@ -100,60 +100,69 @@ def check(
 
 
 def agree(
-    case: CaseArgument,
+    cases: Annotated[list[str], typer.Argument(help="The cases' names.", metavar="CASE...")],
     by: Annotated[str, typer.Option(help="Who you are.", metavar="NAME")],
     agent: AgentOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: you have read it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: you have read them.")] = False,
     root: Root = ROOT,
 ) -> None:
-    """Agree with what a case asks. Two different people make it gate; a change of its criteria takes both anew. Exit
-    code 3 if you say no.
+    """Agree with what cases ask. Two different people make one gate; a change of its criteria takes both anew. Exit
+    code 3 if you say no to one.
 
     Example: midwatch eval agree duplicate-charge --by ana
     """
+    answers = [_agree(case, by, yes) for case in _find(cases, agent, root)]
+    if not all(answers):
+        raise typer.Exit(NOT_CONFIRMED)
+
+
+def _agree(case: "Case", by: str, yes: bool) -> bool:
     from midwatch.errors import MidwatchError
     from midwatch_services.evals import agreeing
     from midwatch_services.evals.judge import gates
 
-    found = _find(case, agent, root)
     try:
-        agreeing.may_agree(found, by)
+        agreeing.may_agree(case, by)
         if not yes:
-            _print(found)
+            _print(case)
             try:
                 sure = typer.confirm("Is this what the agent should do, no more and no less?")
             except typer.Abort:
                 sure = False
             if not sure:
-                console.print("Nothing was noted.")
-                raise typer.Exit(NOT_CONFIRMED)
-        now = agreeing.agree(found, by, datetime.now(UTC))
+                console.print(f"{clean(case.name)}: nothing was noted.")
+                return False
+        now = agreeing.agree(case, by, datetime.now(UTC))
     except MidwatchError as error:
         fail(str(error))
     does, why = gates(now)
     console.print(f"{clean(now.name)}: noted. " + ("It gates now." if does else f"It does not gate yet: {clean(why)}."),
                   soft_wrap=True)  # fmt: skip
+    return True
 
 
-def _find(name: str, agent: str | None, root: Path) -> "Case":
+def _find(names: list[str], agent: str | None, root: Path) -> "list[Case]":
     from midwatch.errors import MidwatchError
     from midwatch_services.evals import load
 
-    found: list[Case] = []
+    found: dict[str, list[Case]] = {name: [] for name in names}
     broken: list[str] = []
-    try:
-        for whose in [agent] if agent else _agents(root):
+    for whose in [agent] if agent else _agents(root):
+        try:
             cases, lines = load.load(whose, root)
-            found += [one for one in cases if one.name == name]
-            broken += lines
-    except MidwatchError as error:
-        fail(str(error))
-    if len(found) > 1:
-        fail(f"{', '.join(one.agent for one in found)} each have a case {name}: say whose with --agent")
-    if not found:
-        _tell(broken)
-        fail(f"there is no case {clean(name)} in {root}: `midwatch eval list AGENT` names them")
-    return found[0]
+        except MidwatchError as error:
+            fail(str(error))
+        broken += lines
+        for case in cases:
+            if case.name in found:
+                found[case.name].append(case)
+    for name, some in found.items():
+        if len(some) > 1:
+            fail(f"{', '.join(one.agent for one in some)} each have a case {name}: say whose with --agent")
+        if not some:
+            _tell(broken)
+            fail(f"there is no case {clean(name)} in {root}: `midwatch eval list AGENT` names them")
+    return [some[0] for some in found.values()]
 
 
 def _agents(root: Path) -> list[str]:
