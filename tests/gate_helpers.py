@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from midwatch_services.evals.outcome import Attempt, CaseResult, Finding, Outcome, Results
+from midwatch_services.evals.outcome import REPLAYED, Attempt, CaseResult, Finding, Outcome, Results
 
 AGENT = "refund-desk"
 AT = "2026-11-22T02:00:00Z"
@@ -13,7 +13,10 @@ _ATTEMPT = {
         Finding(criterion="says", ok=True, said="it says refund"),
         Finding(criterion="calls", ok=False, said="lookup_order was not called"),
     ]),
-    "e": Attempt(passed=False, outcome=Outcome(error="no answer within 60 s")),
+    "e": Attempt(
+        passed=False, findings=[Finding(criterion=REPLAYED, ok=False, said="no answer within 60 s")],
+        outcome=Outcome(error="no answer within 60 s"),
+    ),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from midwatch.contracts.governance import GateVerdict
 
 from . import gate_words
 from .mcnemar import fewest, got_worse, smallest_drop
-from .outcome import CaseResult, Outcome, Results
+from .outcome import CaseResult, Results, broke
 
 # Why the verdict is what it is, in the order in which it is looked for.
 Reason = Literal[
@@ -153,15 +153,8 @@ def is_known(result: CaseResult) -> bool:
     come to their end."""
     if result.passed:
         return True
-    might = sum(attempt.passed or _broke(attempt.outcome) for attempt in result.attempts)
+    might = sum(attempt.passed or broke(attempt) for attempt in result.attempts)
     return bool(result.attempts) and might * 2 <= len(result.attempts)
-
-
-def _broke(outcome: Outcome) -> bool:
-    """Whether the replay did not come to its end, for another reason than a call of the agent's that was to fail it
-    since the recording does not hold it."""
-    lacking = any(call.answered == "missing" and call.error == outcome.error for call in outcome.calls)
-    return outcome.error is not None and not lacking
 
 
 def _reason(gate: Gate) -> Reason:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from .case import Kind
 
 SCHEMA = "midwatch.eval/1"
+REPLAYED = "replayed"  # the criterion of an attempt that could not be made as it should
 Answered = Literal["recorded", "nearest", "missing", "own"]  # own: the target brought the result itself
 CostBasis = Literal["reported", "priced", "unpriced", "none"]
 
@@ -86,3 +87,9 @@ class Results(Struct, frozen=True, kw_only=True, omit_defaults=True):
 def set_hash(hashes: Iterable[str]) -> str:
     """SHA-256 over the cases' hashes, in hex: the same set has the same, in whatever order."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
+def broke(attempt: Attempt) -> bool:
+    """Whether it could not be made as it should. A call that the recording does not answer, where that is to fail, is
+    the agent's own failure, and so is whatever a recorded run did."""
+    return any(one.criterion == REPLAYED for one in attempt.findings)

@@ -10,12 +10,12 @@ import msgspec
 from msgspec.structs import replace
 
 from .case import Case
-from .outcome import Attempt, Called, CaseResult, Finding, Outcome
+from .outcome import REPLAYED, Attempt, Called, CaseResult, Finding, Outcome
 from .targets.base import NotReplayed, Target
 
 KEPT = 2_000  # characters of a tool's result, or of its arguments, that the results keep
 SAID = 8_000  # characters of what the agent said at once
-REPLAYED, RECORDED = "replayed", "recorded"  # criteria of every case: it could be, and the recording sufficed
+RECORDED = "recorded"  # a criterion of every case: the recording sufficed
 
 Judged = tuple[bool | None, str]  # what a judge says, None for no answer, and why
 Evaluate = Callable[[Case, Outcome, bool | None, str], list[Finding]]
@@ -74,12 +74,6 @@ def result_of(case: Case, attempts: list[Attempt], gates: tuple[bool, str]) -> C
         case=case.name, hash=case.hash, passed=passed, gates=gates[0], why_not=gates[1], twin_of=case.twin_of,
         perturbation=case.perturbation, attempts=attempts,
     )  # fmt: skip
-
-
-def broke(attempt: Attempt) -> bool:
-    """Whether it could not be made as it should. A call that the recording does not answer, where that is to fail, is
-    the agent's own failure, and so is whatever a recorded run did."""
-    return any(one.criterion == REPLAYED for one in attempt.findings)
 
 
 def first_failing(result: CaseResult) -> str:

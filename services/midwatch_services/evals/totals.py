@@ -5,8 +5,8 @@ from decimal import Decimal
 
 from midwatch.contracts.money import to_money
 
-from .outcome import CaseResult
-from .replay import broke, first_failing
+from .outcome import CaseResult, broke
+from .replay import first_failing
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def test_the_command_asks_after_showing_what_is_asked_and_not_who_agreed(tmp_pat
     put(tmp_path, "a.yaml", WITH_COMMENTS)
     assert midwatch("agree", "duplicate-charge", "--by", "ana", "--yes").exit_code == 0
     asked = midwatch("agree", "duplicate-charge", "--by", "bo", answer="n\n")
-    assert asked.exit_code == 3 and "Nothing was noted." in asked.output
+    assert asked.exit_code == 3 and "duplicate-charge: nothing was noted." in asked.output
     assert "1. Customer: I was charged twice for order A-1001." in asked.output
     assert "make exactly these writes succeed, and no others:" in asked.output
     assert "issue_refund with amount 20" in asked.output and "ana" not in asked.output

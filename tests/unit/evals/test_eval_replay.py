@@ -8,8 +8,8 @@ import pytest
 
 from eval_replay_helpers import case, evaluate, gates, results
 from midwatch_services.evals.case import Case, Expect
-from midwatch_services.evals.outcome import Called, CaseResult, Outcome
-from midwatch_services.evals.replay import Judging, broke, first_failing, lean
+from midwatch_services.evals.outcome import Called, CaseResult, Outcome, broke
+from midwatch_services.evals.replay import Judging, first_failing, lean
 from midwatch_services.evals.replay import replay as replay_all
 from midwatch_services.evals.totals import Totals
 
