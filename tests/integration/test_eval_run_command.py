@@ -214,3 +214,12 @@ def test_versions_do_not_share_a_file() -> None:
     }
     assert len(odd) == 5
     assert all(name.endswith(".json") and "/" not in name for name in odd)
+
+
+def test_a_password_in_the_target_is_not_kept(holds: Any, unused_tcp_port: int) -> None:
+    holds(case("a"))
+    done = midwatch("--target", f"http://me:secret@127.0.0.1:{unused_tcp_port}/?key=secret")
+    assert done.exit_code == 1
+    assert "midwatch: a: the agent cannot be asked: [Errno 111] Connection refused" in done.stderr
+    assert "secret" not in done.output + Path("evals/refund-desk/results/2026-11-22.json").read_text()
+    assert written().target == f"http://127.0.0.1:{unused_tcp_port}/"

@@ -178,7 +178,7 @@ def _head(wanted: "Wanted", how: _How, cases: "list[Case]", totals: "Totals", se
     from midwatch_services.evals.outcome import Results, set_hash
 
     return Results(
-        agent=how.agent, version=wanted.version, target=wanted.target, at=utc_now().isoformat(), repeats=how.repeats,
+        agent=how.agent, version=wanted.version, target=wanted.shown, at=utc_now().isoformat(), repeats=how.repeats,
         eval_set=set_hash(case.hash for case in cases), seconds=round(seconds, 3), cost_usd=totals.cost_usd,
         broken=how.broken,
     )  # fmt: skip
