@@ -14,6 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from eval_replay_helpers import agent_file, case, evaluate, gates
+from midwatch.errors import BadAgentName
 from midwatch_services.commands import evals
 from midwatch_services.evals import keep
 from midwatch_services.evals.case import Case, Expect
@@ -214,3 +215,27 @@ def test_versions_do_not_share_a_file() -> None:
     }
     assert len(odd) == 5
     assert all(name.endswith(".json") and "/" not in name for name in odd)
+
+
+def test_a_password_in_the_target_is_not_kept(holds: Any, unused_tcp_port: int) -> None:
+    holds(case("a"))
+    done = midwatch("--target", f"http://me:secret@127.0.0.1:{unused_tcp_port}/?key=secret")
+    assert done.exit_code == 1
+    assert "midwatch: a: the agent cannot be asked: [Errno 111] Connection refused" in done.stderr
+    assert "secret" not in done.output + Path("evals/refund-desk/results/2026-11-22.json").read_text()
+    assert written().target == f"http://127.0.0.1:{unused_tcp_port}/"
+
+
+def test_an_unknown_price_is_never_nothing(holds: Any, here: Path) -> None:
+    agent_file(here, AGENT.replace("gpt-4.1", "house-model-7"))
+    holds(case("a", expect=SAYS), case("b", expect=SAYS))
+    assert midwatch().stdout.splitlines()[-1].startswith("cost unknown, of 2 attempts whose price nobody knows; ")
+    assert written().cost_usd is None
+
+
+def test_a_name_that_is_no_agents_is_one_line(holds: Any) -> None:
+    holds(case("a"))
+    app = typer.Typer()
+    evals.register(app)
+    done = CliRunner().invoke(app, ["eval", "run", "../desk", "--target", "nats", "--version", "1"])
+    assert isinstance(done.exception, BadAgentName)

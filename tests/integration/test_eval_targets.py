@@ -1,11 +1,17 @@
 """The user's own code in a replay: whatever it does, each case has a clear line, and the rest still run."""
 
+import asyncio
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from nats.js import JetStreamContext
 
 from eval_replay_helpers import agent_file, case, outcomes, results
+from helpers import eventually
+from midwatch.contracts import subjects
+from midwatch.runtime.nats_server import NatsServer
 from midwatch_services.evals.calling import BadTarget
 from midwatch_services.evals.targets.module import ModuleTarget
 from midwatch_services.evals.targets.opening import Wanted, opened
@@ -115,6 +121,14 @@ async def test_several_that_go_wrong_at_once_are_told_apart(tmp_path: Path) -> N
     }
 
 
+async def test_no_case_is_charged_with_the_time_in_which_another_blocked_the_loop(tmp_path: Path) -> None:
+    code = "import asyncio, time\nasync def answer(text):\n    for _ in range(4):\n        time.sleep(0.1)\n"
+    code += "        await asyncio.sleep(0)\n    return 'Done.'\n"
+    found = await outcomes([case(f"c{number}") for number in range(8)], agent_file(tmp_path, code), within=1.0)
+    assert {one.error for one in found.values()} == {None}
+    assert max(one.seconds for one in found.values()) > 2.0, "all together they took longer than one may"
+
+
 async def test_an_agent_without_asyncio_runs_in_threads(tmp_path: Path) -> None:
     cases = [case(wish, turns=(wish,)) for wish in ("one", "wait", "two")]
     found = await outcomes(cases, agent_file(tmp_path, THREADS), within=0.5)
@@ -197,6 +211,42 @@ async def test_no_process_outlives_the_replay(tmp_path: Path) -> None:
     said = (await outcomes([case()], agent_file(tmp_path, code)))["twice"].said[0]
     for pid in map(int, said.split()):
         assert _is_gone(pid), f"process {pid} lives on"
+
+
+async def test_nothing_reaches_a_bus_whatever_the_agent_connects_to(
+    js: JetStreamContext, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    code = f"""
+import midwatch
+
+async def answer(text):
+    async with midwatch.connect("{nats_server.url}") as mw:
+        desk = mw.agent("refund-desk", version="2")
+        async with desk.run(input=text) as run:
+            order = await run.tool("lookup_order", print, order_id="A-1001")
+            await run.finish(f"You paid {{order['charges'][0]}}.")
+"""
+    found = (await outcomes([case()], agent_file(tmp_path, code)))["twice"]
+    assert (found.said, found.error) == (["You paid 19.5."], None)
+    for stream in (subjects.RUNS, subjects.GOVERNANCE, subjects.PRESENCE):
+        assert (await js.stream_info(stream)).state.messages == 0
+    assert not (tmp_path / "home").exists(), "no spool either"
+
+
+async def test_a_blocked_agent_does_not_outlive_a_replay_that_was_killed(tmp_path: Path) -> None:
+    code = "import os, pathlib, time\nasync def answer(text):\n"
+    code += f"    pathlib.Path('{tmp_path}/pid').write_text(str(os.getpid()))\n    time.sleep(600)\n"
+    program = f"""
+import asyncio, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from eval_replay_helpers import case, outcomes
+asyncio.run(outcomes([case()], {agent_file(tmp_path, code)!r}, within=60.0))
+"""
+    replaying = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    pid = int(await eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    replaying.kill()
+    await replaying.wait()
+    await eventually(lambda: _is_gone(pid))
 
 
 def _is_gone(pid: int) -> bool:

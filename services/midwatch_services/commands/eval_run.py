@@ -69,12 +69,16 @@ def run(
 
     Example: midwatch eval run refund-desk --target my_agent:answer --version 2026-11-22
     """
+    from midwatch.contracts.subjects import is_agent_name
+    from midwatch.errors import BadAgentName
     from midwatch.runtime.settings import Settings
     from midwatch_services.evals import keep
     from midwatch_services.evals.targets.opening import Wanted
 
     if missing not in (None, *_MISSING):
         fail(f"--missing {missing!r}: choose {' or '.join(_MISSING)}", USAGE)
+    if not is_agent_name(agent):
+        raise BadAgentName(agent=agent)
     cases, broken = _cases(folder / agent, only or [], stress)
     settings = Settings()
     _use_prices(settings)
@@ -179,15 +183,13 @@ def _head(wanted: "Wanted", how: _How, cases: "list[Case]", totals: "Totals", se
     from midwatch_services.evals.outcome import Results, set_hash
 
     return Results(
-        agent=how.agent, version=wanted.version, target=wanted.target, at=utc_now().isoformat(), repeats=how.repeats,
+        agent=how.agent, version=wanted.version, target=wanted.shown, at=utc_now().isoformat(), repeats=how.repeats,
         eval_set=set_hash(case.hash for case in cases), seconds=round(seconds, 3), cost_usd=totals.cost_usd,
         broken=how.broken,
     )  # fmt: skip
 
 
 def _report(totals: "Totals", seconds: float, path: Path) -> None:
-    from midwatch.contracts.money import dollars
-
     for what, part in (("case", totals.cases), ("perturbed twin", totals.twins)):
         if part.count:
             console.print(f"{count_of(part.count, what)}, {part.passed:,} passed", soft_wrap=True)
@@ -195,9 +197,20 @@ def _report(totals: "Totals", seconds: float, path: Path) -> None:
             emit_table(_COLUMNS, map(_cells, part.failed[:_SHOWN]), empty="")
         if len(part.failed) > _SHOWN:
             console.print(f"… and {len(part.failed) - _SHOWN:,} more: the results file has all")
-    known = f"cost {dollars(totals.known)}" if totals.billed else "no model call was seen"
-    unknown = f", and {count_of(totals.unknown, 'attempt')} whose price nobody knows" if totals.unknown else ""
-    console.print(f"{known}{unknown}; {seconds:,.1f} s; results in {clean(path)}", soft_wrap=True)
+    console.print(f"{_cost(totals)}; {seconds:,.1f} s; results in {clean(path)}", soft_wrap=True)
+
+
+def _cost(totals: "Totals") -> str:
+    """What it cost, in words; what nobody knows is no part of the sum."""
+    from midwatch.contracts.money import dollars
+
+    if not totals.billed:
+        return "no model call was seen"
+    known = f"cost {dollars(totals.known)}"
+    if not totals.unknown:
+        return known
+    unknown = f"{count_of(totals.unknown, 'attempt')} whose price nobody knows"
+    return f"cost unknown, of {unknown}" if totals.unknown == totals.billed else f"{known}, and {unknown}"
 
 
 def _cells(failed: "Failed") -> dict[str, str]:

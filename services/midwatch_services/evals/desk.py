@@ -12,6 +12,7 @@ from .case import Case, Kind, Missing, Recorded
 from .outcome import Answered
 
 MISSING = "no such answer in the recording"
+NO_RESULT = "no result is recorded"  # the error of a recorded call that never came back
 _SHOWN = 200  # characters of a call in a message
 
 
@@ -57,10 +58,13 @@ class Desk:
             number = self._used.get(key, 0)
             self._used[key] = number + 1
             found = same[min(number, len(same) - 1)]
-            return Answer(found.result, found.error, "recorded")
+            if found.error != NO_RESULT:
+                return Answer(found.result, found.error, "recorded")
+            if self._missing == "nearest":
+                return Answer(None, NO_RESULT, "missing")
         if self._missing == "fail":
             raise NoAnswer(call=call_text(tool, arguments))
-        others = self._of_tool.get(tool)
+        others = [one for one in self._of_tool.get(tool, ()) if one[0].error != NO_RESULT]
         if not others:
             return Answer(None, MISSING, "missing")
         nearest, _ = max(others, key=lambda other: _equal(other[1], arguments))  # the first of the largest

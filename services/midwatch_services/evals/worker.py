@@ -19,23 +19,25 @@ from .calling import BadTarget, Function, Turn
 from .standin import CURRENT, Book, CaseOver
 from .wire import Beat, Did, Do, Ready, Report
 
+TICK = 0.02  # seconds; what blocks the loop for less is not noticed
+
 
 class Lag:
     """How long this process's loop was blocked: no case is charged with what another's code took."""
 
     def __init__(self) -> None:
         self._sum = 0.0
-        self._due = time.monotonic() + wire.BEAT
+        self._due = time.monotonic() + TICK
 
     @property
     def seconds(self) -> float:
         """All of it so far."""
         return self._sum + max(0.0, time.monotonic() - self._due)
 
-    def beat(self) -> None:
+    def tick(self) -> None:
         """The loop turns."""
         self._sum = self.seconds
-        self._due = time.monotonic() + wire.BEAT
+        self._due = time.monotonic() + TICK
 
 
 class Worker:
@@ -46,11 +48,12 @@ class Worker:
         self._within = within
         self._writer = writer
         self._lag = Lag()
+        self._told = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Until the other side hangs up."""
-        self._start(self._beat())
+        self._beat()
         while body := await reader.readline():
             self._start(self._replay(wire.read_order(body)))
 
@@ -59,11 +62,12 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _beat(self) -> None:
-        while True:
-            self._lag.beat()
+    def _beat(self) -> None:
+        self._lag.tick()
+        if time.monotonic() - self._told >= wire.BEAT:
+            self._told = time.monotonic()
             self._writer.write(wire.line(Beat()))
-            await asyncio.sleep(wire.BEAT)
+        asyncio.get_running_loop().call_later(TICK, self._beat)  # a task would wait for its turn twice
 
     async def _replay(self, order: Do) -> None:
         began = time.perf_counter()

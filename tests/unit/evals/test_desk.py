@@ -6,7 +6,7 @@ import pytest
 
 from eval_replay_helpers import REFUNDED, case
 from midwatch_services.evals.case import Recorded
-from midwatch_services.evals.desk import MISSING, Desk, NoAnswer
+from midwatch_services.evals.desk import MISSING, NO_RESULT, Desk, NoAnswer
 
 
 def recorded(*results: Any, tool: str = "lookup_order", **arguments: Any) -> tuple[Recorded, ...]:
@@ -63,6 +63,15 @@ def test_a_write_that_was_not_recorded_is_marked() -> None:
 
 def test_a_tool_that_was_never_called_fails_for_the_agent() -> None:
     assert Desk(case()).answer("close_account", {}) == (None, MISSING, "missing")
+
+
+def test_a_recorded_call_that_never_came_back_is_no_answer() -> None:
+    lost = (Recorded("lookup_order", {"order_id": "A-1"}, None, NO_RESULT), *recorded("two", order_id="A-2"))
+    asked = {"order_id": "A-1"}
+    assert Desk(case(recorded=lost)).answer("lookup_order", asked) == (None, NO_RESULT, "missing")
+    assert Desk(case(recorded=lost)).answer("lookup_order", {"order_id": "A-9"}) == ("two", None, "nearest")
+    with pytest.raises(NoAnswer, match=r"^the recording holds no answer to lookup_order\(order_id='A-1'\)$"):
+        Desk(case(recorded=lost), "fail").answer("lookup_order", asked)
 
 
 @pytest.mark.parametrize("tool", ["lookup_order", "close_order"])

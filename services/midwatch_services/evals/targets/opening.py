@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from midwatch.runtime.broker import connection
 
@@ -27,6 +28,14 @@ class Wanted:
     missing: Missing | None = None
     model: str | None = None
     nats_url: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The target as results keep it: without what may be secret in an address."""
+        if not self.target.startswith(("http://", "https://")):
+            return self.target
+        parts = urlsplit(self.target)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @asynccontextmanager
