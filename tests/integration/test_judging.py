@@ -1,0 +1,128 @@
+"""What people judge, on a real server: each verdict is kept, and what stands is said once."""
+
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from midwatch.contracts import subjects
+from midwatch.runtime.settings import Settings
+from review_helpers import begin, judge, judged, put_card, rows, said, sampler
+
+STATE = "SELECT state, verdict, second FROM reviewer_sampler_queue WHERE run_id = 'r-1'"
+COUNTS = "SELECT by, verdict, counts FROM reviewer_sampler_judgements ORDER BY judged_at"
+
+
+async def test_one_judge_settles_a_run_that_wants_one(js: JetStreamContext, nc: Client, settings: Settings) -> None:
+    await put_card(js)
+    async with sampler(settings):
+        await begin(js, "r-1")
+        await judge(nc, "ann", "r-1", note="fine", seconds=40)
+    [(_, agreed)] = await said(js, "agreed", "disputed")
+    assert (agreed.run_id, agreed.verdict, agreed.by, agreed.note) == ("r-1", "pass", ["ann"], "fine")
+    assert (agreed.version, agreed.drawn, agreed.ticket) == ("v7", True, "T-1")
+    assert rows(settings, STATE) == [{"state": "settled", "verdict": "pass", "second": 0}]
+    [settled] = rows(settings, "SELECT settled_at, seconds FROM reviewer_sampler_queue NATURAL JOIN "
+                     "reviewer_sampler_judgements")  # fmt: skip
+    assert settled["settled_at"] > 0
+    assert settled["seconds"] == 40
+
+
+async def test_a_fail_is_read_by_another_before_it_stands(js: JetStreamContext, nc: Client, settings: Settings) -> None:
+    await put_card(js)
+    async with sampler(settings):
+        await begin(js, "r-1")
+        await judge(nc, "ann", "r-1", "fail", reasons=["tone"], corrected="Sorry.")
+        assert rows(settings, STATE) == [{"state": "judged", "verdict": None, "second": 2}]
+        assert await said(js, "agreed", "disputed") == []
+        await judge(nc, "ben", "r-1", "fail", reasons=["wrong_fact"], note="no such order")
+    [(_, agreed)] = await said(js, "agreed", "disputed")
+    assert (agreed.verdict, agreed.by, agreed.reasons) == ("fail", ["ann", "ben"], ["wrong_fact", "tone"])
+    assert (agreed.corrected, agreed.note) == ("Sorry.", "no such order")
+
+
+async def test_two_who_differ_are_followed_by_a_third(js: JetStreamContext, nc: Client, settings: Settings) -> None:
+    await put_card(js, second_review=1.0)
+    async with sampler(settings):
+        await begin(js, "r-1")
+        await judge(nc, "ann", "r-1", "pass")
+        await judge(nc, "ben", "r-1", "fail", reasons=["tone"])
+        [(event, disputed)] = await said(js, "agreed", "disputed")
+        assert (event, disputed.by) == ("disputed", ["ann", "ben"])
+        assert rows(settings, STATE) == [{"state": "disputed", "verdict": None, "second": 1}]
+        await judge(nc, "cid", "r-1", "pass")
+        await judge(nc, "dan", "r-1", "fail")
+    [_, (event, agreed)] = await said(js, "agreed", "disputed")
+    assert (event, agreed.verdict, agreed.by, agreed.reasons) == ("agreed", "pass", ["ann", "cid"], [])
+    assert [(row["by"], row["counts"]) for row in rows(settings, COUNTS)] == [
+        ("ann", 1), ("ben", 1), ("cid", 1), ("dan", 0),
+    ]  # fmt: skip
+
+
+async def test_the_first_word_of_a_person_counts(js: JetStreamContext, nc: Client, settings: Settings) -> None:
+    await put_card(js, second_review=1.0)
+    async with sampler(settings):
+        await begin(js, "r-1")
+        await judge(nc, "ann", "r-1", "pass")
+        await judge(nc, "ann", "r-1", "fail")
+        assert rows(settings, COUNTS) == [{"by": "ann", "verdict": "pass", "counts": 1}]
+        assert rows(settings, STATE)[0]["state"] == "judged"
+
+
+async def test_a_run_that_nobody_drew_becomes_an_item_that_says_nothing_of_the_rate(
+    js: JetStreamContext, nc: Client, settings: Settings
+) -> None:
+    await put_card(js)
+    async with sampler(settings):
+        await judge(nc, "ann", "stray", "pass")
+    [(_, agreed)] = await said(js, "agreed")
+    assert (agreed.run_id, agreed.drawn, agreed.by) == ("stray", False, ["ann"])
+    [row] = rows(settings, "SELECT run_id, drawn, state, rate FROM reviewer_sampler_queue")
+    assert row == {"run_id": "stray", "drawn": 0, "state": "settled", "rate": 0.0}
+
+
+async def test_a_reason_that_is_not_on_the_list_is_kept_as_other(
+    js: JetStreamContext, nc: Client, settings: Settings
+) -> None:
+    await put_card(js, reasons=("tone",))
+    async with sampler(settings):
+        await begin(js, "r-1")
+        await judge(nc, "ann", "r-1", "fail", reasons=["too_long", "tone"], note="rambles")
+        await judge(nc, "ben", "r-1", "fail")
+    [(_, agreed)] = await said(js, "agreed")
+    assert (agreed.reasons, agreed.note) == (["tone", "other"], "too_long: rambles")
+    assert (await js.stream_info(subjects.DEAD)).state.messages == 0
+
+
+async def test_a_replay_is_judged_apart_from_the_run_that_it_repeats(
+    js: JetStreamContext, nc: Client, settings: Settings
+) -> None:
+    await put_card(js)
+    async with sampler(settings):
+        await begin(js, "r-1")
+        await begin(js, "r-1", mode="replay")
+        await judge(nc, "ann", "r-1", "unsure", mode="replay")
+    query = "SELECT track, state, verdict FROM reviewer_sampler_queue ORDER BY track"
+    assert [tuple(row.values()) for row in rows(settings, query)] == [
+        ("live", "waiting", None), ("replay", "settled", "unsure"),
+    ]  # fmt: skip
+    [(_, agreed)] = await said(js, "agreed")
+    assert agreed.mode == "replay"
+
+
+@pytest.mark.postgres
+async def test_people_judge_on_postgresql_too(
+    js: JetStreamContext, nc: Client, settings: Settings, postgres_url: str
+) -> None:
+    settings = settings.model_copy(update={"database_url": postgres_url})
+    await put_card(js)
+    async with sampler(settings):
+        await begin(js, *(f"r-{n}" for n in range(20)))
+        for n in range(20):
+            await judge(nc, "ann\0", f"r-{n}", "fail" if n % 2 else "pass", note="\0", read=False)
+            await judge(nc, "ben", f"r-{n}", "fail" if n % 4 == 1 else "pass", read=False)
+        await judge(nc, "cid", "r-\0", "pass")
+        await judged(js)
+    states = rows(settings, "SELECT state, count(*) AS n FROM reviewer_sampler_queue GROUP BY state ORDER BY state")
+    assert [tuple(row.values()) for row in states] == [("disputed", 5), ("settled", 16)]
+    assert len(await said(js, "agreed")) == 16
+    assert len(await said(js, "disputed")) == 5
