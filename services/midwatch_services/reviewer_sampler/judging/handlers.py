@@ -90,7 +90,7 @@ class Judging:
         item = store.item(conn, run) or self._add(conn, said, now)
         key = draws.key_of(conn, item.day, self._new_key())[0]
         second = item.second or int(decide.wants_second(decide.draw_second(key.key, run), rule))
-        holding = store.holding(conn, run, at)
+        holding = store.holding(conn, run, one.by, at)
         others = len(holding.keys() - {one.by})
         before = store.opinions(conn, run)
         outcome = decide.Outcome(item.state, item.second, False)

@@ -177,11 +177,12 @@ def release(conn: Connection, id: str, now: float) -> None:
                  if conn.dialect.name == "sqlite" else sa.func.least(now, _claims.c.until)))  # fmt: skip
 
 
-def holding(conn: Connection, run: Run, at: float) -> dict[str, float]:
+def holding(conn: Connection, run: Run, by: str, at: float) -> dict[str, float]:
     """Who held the run at a time and had not judged it, with when each took it. That a claim is over by now does not
-    matter: a judgement counts as of when it was made, however late it is read."""
+    matter: what `by` says counts as of when it was said, however late it is read."""
     said = sa.exists().where(same(_judgements, _claims), _judgements.c.by == _claims.c.by)
-    query = sa.select(_claims.c.by, _claims.c.taken_at).where(_of(_claims, run), _claims.c.taken_at <= at, ~said)
+    began = sa.or_(_claims.c.taken_at <= at, _claims.c.by == by)  # whoever speaks of a run took it before, by any clock
+    query = sa.select(_claims.c.by, _claims.c.taken_at).where(_of(_claims, run), began, ~said)
     return {row.by: row.taken_at for row in conn.execute(query.where(_claims.c.until > at))}
 
 
