@@ -21,6 +21,10 @@ from midwatch_services.reviewer_sampler.app import SERVICE
 from midwatch_services.reviewer_sampler.judging.desk import Desk
 
 
+class Crash(BaseException):
+    """A process that died."""
+
+
 async def put_card(js: JetStreamContext, agent: str = "desk", **rule: Any) -> None:
     """Applies a card. Unless a test says otherwise every run is drawn, and one judge is enough."""
     review = ReviewRule(**{"rate": 1.0, "second_review": 0.0, **rule})
@@ -40,7 +44,7 @@ async def sampler(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
         yield task
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
+        with contextlib.suppress(asyncio.CancelledError, Crash):
             await task
 
 

@@ -1,12 +1,15 @@
 """What people judge, on a real server: each verdict is kept, and what stands is said once."""
 
+import asyncio
+
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from midwatch.contracts import subjects
+from midwatch.runtime import faults
 from midwatch.runtime.settings import Settings
-from review_helpers import begin, judge, judged, put_card, rows, said, sampler
+from review_helpers import Crash, begin, judge, judged, put_card, rows, said, sampler
 
 STATE = "SELECT state, verdict, second FROM reviewer_sampler_queue WHERE run_id = 'r-1'"
 COUNTS = "SELECT by, verdict, counts FROM reviewer_sampler_judgements ORDER BY judged_at"
@@ -107,6 +110,61 @@ async def test_a_replay_is_judged_apart_from_the_run_that_it_repeats(
     ]  # fmt: skip
     [(_, agreed)] = await said(js, "agreed")
     assert agreed.mode == "replay"
+
+
+POINTS = [
+    "delivery.received", "reviewer_sampler.judged", "delivery.handled", "outbox.read", "outbox.published",
+    "outbox.deleted", "delivery.drained", "delivery.acked",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_crash_between_any_two_steps_neither_loses_nor_doubles_a_judgement(
+    js: JetStreamContext, nc: Client, settings: Settings, point: str
+) -> None:
+    info = await js.consumer_info(subjects.GOVERNANCE, subjects.REVIEWER_SAMPLER_VERDICTS)
+    await js.add_consumer(subjects.GOVERNANCE, info.config.evolve(ack_wait=0.3))
+    await put_card(js)
+    reached = []
+
+    def die(name: str) -> None:
+        if name == point:
+            reached.append(name)
+            faults.set_hook(None)
+            raise Crash
+
+    async with sampler(settings) as task:
+        await begin(js, "r-1", "r-2", "r-3")
+        faults.set_hook(die)
+        try:
+            for run_id, verdict in (("r-1", "pass"), ("r-2", "fail"), ("r-3", "pass")):
+                await judge(nc, "ann", run_id, verdict, read=False)  # type: ignore[arg-type]
+            with pytest.raises(Crash):
+                await asyncio.wait_for(asyncio.shield(task), 20)
+        finally:
+            faults.set_hook(None)
+    assert reached
+    await judge(nc, "ben", "r-2", "fail", read=False)
+    async with sampler(settings):
+        await judged(js)
+    assert rows(settings, COUNTS.replace("judged_at", "run_id, by")) == [
+        {"by": "ann", "verdict": "pass", "counts": 1}, {"by": "ann", "verdict": "fail", "counts": 1},
+        {"by": "ben", "verdict": "fail", "counts": 1}, {"by": "ann", "verdict": "pass", "counts": 1},
+    ]  # fmt: skip
+    stands = sorted((data.run_id, data.verdict, data.by) for _, data in await said(js, "agreed"))
+    assert stands == [("r-1", "pass", ["ann"]), ("r-2", "fail", ["ann", "ben"]), ("r-3", "pass", ["ann"])]
+
+
+async def test_judgements_that_come_again_and_in_any_order_settle_a_run_once(
+    js: JetStreamContext, nc: Client, settings: Settings
+) -> None:
+    await put_card(js, second_review=1.0)
+    async with sampler(settings):
+        await begin(js, "r-1")
+        for by, verdict in (("ben", "fail"), ("ann", "fail"), ("ben", "fail"), ("ann", "pass"), ("ann", "fail")):
+            await judge(nc, by, "r-1", verdict, read=False)  # type: ignore[arg-type]
+        await judged(js)
+    assert [(event, data.by) for event, data in await said(js, "agreed", "disputed")] == [("agreed", ["ben", "ann"])]
 
 
 @pytest.mark.postgres

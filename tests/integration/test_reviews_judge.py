@@ -265,12 +265,12 @@ async def test_a_terminal_that_is_left_gives_the_run_back(
 async def test_a_run_is_held_for_as_long_as_it_is_read(
     terminal: Terminal, desk: Settings, js: JetStreamContext
 ) -> None:
-    await put_card(js, claim=0.4)
     await terminal.shows("q quit")
+    await put_card(js, claim=1.0)
     terminal.press("s")
     await terminal.shows("Run r-2")
     query = "SELECT max(until) - min(taken_at) AS held FROM reviewer_sampler_claims WHERE run_id = 'r-2'"
-    await eventually(lambda: rows(desk, query)[0]["held"] > 1.0)
+    await eventually(lambda: (rows(desk, query)[0]["held"] or 0) > 2.0)
     assert rows(desk, HELD) == [{"by": "ann", "run_id": "r-2"}]
     terminal.press("p")
     await terminal.shows("Run r-3")
