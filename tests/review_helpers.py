@@ -4,21 +4,29 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import typer
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from typer.testing import CliRunner, Result
 
 from helpers import eventually
+from logged import received
 from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import Card, ReviewRule
 from midwatch.contracts.governance import ReviewJudged, Verdict
 from midwatch.contracts.runs import Started
-from midwatch.runtime.database import Database
+from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings
+from midwatch_services.commands import reviews
+from midwatch_services.logger import store as run_log
 from midwatch_services.reviewer_sampler.app import SERVICE
 from midwatch_services.reviewer_sampler.judging.desk import Desk
+
+LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
 
 
 class Crash(BaseException):
@@ -96,3 +104,27 @@ def rows(settings: Settings, query: str) -> list[Mapping[str, Any]]:
         return [dict(row._mapping) for row in database.read_now(lambda conn: conn.exec_driver_sql(query).fetchall())]
     finally:
         database.close()
+
+
+async def midwatch(*arguments: str) -> Result:
+    """`midwatch reviews …`, to its end."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    reviews.register(app)
+    return await asyncio.to_thread(CliRunner().invoke, app, ["reviews", *arguments])
+
+
+async def log(settings: Settings, *run_ids: str, ended: bool = True, at: datetime = LONG_AGO) -> None:
+    """Runs as the logger keeps them."""
+    url = settings.database_for(subjects.LOGGER)
+    await asyncio.to_thread(migrate, url, subjects.LOGGER)
+    database, batch = Database(url), []
+    for run_id in run_ids:
+        batch.append(
+            received("started", run_id=run_id, agent="desk", input="Where is \x1b[31mit?", ticket="T-1", at=at)
+        )
+        if ended:
+            batch.append(received("finished", seq=1, run_id=run_id, agent="desk", resolution="resolved",
+                                  output="On its way.", at=at))  # fmt: skip
+    await database.write(lambda conn: run_log.save(conn, batch))
+    database.close()

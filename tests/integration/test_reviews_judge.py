@@ -9,52 +9,21 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
-import typer
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from typer.testing import CliRunner, Result
 
 from helpers import eventually
-from logged import received
-from midwatch.contracts import subjects
-from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
-from midwatch_services.commands import reviews
-from midwatch_services.logger import store as run_log
-from review_helpers import begin, judge, judged, put_card, rows, said, sampler
+from review_helpers import begin, judge, judged, log, midwatch, put_card, rows, said, sampler
 
 WORK = [sys.executable, "-m", "midwatch_services.cli", "reviews", "work", "--by", "ann"]
-LONG_AGO = datetime.now(UTC) - timedelta(hours=2)
 HELD = "SELECT by, run_id FROM reviewer_sampler_claims WHERE over = 0 ORDER BY by"
 SAID = (
     "SELECT run_id, by, verdict, reasons, corrected, note, counts FROM reviewer_sampler_judgements ORDER BY run_id, by"
 )
-
-
-async def midwatch(*arguments: str) -> Result:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    reviews.register(app)
-    return await asyncio.to_thread(CliRunner().invoke, app, ["reviews", *arguments])
-
-
-async def log(settings: Settings, *run_ids: str, ended: bool = True, at: datetime = LONG_AGO) -> None:
-    """Runs as the logger keeps them."""
-    url = settings.database_for(subjects.LOGGER)
-    await asyncio.to_thread(migrate, url, subjects.LOGGER)
-    database, batch = Database(url), []
-    for run_id in run_ids:
-        batch.append(
-            received("started", run_id=run_id, agent="desk", input="Where is \x1b[31mit?", ticket="T-1", at=at)
-        )
-        if ended:
-            batch.append(received("finished", seq=1, run_id=run_id, agent="desk", resolution="resolved",
-                                  output="On its way.", at=at))  # fmt: skip
-    await database.write(lambda conn: run_log.save(conn, batch))
-    database.close()
 
 
 @pytest.fixture

@@ -207,6 +207,7 @@ CONSUMERS = (
         only=(
             *(subjects.alert("*", event) for event in ("raised", "acknowledged", "resolved")),
             subjects.digest("*", "written"),
+            subjects.review("*", "summed"),
         ),
     ),
     *(
