@@ -7,7 +7,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from midwatch.contracts import budget, codec, control
+from midwatch.contracts import budget, claims, codec, control
 from midwatch.contracts.governance import GOVERNANCE_EVENTS
 from midwatch.contracts.runs import EVENT_LIMIT, RUN_EVENTS
 from midwatch.runtime import contract_docs
@@ -28,6 +28,10 @@ VALUES = {
     "budget_commit": budget.Commit,
     "budget_reserved": budget.Reserved,
     "budget_committed": budget.Committed,
+    "claim_take": claims.Take,
+    "claim_extend": claims.Hold,
+    "claim_release": claims.Hold,
+    "claim_taken": claims.Taken,
 }
 
 

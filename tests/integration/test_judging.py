@@ -7,8 +7,11 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from midwatch.contracts import subjects
+from midwatch.contracts.erasure import ErasedRun, ErasureResolved
 from midwatch.runtime import faults
+from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
+from midwatch_services.reviewer_sampler import erasing
 from review_helpers import Crash, begin, judge, judged, put_card, rows, said, sampler
 
 STATE = "SELECT state, verdict, second FROM reviewer_sampler_queue WHERE run_id = 'r-1'"
@@ -165,6 +168,22 @@ async def test_judgements_that_come_again_and_in_any_order_settle_a_run_once(
             await judge(nc, by, "r-1", verdict, read=False)  # type: ignore[arg-type]
         await judged(js)
     assert [(event, data.by) for event, data in await said(js, "agreed", "disputed")] == [("agreed", ["ben", "ann"])]
+
+
+async def test_what_is_said_of_an_erased_run_is_kept_without_its_words(
+    js: JetStreamContext, nc: Client, settings: Settings
+) -> None:
+    await put_card(js)
+    async with sampler(settings):
+        await begin(js, "r-1")
+        database = Database(settings.database_for(subjects.REVIEWER_SAMPLER), name=subjects.REVIEWER_SAMPLER)
+        part = ErasureResolved(erasure_id="e-1", part=1, upto=0, runs=[ErasedRun(agent="desk", run_id="r-1")])
+        await database.write(lambda conn: erasing.erase(conn, part))
+        database.close()
+        await judge(nc, "ann", "r-1", "fail", reasons=["tone"], note="planted", corrected="planted")
+    kept = rows(settings, "SELECT verdict, note, corrected, counts FROM reviewer_sampler_judgements")
+    assert kept == [{"verdict": "fail", "note": "", "corrected": "", "counts": 0}]
+    assert await said(js, "agreed", "disputed") == []
 
 
 @pytest.mark.postgres

@@ -1,5 +1,6 @@
 """`midwatch reviews`: the runs that people are to read, and the proof that they were drawn fairly."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -34,7 +35,8 @@ def queue(
     limit: Annotated[int | None, typer.Option(min=1, help="How many; the table shows 50 by default.")] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List the runs drawn for review, the newest first, and the share drawn of each agent's runs.
+    """List the runs that people are to read, the newest first, and the share drawn of each agent's runs. A verdict is
+    shown once it is settled.
 
     Example: midwatch reviews --agent refund-desk
     """
@@ -54,7 +56,7 @@ def queue(
         )
     )
     if as_json:
-        emit_json(rows)
+        emit_json({**row, "causes": json.loads(row["causes"])} for row in rows)
         return
     emit_table(_COLUMNS, map(_cells, rows), empty="No run was drawn yet: the first event of each run decides.")
     for share in shares:

@@ -24,7 +24,7 @@ def build(context: Context) -> None:
     keep = timedelta(days=context.settings.runs_max_age_days)
     sampler = Sampler(context.database, context.nc, context.js, context.cards, context.now, keep=keep)
     judge = Judging(context.database, sampler.outbox, context.cards, context.now)
-    claims = Claims(context.database, context.js, context.cards, context.now)
+    claims = Claims(context.database, context.js, context.cards, context.now, keep=keep)
     weekly = Weekly(context.database, sampler.outbox, context.settings, context.now)
     context.on_start(sampler.load)
     context.on_start(sampler.reveal)
@@ -43,7 +43,7 @@ def build(context: Context) -> None:
     )  # fmt: skip
     context.every(_REVEAL, sampler.reveal)
     context.every(_PRUNE, sampler.prune)
-    context.every(_PRUNE, lambda: claims.prune(context.now() - keep))
+    context.every(_PRUNE, claims.prune)
     context.every(_WEEK, weekly.tick)
 
 

@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
@@ -63,9 +63,11 @@ class Claims:
 
     def __init__(
         self, database: Database, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime],
-        *, new_key: Callable[[], bytes] = new_key,
+        *, keep: timedelta, new_key: Callable[[], bytes] = new_key,
     ) -> None:  # fmt: skip
+        """`keep`: for how long a claim that is over is remembered."""
         self._database, self._js, self._cards, self._now, self._new_key = database, js, cards, now, new_key
+        self._keep = keep
         self._waiting: list[Request] = []
         self._arrived = asyncio.Event()
 
@@ -189,8 +191,9 @@ class Claims:
         store.extend(conn, ask.claim, until)
         return self._given(conn, held._replace(until=until), now)
 
-    async def prune(self, before: datetime) -> None:
-        """Forgets claims that were over before then."""
+    async def prune(self) -> None:
+        """Forgets claims that were over long ago."""
+        before = self._now() - self._keep
         await self._database.write(lambda conn: store.prune(conn, before))
 
 
