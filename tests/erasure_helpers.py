@@ -26,7 +26,8 @@ PLANTED = (
     "zanzibar", "plantinput", "plantargument", "plantresult", "planterror", "plantsummary", "plantcontext",
     "plantreason",
     "plantsaid", "plantmodel", "plantoutput", "plantsession", "planttitle", "plantevidence", "plantcase", "plantnote",
-    "plantreview", "plantletter", "plantmalformed", "plantswitch", "plantclaim", "plantlabel", "plantlate",
+    "plantreview", "plantbetter", "plantletter", "plantmalformed", "plantswitch", "plantclaim", "plantlabel",
+    "plantlate",
 )  # fmt: skip
 
 
@@ -70,7 +71,9 @@ async def plant_decisions(js: JetStreamContext, run_id: str = "r-1", agent: str 
     case = subjects.case_id(agent, run_id)
     await say(js, "case", "accepted", governance.CaseAccepted(case_id=case, by="bo", reference="plantcase"))
     await say(js, "case", "returned", governance.CaseReturned(case_id=case, by="bo", note="plantnote"))
-    judged = governance.ReviewJudged(run_id=run_id, agent=agent, by="ann", verdict="fail", note="plantreview")
+    judged = governance.ReviewJudged(
+        run_id=run_id, agent=agent, by="ann", verdict="fail", note="plantreview", corrected="plantbetter"
+    )  # fmt: skip
     await say(js, "review", "judged", judged)
     for service in ("logger", "pager"):
         body = b'{"data": {"run_id": "%s", "text": "plantletter"}}' % run_id.encode()

@@ -7,7 +7,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from midwatch.contracts import budget, codec, control, trial
+from midwatch.contracts import budget, claims, codec, control, trial
 from midwatch.contracts.governance import GOVERNANCE_EVENTS
 from midwatch.contracts.runs import EVENT_LIMIT, RUN_EVENTS
 from midwatch.runtime import contract_docs
@@ -30,6 +30,10 @@ VALUES = {
     "budget_committed": budget.Committed,
     "trial_turn": trial.TrialTurn,
     "trial_answer": trial.TrialAnswer,
+    "claim_take": claims.Take,
+    "claim_extend": claims.Hold,
+    "claim_release": claims.Hold,
+    "claim_taken": claims.Taken,
 }
 
 

@@ -177,7 +177,7 @@ def test_what_was_erased_in_the_log_is_neither_read_by_drift_nor_quoted_from_a_c
         )
 
 
-def test_a_review_item_loses_its_ticket_and_says_that_it_was_erased(tmp_path: Path) -> None:
+def test_a_review_item_loses_its_ticket_and_what_people_wrote_and_says_that_it_was_erased(tmp_path: Path) -> None:
     database = opened(tmp_path, "reviewer-sampler")
     insert = sa.text(
         "INSERT INTO reviewer_sampler_queue (agent, run_id, track, mode, ticket, rate, draw, day, key_hash, "
@@ -185,7 +185,18 @@ def test_a_review_item_loses_its_ticket_and_says_that_it_was_erased(tmp_path: Pa
         "'waiting')"
     )
     database.write_now(lambda conn: conn.execute(insert, [{"run": "r-1"}, {"run": "r-2"}]))
-    assert database.write_now(lambda conn: sampler.erase(conn, PART)) == {"review items": 1}
+    judged = sa.text(
+        "INSERT INTO reviewer_sampler_judgements (agent, run_id, track, by, event, claim, verdict, reasons, corrected, "
+        "note, judged_at, counts) VALUES ('desk', :run, 'live', 'ann', 'e', 'c', 'fail', '[\"tone\"]', 'planted', "
+        "'planted', 1, 1)"
+    )
+    database.write_now(lambda conn: conn.execute(judged, [{"run": "r-1"}, {"run": "r-2"}]))
+    assert database.write_now(lambda conn: sampler.erase(conn, PART)) == {"review items": 1, "judgements": 1}
+    query = "SELECT run_id, verdict, reasons, corrected, note FROM reviewer_sampler_judgements ORDER BY 1"
+    said = database.read_now(lambda conn: conn.execute(sa.text(query)).all())
+    assert [tuple(row) for row in said] == [
+        ("r-1", "fail", '["tone"]', "", ""), ("r-2", "fail", '["tone"]', "planted", "planted"),
+    ]  # fmt: skip
     rows = database.read_now(
         lambda conn: conn.execute(sa.text("SELECT run_id, ticket, state FROM reviewer_sampler_queue ORDER BY 1")).all()
     )

@@ -155,9 +155,9 @@ async def test_a_run_can_be_searched_a_moment_after_it_ended(js: JetStreamContex
     [run] = await eventually(found, within=20)
     assert (run["run_id"], run["resolution"]) == ("r-1", "resolved")
     assert b'midwatch_index_lag_seconds{service="logger"} 0.0' in telemetry.metrics("logger")
-    judged = governance.ReviewJudged(run_id="r-1", agent="desk", verdict="fail", by="anna")
-    body = codec.encode(codec.envelope("review", "judged", judged, source="/reviewers/anna"))
-    await js.publish(subjects.review("desk", "judged"), body)
+    agreed = governance.ReviewAgreed(run_id="r-1", agent="desk", verdict="fail", by=["anna"])
+    body = codec.encode(codec.envelope("review", "agreed", agreed, source="/services/reviewer-sampler"))
+    await js.publish(subjects.review("desk", "agreed"), body)
 
     async def with_verdict() -> list[dict[str, Any]]:
         return await log.database.read(lambda conn: find_runs(conn, Wanted(text="parcel", verdict="fail")))

@@ -13,11 +13,14 @@ import shipped_server
 from gate_helpers import pair
 from helpers import eventually
 from midwatch.contracts import codec, subjects
+from midwatch.contracts.governance import ReviewJudged
 from midwatch.runtime.settings import Settings
 from midwatch_services.commands import ack, evals
 from midwatch_services.evals.verdicts import passed_gate
 from midwatch_services.pager.watch import lag
+from midwatch_services.reviewer_sampler.judging.desk import Desk
 from pager_helpers import FILE, SECRET, listening, pager, say, write_file
+from review_helpers import begin, judged, put_card, said, sampler
 from shipped_server import AGENT, KEYS, Connect
 
 
@@ -48,6 +51,54 @@ async def test_what_people_do_is_recorded_by_the_console_and_operators_alone(con
     ):
         async with connect(user) as one:
             assert await one.may_publish(subjects.audit(AGENT, "acted")) is may, user
+
+
+READ_BY_A_REVIEWER = ("sampled", "added", "rated", "agreed", "disputed", "summed", "committed", "revealed")
+
+
+@pytest.mark.usefixtures("declared")
+async def test_a_reviewer_hears_what_stands_and_nothing_of_what_others_said(connect: Connect) -> None:
+    async with connect("reviewer") as reviewer, connect("admin") as admin:
+        js = admin.nc.jetstream()
+        judged = subjects.review(AGENT, "judged")
+        seq = (await js.publish(judged, b'{"secret": 1}')).seq
+        await js.publish(subjects.review(AGENT, "agreed"), b'{"open": 1}')
+        get = f"$JS.API.DIRECT.GET.{subjects.GOVERNANCE}"
+        assert await reviewer.request(f"{get}.{subjects.review(AGENT, 'agreed')}") == b'{"open": 1}'
+        for body in (f'{{"seq": {seq}}}', f'{{"last_by_subj": "{judged}"}}', f'{{"multi_last": ["{judged}"]}}'):
+            answer = await reviewer.request(f"{get}.{subjects.review(AGENT, 'agreed')}", body.encode())
+            assert b"secret" not in answer, body
+        for event in READ_BY_A_REVIEWER:
+            assert await reviewer.may_subscribe(subjects.review("*", event)), event
+            assert await reviewer.may_publish(f"{get}.{subjects.review(AGENT, event)}"), event
+        closed = (f"{get}.{judged}", get, f"$JS.API.STREAM.MSG.GET.{subjects.GOVERNANCE}",
+                  f"$JS.API.CONSUMER.CREATE.{subjects.GOVERNANCE}",
+                  f"$JS.API.CONSUMER.MSG.NEXT.{subjects.GOVERNANCE}.{subjects.REVIEWER_SAMPLER_VERDICTS}")  # fmt: skip
+        assert [subject for subject in closed if await reviewer.may_publish(subject)] == []
+        for subject in (judged, subjects.review("*", "judged"), "midwatch.review.>", "midwatch.claim.>", ">"):
+            assert not await reviewer.may_subscribe(subject), subject
+
+
+@pytest.mark.usefixtures("declared")
+async def test_a_reviewer_takes_a_run_and_judges_it_with_no_more_rights(
+    connect: Connect, settings_in: Settings
+) -> None:
+    async with connect("admin") as admin:
+        js = admin.nc.jetstream()
+        await put_card(js, AGENT)
+        async with sampler(settings_in), connect("reviewer") as reviewer:
+            await begin(js, "r-1", agent=AGENT)
+            desk = Desk(reviewer.nc, "ann")
+            held = await desk.take()
+            assert (held.run_id, held.agent) == ("r-1", AGENT)
+            assert (await desk.extend(held)).until is not None
+            data = ReviewJudged(run_id="r-1", agent=AGENT, verdict="pass", by="ann", claim=held.claim)
+            await desk.judge(data)
+            await judged(js)
+            assert (await desk.take()).reason == "nothing waits for ann"
+            assert reviewer.denied == []
+        [(_, agreed)] = await said(js, "agreed", agent=AGENT)
+        assert agreed.by == ["ann"]
 
 
 @pytest.mark.usefixtures("declared")

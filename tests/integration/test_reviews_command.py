@@ -103,7 +103,8 @@ async def test_the_queue_lists_the_runs_drawn_the_newest_first(bed: Bed) -> None
     newest = rows(result)[0]
     assert {**newest, "sampled_at": "", "draw": 0, "key_hash": ""} == {
         "agent": "other", "run_id": "run-2", "mode": "live", "ticket": "[red]T\x1b2", "rate": 1.0, "draw": 0,
-        "day": NOW.date().isoformat(), "key_hash": "", "sampled_at": "", "state": "waiting",
+        "day": NOW.date().isoformat(), "key_hash": "", "sampled_at": "", "state": "waiting", "drawn": 1, "causes": [],
+        "version": "1", "due_day": NOW.date().isoformat(), "verdict": None, "settled_at": None,
     }  # fmt: skip
     assert [row["run_id"] for row in rows(await midwatch("--json", "--limit", "1"))] == ["run-2"]
 

@@ -20,7 +20,7 @@ from helpers import eventually
 from logged import NOON, alert, publish, received
 from midwatch.contracts import codec
 from midwatch.contracts.envelope import utc_now
-from midwatch.contracts.governance import ReviewJudged
+from midwatch.contracts.governance import ReviewAgreed
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
@@ -73,9 +73,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database(url)
     database.write_now(lambda conn: store.save(conn, batch))
     database.write_now(lambda conn: store.save_alert(conn, alert("raised", at=NOON)))
-    judged = ReviewJudged(run_id="r-1", agent="desk", verdict="fail", by="anna")
+    agreed = ReviewAgreed(run_id="r-1", agent="desk", verdict="fail", by=["anna"])
     database.write_now(
-        lambda conn: store.save_decision(conn, codec.envelope("review", "judged", judged, source="/x", time=NOON))
+        lambda conn: store.save_decision(conn, codec.envelope("review", "agreed", agreed, source="/x", time=NOON))
     )
     database.close()
 
@@ -208,14 +208,14 @@ def test_a_story_tells_what_was_looked_up_changed_and_judged_and_what_was_erased
         received("finished", seq=5, resolution="resolved", output="Cancelled", at=at),
     ]
     gone = "UPDATE logger_events SET body = '{\"erased\":\"x\"}' WHERE id = 'e-1'"
-    judged = ReviewJudged(run_id="r-1", agent="desk", verdict="fail", by="anna", note="asked for nothing")
+    agreed = ReviewAgreed(run_id="r-1", agent="desk", verdict="fail", by=["anna"], note="asked for nothing")
     database = Database(url)
     database.write_now(lambda conn: store.save(conn, batch))
     database.write_now(lambda conn: conn.exec_driver_sql(gone))
     database.write_now(lambda conn: store.save_decision(conn, alert("raised", at=NOON, event_id="e-4")))
     database.write_now(
         lambda conn: store.save_decision(
-            conn, codec.envelope("review", "judged", judged, source="/x", time=NOON + timedelta(days=1))
+            conn, codec.envelope("review", "agreed", agreed, source="/x", time=NOON + timedelta(days=1))
         )
     )
     database.close()

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from logged import NOON, alert, received
 from midwatch.contracts import codec
-from midwatch.contracts.governance import ReviewJudged, ReviewSampled
+from midwatch.contracts.governance import ReviewAgreed, ReviewJudged, ReviewSampled
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
@@ -118,7 +118,11 @@ async def three_runs(log: Log) -> None:
         codec.envelope("review", "sampled", ReviewSampled(run_id="r-1", **drawn), source="/x", time=NOON),
         codec.envelope("review", "sampled", ReviewSampled(run_id="r-2", **drawn), source="/x", time=NOON),
         codec.envelope(
-            "review", "judged", ReviewJudged(run_id="r-2", agent="desk", verdict="fail", by="anna"), source="/x",
+            "review", "agreed", ReviewAgreed(run_id="r-2", agent="desk", verdict="fail", by=["anna"]), source="/x",
+            time=NOON,
+        ),
+        codec.envelope(
+            "review", "judged", ReviewJudged(run_id="r-1", agent="desk", verdict="fail", by="anna"), source="/x",
             time=NOON,
         ),
     )  # fmt: skip

@@ -35,8 +35,8 @@ def run(work: Coroutine[Any, Any, int]) -> None:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator["Client"]:
-    """A connection that never comes back once it is gone."""
+async def connected(url: str, inbox: str = "_INBOX") -> AsyncIterator["Client"]:
+    """A connection that never comes back once it is gone. `inbox`: where the role's rights let answers come in."""
     import nats
 
     async def quiet(_: Exception) -> None:
@@ -44,7 +44,7 @@ async def connected(url: str) -> AsyncIterator["Client"]:
 
     nc = await nats.connect(
         url.split(","), allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
-        connect_timeout=CONNECT, error_cb=quiet,
+        connect_timeout=CONNECT, error_cb=quiet, inbox_prefix=inbox,
     )  # fmt: skip
     try:
         yield nc

@@ -1,16 +1,19 @@
-"""`midwatch reviews`: the runs drawn for people to read, and the proof that they were drawn fairly."""
+"""`midwatch reviews`: the runs that people are to read, and the proof that they were drawn fairly."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from . import reviews_feedback, reviews_judge, reviews_work
 from .output import FAILED, NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, emit_json, emit_table, fail
+from .reviews_read import causes, read_queue
 
 if TYPE_CHECKING:
     from midwatch_services.reviewer_sampler.verify import Report
 
 _SHOWN = 50  # rows of the table unless --limit says otherwise
-_COLUMNS = ("agent", "run_id", "ticket", "mode", "state", "rate", "draw", "sampled_at")
+_COLUMNS = ("agent", "run_id", "ticket", "mode", "state", "verdict", "cause", "rate", "draw", "sampled_at")
 _MISMATCHES = 20  # lines of a day that are printed
 
 
@@ -19,6 +22,9 @@ def register(app: typer.Typer) -> None:
     reviews = typer.Typer(invoke_without_command=True)
     reviews.callback()(queue)
     reviews.command("verify")(verify)
+    reviews_judge.register(reviews)
+    reviews_work.register(reviews)
+    reviews_feedback.register(reviews)
     app.add_typer(reviews, name="reviews")
 
 
@@ -29,7 +35,8 @@ def queue(
     limit: Annotated[int | None, typer.Option(min=1, help="How many; the table shows 50 by default.")] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List the runs drawn for review, the newest first, and the share drawn of each agent's runs.
+    """List the runs that people are to read, the newest first, and the share drawn of each agent's runs. A verdict is
+    shown once it is settled.
 
     Example: midwatch reviews --agent refund-desk
     """
@@ -42,14 +49,14 @@ def queue(
         fail(f"{mode!r} is no mode: write one of {', '.join(get_args(Mode))}", USAGE)
     track = "replay" if mode == "replay" else "live"
     shown = limit if limit or as_json else _SHOWN
-    rows, shares = _read(
+    rows, shares = read_queue(
         lambda conn: (
             store.queue(conn, agent=agent, mode=mode, limit=shown),
             store.shares(conn, agent=agent, track=track),
         )
     )
     if as_json:
-        emit_json(rows)
+        emit_json({**row, "causes": json.loads(row["causes"])} for row in rows)
         return
     emit_table(_COLUMNS, map(_cells, rows), empty="No run was drawn yet: the first event of each run decides.")
     for share in shares:
@@ -79,7 +86,14 @@ def verify(
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "rate": f"{row['rate']:.0%}", "draw": f"{row['draw']:.4f}", "sampled_at": row["sampled_at"][:19]}
+    cause = ", ".join(causes(row))
+    return {
+        **row,
+        "cause": cause,
+        "rate": f"{row['rate']:.0%}",
+        "draw": f"{row['draw']:.4f}",
+        "sampled_at": row["sampled_at"][:19],
+    }
 
 
 def _print(report: "Report") -> None:
@@ -91,29 +105,6 @@ def _print(report: "Report") -> None:
         console.print(f"  {clean(line)}", soft_wrap=True)
     if len(report.mismatches) > _MISMATCHES:
         console.print(f"  … and {len(report.mismatches) - _MISMATCHES} more: --json names all")
-
-
-def _read(work: Any) -> Any:
-    from sqlalchemy.exc import DBAPIError
-
-    from midwatch.contracts import subjects
-    from midwatch.errors import MidwatchError
-    from midwatch.runtime.database import Database, NoDatabase
-    from midwatch.runtime.settings import Settings
-
-    try:
-        url = Settings().database_for(subjects.REVIEWER_SAMPLER)
-        database = Database(url, name=subjects.REVIEWER_SAMPLER, must_exist=True)
-    except MidwatchError as error:
-        fail(str(error))
-    try:
-        return database.read_now(work)
-    except MidwatchError as error:
-        fail(str(error))
-    except DBAPIError:
-        fail(str(NoDatabase(where=database.where)))
-    finally:
-        database.close()
 
 
 def _verify(day: str | None) -> list["Report"]:

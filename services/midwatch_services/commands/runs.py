@@ -128,17 +128,7 @@ def show(
 
     Example: midwatch show run-8c1f
     """
-    from midwatch_services.logger import store
-
-    def work(conn: "Connection") -> tuple[list[dict[str, Any]], list[dict[str, Any]], story.Beside]:
-        found = store.read_runs(conn, run_id=run, agent=agent)
-        if len(found) != 1:
-            return found, [], story.Beside()
-        name = found[0]["agent"]
-        beside = story.Beside(store.read_alerts(conn, agent=name, run_id=run), store.read_review(conn, name, run))
-        return found, store.read_events(conn, name, run), beside
-
-    found, events, beside = read_log(work)
+    found, events, beside = read_log(lambda conn: read_story(conn, run, agent))
     if not found:
         fail(f"no run {run!r} in the log: list them with `midwatch runs`")
     if len(found) > 1:
@@ -152,6 +142,20 @@ def show(
         return
     for line in story.tell(found[0], events, beside, full=full):
         console.print(line, soft_wrap=True)
+
+
+def read_story(
+    conn: "Connection", run: str, agent: str | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], story.Beside]:
+    """The runs of that id, and where it is one, its events and what was said beside it."""
+    from midwatch_services.logger import store
+
+    found = store.read_runs(conn, run_id=run, agent=agent)
+    if len(found) != 1:
+        return found, [], story.Beside()
+    name = found[0]["agent"]
+    beside = story.Beside(store.read_alerts(conn, agent=name, run_id=run), store.read_review(conn, name, run))
+    return found, store.read_events(conn, name, run), beside
 
 
 def tail(agent: AgentOption = None, as_json: Annotated[bool, JsonOption] = False) -> None:

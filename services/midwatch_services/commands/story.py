@@ -138,7 +138,10 @@ def _asides(events: list[dict[str, Any]], beside: Beside) -> dict[int, list[str]
         said = f"  [bold]Review[/]: {clean(review['judged_by'])} {_VERDICTS.get(review['verdict'], 'read it')}{note}"
         told.setdefault(_place(events, review["judged_at"]), []).append(said)
     elif review:
-        told.setdefault(len(events), []).append("  [bold]Review[/]: drawn for a person to read, and not judged yet")
+        state = "read by a person, and not settled yet" if review["judged_at"] else (
+            "drawn for a person to read, and not judged yet"
+        )  # fmt: skip
+        told.setdefault(len(events), []).append(f"  [bold]Review[/]: {state}")
     return told
 
 

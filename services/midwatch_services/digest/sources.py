@@ -28,6 +28,7 @@ from .facts import Alert, Case, Change, Facts, Key, Past, Run, Totals
 from .policy import STILL, WEEK, Policy
 
 T = TypeVar("T")
+_OPEN = ("waiting", "judged", "disputed")  # states of a review that wants a person
 _MOST_CASES = 10_000  # that are counted
 
 
@@ -122,7 +123,7 @@ class Sources:
         found = self._other(subjects.REVIEWER_SAMPLER, lambda conn: reviews.queue(conn, agent=agent, mode=wanted))
         if found is None:
             return None
-        return tuple((row["agent"], row["run_id"]) for row in found if row["state"] == "waiting")
+        return tuple((row["agent"], row["run_id"]) for row in found if row["state"] in _OPEN)
 
     def _changes(self, day: date, agent: str | None, mode: str) -> tuple[Change, ...]:
         """What the service `drift` found on that day, by UTC."""

@@ -1,7 +1,7 @@
-"""What reviewers said of a run, folded from their events in any order. Pure: no clock, no database.
+"""What reviewers agreed on of a run, folded from their events in any order. Pure: no clock, no database.
 
-A register is filled by the event with the least or greatest key (time, id); what reviewers agreed on outranks what one
-of them judged.
+A register is filled by the event with the least or greatest key (time, id). Of what one person judged only the time is
+kept: whoever judges the run next is not to know what was said of it.
 """
 
 import msgspec
@@ -17,7 +17,8 @@ Review = ReviewSampled | ReviewJudged | ReviewAgreed
 
 
 class ReviewRow(msgspec.Struct, kw_only=True):
-    """What is known of the review of one run. `sampled_at`: when it was drawn; None where nobody drew it."""
+    """What is known of the review of one run. `sampled_at`: when it was drawn; None where nobody drew it. Before it is
+    settled there is no verdict."""
 
     agent: str
     run_id: str
@@ -42,6 +43,7 @@ def fold_review(row: ReviewRow, event: Envelope[Review]) -> ReviewRow:
     agreed = isinstance(data, ReviewAgreed)
     key = f"{int(agreed)} {key}"
     if key > row.judged_key:
-        row.judged_key, row.judged_at, row.verdict, row.note = key, at, data.verdict, data.note or None
-        row.judged_by = ", ".join(data.by) if isinstance(data, ReviewAgreed) else data.by
+        row.judged_key, row.judged_at = key, at
+        if isinstance(data, ReviewAgreed):
+            row.verdict, row.note, row.judged_by = data.verdict, data.note or None, ", ".join(data.by)
     return row

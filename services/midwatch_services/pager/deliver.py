@@ -139,7 +139,7 @@ class Deliverer:
         now, policy = self._now(), self._book.policy
         delay = LONGEST_DELAY if refused else min(FIRST_DELAY * 2 ** min(one.attempts - 1, 20), LONGEST_DELAY)
         delay *= 0.75 + self._random() / 2
-        patience = max(policy.give_up_after, DIGEST_PATIENCE) if one.message.digest else policy.give_up_after
+        patience = max(policy.give_up_after, DIGEST_PATIENCE) if one.message.page else policy.give_up_after
         over = now + delay - one.since > patience
 
         def save(conn: Connection) -> bool:

@@ -1,5 +1,5 @@
 """What the pager forgets of a run that is erased: titles, links and causes of its alerts, messages about them, and
-digests that name it."""
+digests and notes that name it."""
 
 from collections.abc import Collection
 
@@ -35,7 +35,7 @@ def erase(conn: Connection, part: ErasureResolved) -> Counts:
             counts["groups"] += 1
     for row in conn.execute(sa.select(_deliveries).where(_deliveries.c.body != b"")).all():
         message = msgspec.msgpack.decode(row.body, type=Message)
-        told = {(run.agent, run.run_id) for run in message.digest.runs} if message.digest else set()
+        told = {(run.agent, run.run_id) for run in message.page.runs} if message.page else set()
         if message.alert_id in alerts or (message.agent, message.run_id) in runs or told & named:
             waits = row.phase == "waiting"
             values = {"body": b"", "error": None, "due_at": None, "phase": "withdrawn" if waits else row.phase}

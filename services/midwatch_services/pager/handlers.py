@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused
-from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved, DigestWritten
+from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved, DigestWritten, ReviewSummed
 from midwatch.runtime import faults, telemetry
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
@@ -25,7 +25,17 @@ from . import messages, queue, store, words
 from .decide import Decision, Plan, Refresh, Tell, Withdraw, acknowledged, judge, raised, resolved
 from .file import PagerBook
 from .health import Health
-from .policy import CHANNEL_DEAD, DIGEST_OLDEST, KEEP, OLDEST, Channel, readers_of, route_of
+from .policy import (
+    CHANNEL_DEAD,
+    DIGEST_OLDEST,
+    KEEP,
+    NOTE_OLDEST,
+    OLDEST,
+    Channel,
+    readers_of,
+    route_of,
+    writers_of,
+)
 from .state import Acknowledged, Event, Group, Raised, Resolved, Written
 
 _CLOCKS = timedelta(days=1)  # between two clocks, and for an event that was raised while NATS was away
@@ -46,9 +56,9 @@ def decode(subject: str, body: bytes) -> Spoken:
     envelope = codec.decode(subject, body)
     agent = subject.split(".", 3)[2]
     data = envelope.data
-    if isinstance(data, AlertRaised | DigestWritten) and data.agent != agent:
+    if isinstance(data, AlertRaised | DigestWritten | ReviewSummed) and data.agent != agent:
         raise Refused("wrong_agent", f"the subject says agent {agent!r}, the body says {data.agent!r}")
-    if isinstance(data, DigestWritten):
+    if isinstance(data, DigestWritten | ReviewSummed):
         return Spoken(agent, envelope.id, Written(data=data))
     return Spoken(agent, envelope.id, _event(data, envelope.time))
 
@@ -123,7 +133,9 @@ class Pager:
     def _send_digests(self, conn: Connection, digests: Sequence[Written], now: datetime) -> None:
         """To whom the file names; at whatever hour, since the digest has one of its own."""
         for one in digests:
-            if one.waited < DIGEST_OLDEST:
+            if isinstance(one.data, ReviewSummed) and one.waited < NOTE_OLDEST:
+                queue.add(conn, messages.summed(one.data, now), writers_of(self._book.policy, one.data.agent), now)
+            elif isinstance(one.data, DigestWritten) and one.waited < DIGEST_OLDEST:
                 readers = readers_of(self._book.policy, one.data.agent)
                 queue.add(conn, messages.digest(one.data, now), readers, now)
 

@@ -92,11 +92,12 @@ def _policy(found: PagerFile, channels: dict[str, Channel]) -> Policy:
         default=found.default, quiet=quiet, interval=found.groups.interval, calm=found.groups.calm,
         acknowledged_for=found.groups.acknowledged_for, repeat_longest=found.repeat.longest,
         send_within=found.delivery.within, give_up_after=found.delivery.give_up_after,
-        watchdog_behind=found.watchdog.behind, digests=_digests(found.digest),
+        watchdog_behind=found.watchdog.behind, digests=_readers(found.digest),
+        corrections=_readers(found.corrections),
     )  # fmt: skip
 
 
-def _digests(found: model.Digest) -> dict[str, tuple[str, ...]]:
+def _readers(found: model.Readers) -> dict[str, tuple[str, ...]]:
     whole = {FLEET: tuple(found.to)} if found.to else {}
     return whole | {agent: tuple(some) for agent, some in found.agents.items()}
 
@@ -214,9 +215,10 @@ def _unknown_names(found: PagerFile, document: Document) -> Iterator[Problem]:
     for name, route in found.routes.items():
         for place, step in enumerate(route.steps):
             yield from _absent(step.tell, found.contacts, ("routes", name, "steps", place, "tell"), "contact", document)
-    yield from _absent(found.digest.to, found.contacts, ("digest", "to"), "contact", document)
-    for agent, some in found.digest.agents.items():
-        yield from _absent(some, found.contacts, ("digest", "agents", agent), "contact", document)
+    for section, readers in (("digest", found.digest), ("corrections", found.corrections)):
+        yield from _absent(readers.to, found.contacts, (section, "to"), "contact", document)
+        for agent, some in readers.agents.items():
+            yield from _absent(some, found.contacts, (section, "agents", agent), "contact", document)
     yield from _absent([found.default], found.routes, ("default",), "route", document)
     for name in found.contacts:
         if name in found.routes:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from midwatch.contracts.governance import DigestWritten
+from midwatch.contracts.governance import DigestWritten, ReviewSummed
 
 from . import words
 from .decide import Tell
@@ -43,6 +43,12 @@ class Message(Struct, frozen=True, kw_only=True):
     started_at: datetime
     ended_at: datetime | None = None
     digest: DigestWritten | None = None
+    summed: ReviewSummed | None = None
+
+    @property
+    def page(self) -> DigestWritten | ReviewSummed | None:
+        """What is to be read at length, where the message brings that."""
+        return self.digest or self.summed
 
 
 def of(tell: Tell, remark: str = "") -> Message:
@@ -59,9 +65,18 @@ def digest(data: DigestWritten, now: datetime) -> Message:
     )  # fmt: skip
 
 
-def chat(data: DigestWritten, limit: int) -> str:
-    """The beginning of a digest, safe for every target, in at most `limit` characters: lines are left out whole, and
-    where the rest is stands last."""
+def summed(data: ReviewSummed, now: datetime) -> Message:
+    """The message of a note of corrections; there is one an agent and week."""
+    id = f"summed-{data.agent}-{data.week}"
+    return Message(
+        id=id, what="digest", group_id=id, alert_id="", severity="info", agent=data.agent, rule="corrections",
+        title=words.one_line(data.title, words.TITLE_LIMIT), started_at=now, summed=data,
+    )  # fmt: skip
+
+
+def chat(data: DigestWritten | ReviewSummed, limit: int) -> str:
+    """The beginning of a digest or a note, safe for every target, in at most `limit` characters: lines are left out
+    whole, and where the rest is stands last."""
     lines = [words.plain("".join(c if c.isprintable() else " " for c in line)) for line in data.brief.splitlines()]
     while len("\n".join(lines)) > limit and len(lines) > 1:
         del lines[-2 if len(lines) > 2 else -1]

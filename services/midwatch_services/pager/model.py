@@ -43,7 +43,7 @@ def _agent(value: Any) -> str:
 
 def _one_agent(value: Any) -> str:
     if not isinstance(value, str) or not is_agent_name(value):
-        raise ValueError("is no agent's name; the shop's digest goes to those under `to`")
+        raise ValueError("is no agent's name; of the whole shop read those under `to`")
     return value
 
 
@@ -150,8 +150,8 @@ class Watchdog(Section):
     behind: Length = timedelta(seconds=30)
 
 
-class Digest(Section):
-    """Contacts: `to` get the shop's digest, `agents` that of one agent each."""
+class Readers(Section):
+    """Contacts: `to` read of the whole shop, `agents` of one agent each."""
 
     to: Annotated[list[Name], BeforeValidator(_several)] = []
     agents: dict[Annotated[str, BeforeValidator(_one_agent)], Names] = {}
@@ -169,4 +169,5 @@ class PagerFile(Section):
     repeat: Repeat = Repeat()
     delivery: Delivery = Delivery()
     watchdog: Watchdog = Watchdog()
-    digest: Digest = Digest()
+    digest: Readers = Readers()
+    corrections: Readers = Readers()

@@ -24,6 +24,7 @@ FIRST_DELAY = timedelta(seconds=1)  # from a failure to the next attempt; double
 LONGEST_DELAY = timedelta(minutes=5)
 DIGEST_PATIENCE = timedelta(days=1)  # for which the digest of a day is tried to be sent
 DIGEST_OLDEST = timedelta(days=2)  # one that waited longer in the stream is sent to nobody
+NOTE_OLDEST = timedelta(days=7)  # the same of a week's note of corrections
 DEAD_FAILURES = 3  # in a row
 DEAD_AFTER = timedelta(minutes=2)  # from the first of them
 
@@ -86,6 +87,7 @@ class Policy:
     give_up_after: timedelta = timedelta(hours=6)
     watchdog_behind: timedelta = timedelta(seconds=30)
     digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of an agent, or the fleet, to contacts
+    corrections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same; the fleet's get every agent's
 
     @property
     def reaches_somebody(self) -> bool:
@@ -118,7 +120,16 @@ def route_of(policy: Policy, wanted: AlertRule, severity: str, agent: str, rule:
 
 def readers_of(policy: Policy, agent: str) -> tuple[str, ...]:
     """The channels by which an agent's digest is read, each once. Alertmanager takes none."""
-    step = Step(policy.digests.get(agent, ()), timedelta(0))
+    return _pages(policy, policy.digests.get(agent, ()))
+
+
+def writers_of(policy: Policy, agent: str) -> tuple[str, ...]:
+    """The same for those who write an agent's prompts, and read what people corrected."""
+    return _pages(policy, (*policy.corrections.get(agent, ()), *policy.corrections.get(FLEET, ())))
+
+
+def _pages(policy: Policy, contacts: tuple[str, ...]) -> tuple[str, ...]:
+    step = Step(contacts, timedelta(0))
     return tuple(name for name in channels_of(policy, step) if policy.channels[name].kind != "alertmanager")
 
 

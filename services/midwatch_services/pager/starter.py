@@ -39,6 +39,9 @@ default: on-call                    # what no other route takes
 # who read of one agent. Mail gets all of it, a chat its beginning. Without this section nobody gets one.
 # digest: {to: support-lead, agents: {refund-desk: [support-lead]}}
 
+# Who reads each Monday what people corrected in the week before: under `to` of every agent, under `agents` of one.
+# corrections: {agents: {refund-desk: [support-lead]}}
+
 # The rest may be left out; these are the defaults.
 # groups: {interval: 5m, calm: 1m, acknowledged_for: 4h}
 #   interval: what joins a cause later is told in one message so long after the last

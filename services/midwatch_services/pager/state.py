@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from midwatch.contracts.governance import AlertRaised, DigestWritten
+from midwatch.contracts.governance import AlertRaised, DigestWritten, ReviewSummed
 
 # early: its end or its acknowledgement came first; unsent: nobody is to be told; superseded: raised again under its key
 AlertPhase = Literal["early", "unsent", "open", "superseded", "resolved"]
@@ -92,9 +92,10 @@ class Resolved(Struct, frozen=True, kw_only=True):
 
 
 class Written(Struct, frozen=True, kw_only=True):
-    """A digest was written. `waited`: how long the stream held it before it was read."""
+    """A digest, or a week's note of corrections, was written. `waited`: how long the stream held it before it was
+    read."""
 
-    data: DigestWritten
+    data: DigestWritten | ReviewSummed
     waited: timedelta = timedelta(0)
 
 

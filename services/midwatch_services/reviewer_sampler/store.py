@@ -123,9 +123,14 @@ def of_run(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    del row["track"]
-    row["sampled_at"] = datetime.fromtimestamp(row["sampled_at"], UTC).isoformat().replace("+00:00", "Z")
+    del row["track"], row["second"]  # that a second is asked may say what the first said
+    row["settled_at"] = row["settled_at"] and _rfc(row["settled_at"])
+    row["sampled_at"] = _rfc(row["sampled_at"])
     return row
+
+
+def _rfc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
 
 
 def queued(conn: Connection, runs: Sequence[tuple[str, str]]) -> int:

@@ -48,7 +48,8 @@ class Run(Table, table=True):
 
 class Queued(Table, table=True):
     """A run that people are to read. `drawn`: by the hash, 1, or for another cause alone, 0. `causes`: why it is read
-    besides, as a JSON list. `due_day`: on which there is time for it. `second`: 1 where two are to judge it. `state`:
+    besides, as a JSON list. `due_day`: on which there is time for it. `second`: 1 where the hash asks for two judges, 2
+    where a fail does. `state`:
     waiting, judged (another is to judge it as well), disputed (a third is), settled, or erased. `verdict`: the one that
     stands."""
 

@@ -209,6 +209,7 @@ CONSUMERS = (
         only=(
             *(subjects.alert("*", event) for event in ("raised", "acknowledged", "resolved")),
             subjects.digest("*", "written"),
+            subjects.review("*", "summed"),
         ),
     ),
     *(

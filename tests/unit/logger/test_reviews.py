@@ -31,5 +31,11 @@ def test_what_was_agreed_outranks_what_one_said_in_any_order() -> None:
         assert (row.sampled_at, row.judged_at) == ("2026-11-22T12:00:00.000000Z", "2026-11-22T12:02:00.000000Z")
 
 
+def test_what_one_person_said_is_not_told_before_it_is_settled() -> None:
+    row = fold_review(fold_review(ReviewRow(agent="desk", run_id="r"), EVENTS[2]), EVENTS[0])
+    assert (row.verdict, row.judged_by, row.note) == (None, None, None)
+    assert row.judged_at == "2026-11-22T12:03:00.000000Z"
+
+
 def test_a_run_that_was_drawn_has_no_verdict_yet() -> None:
     assert fold_review(ReviewRow(agent="desk", run_id="r"), EVENTS[0]).verdict is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from midwatch_services.pager.load import PagerFileErrors, read
-from midwatch_services.pager.policy import Channel, Policy, readers_of
+from midwatch_services.pager.policy import Channel, Policy, readers_of, writers_of
 from midwatch_services.pager.starter import STARTER
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -51,6 +51,8 @@ WRONG = [
     ("default: on-call", "default: on-call\ndigest: {agents: {desk: [ann, bo]}}", "7:31: `bo` is no contact"),
     ("default: on-call", "default: on-call\ndigest: {agents: {desk: []}}", "7:25: `digest.agents.desk` is empty"),
     ("default: on-call", "default: on-call\ndigest: {agents: {_fleet: ann}}", "7:19: `digest.agents._fleet` is no"),
+    ("default: on-call", "default: on-call\ncorrections: {to: bob}", "7:19: `bob` is no contact of this file"),
+    ("default: on-call", "default: on-call\ncorrections: {agents: {_fleet: ann}}", "7:24: `corrections.agents._fleet`"),
     ("default: on-call", "default: on-call\ndigest: {too: ann}", "7:10: `digest.too` is no key of pager.yaml: did"),
     ("default: on-call", "default: on-call\nquiet_hours: {hours: 22-7, zone: UTC}", "7:22: `quiet_hours.hours` must"),
     (
@@ -130,6 +132,13 @@ def test_the_digest_has_its_readers_by_agent(tmp_path: Path) -> None:
     found = policy(tmp_path, FILE + "digest: {to: ann, agents: {desk: [ann]}}\n")
     assert found.digests == {"_fleet": ("ann",), "desk": ("ann",)}
     assert (readers_of(found, "desk"), readers_of(found, "other")) == (("chat",), ())
+
+
+def test_who_writes_prompts_reads_the_corrections_of_one_agent_or_of_all(tmp_path: Path) -> None:
+    found = policy(tmp_path, FILE + "corrections: {agents: {desk: ann}}\n")
+    assert (writers_of(found, "desk"), writers_of(found, "mail")) == (("chat",), ())
+    both = policy(tmp_path, FILE + "corrections: {to: ann, agents: {desk: [ann]}}\n")
+    assert (writers_of(both, "desk"), writers_of(both, "mail")) == (("chat",), ("chat",))
 
 
 def test_alertmanager_takes_no_digest(tmp_path: Path) -> None:

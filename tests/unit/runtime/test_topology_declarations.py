@@ -73,6 +73,8 @@ def test_the_consumers_are_those_of_the_services() -> None:
         ("MIDWATCH_RUNS", "logger"),
         ("MIDWATCH_RUNS", "cost-watchdog"),
         ("MIDWATCH_RUNS", "reviewer-sampler"),
+        ("MIDWATCH_GOVERNANCE", "reviewer-sampler-governance"),
+        ("MIDWATCH_GOVERNANCE", "reviewer-sampler-verdicts"),
         ("MIDWATCH_RUNS", "kill-switch"),
         ("MIDWATCH_GOVERNANCE", "logger-governance"),
         ("KV_MIDWATCH_SWITCH", "kill-switch-writes"),
@@ -89,11 +91,11 @@ def test_the_consumers_are_those_of_the_services() -> None:
     }
 
 
-def test_the_pager_hears_of_alerts_and_digests_alone() -> None:
+def test_the_pager_hears_of_alerts_digests_and_corrections_alone() -> None:
     (pager,) = [consumer for consumer in topology.CONSUMERS if consumer.name == "pager"]
     assert pager.config().filter_subjects == [
         "midwatch.alert.*.raised", "midwatch.alert.*.acknowledged", "midwatch.alert.*.resolved",
-        "midwatch.digest.*.written",
+        "midwatch.digest.*.written", "midwatch.review.*.summed",
     ]  # fmt: skip
 
 

@@ -70,7 +70,7 @@ class Scope:
         if noun == "case":
             inner = data.get("case")
             return data.get("case_id") in self.cases or (isinstance(inner, dict) and inner.get("case_id") in self.cases)
-        if noun == "digest":
+        if noun == "digest" or tokens[3] == "summed":
             return self._digest(data)
         if noun == "hold":
             return data.get("hold_id") in self.holds

@@ -51,17 +51,17 @@ def _notify(channel: Channel, message: Message) -> None:
 
     _hear()
     by_mail = bool(_MAIL.match(channel.url))
-    target = apprise.Apprise.instantiate(_as_html(channel.url) if message.digest and by_mail else _as_text(channel.url))
+    target = apprise.Apprise.instantiate(_as_html(channel.url) if message.page and by_mail else _as_text(channel.url))
     if target is None:
         raise Refused("apprise does not know this address: see https://appriseit.com/services")
     body, form = messages.body(message), apprise.NotifyFormat.TEXT
     kind: Any = apprise.NotifyType.SUCCESS if message.what == "ended" else apprise.NotifyType.WARNING
-    if message.digest is not None:
+    if message.page is not None:
         kind = apprise.NotifyType.INFO
         if by_mail:
-            body, form = message.digest.html, apprise.NotifyFormat.HTML
+            body, form = message.page.html, apprise.NotifyFormat.HTML
         else:
-            body = messages.chat(message.digest, target.body_maxlen - len(messages.title(message)) - _ROOM)
+            body = messages.chat(message.page, target.body_maxlen - len(messages.title(message)) - _ROOM)
     several = apprise.Apprise()
     several.add(target)
     said: list[str] = []

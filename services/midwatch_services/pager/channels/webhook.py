@@ -16,12 +16,12 @@ from .errors import Refused, of_http
 async def send(channel: Channel, message: Message, now: datetime, within: float) -> None:
     """`webhook-id` is the message's id, the same at every attempt. Texts are as they were said, without control
     characters: JSON has no markup, and what shows them has its own escapes."""
-    if message.digest is not None:
-        kind, data = "digest.written", msgspec.to_builtins(message.digest)
+    if message.page is not None:
+        kind, data = "digest.written" if message.digest else "review.summed", msgspec.to_builtins(message.page)
     else:
         kind = f"alert.{message.what}"
         data = {**msgspec.to_builtins(message), "acknowledge": acknowledge(message.alert_id)}
-        del data["digest"]
+        del data["digest"], data["summed"]
     body = msgspec.json.encode({"type": kind, "timestamp": now, "data": data})
     try:
         headers = signing.headers(signing.key_of(channel.secret), message.id, body, now)
