@@ -201,7 +201,8 @@ log:
 
 
 def test_what_show_prints_is_the_same_card() -> None:
-    said = "review: {rate: 5%, age: 36h, besides: {cost: $0.50, tools: [pay]}}\nswitch: {drill_hours: 22:00-02:00, trips: {mode: act, alerts: [a, b]}}\nalerts: {page: on-call}\n"
+    said = "review: {rate: 5%, age: 36h, besides: {cost: $0.50, tools: [pay]}}\n"
+    said += "switch: {drill_hours: 22:00-02:00, trips: {mode: act, alerts: [a, b]}}\nalerts: {page: on-call}\n"
     Path("desk.yaml").write_text(SMALLEST + said + 'cannot: ["Yes: #no", "[a]", "- b", "3", "true", "\'", "a\\\\b"]\n')
     shown = midwatch("card", "show", "desk.yaml").stdout
     Path("shown.yaml").write_text(shown)
