@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from . import reviews_schedule
 from .output import FAILED, NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, emit_json, emit_table, fail
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     reviews = typer.Typer(invoke_without_command=True)
     reviews.callback()(queue)
     reviews.command("verify")(verify)
+    reviews_schedule.register(reviews, _read)
     app.add_typer(reviews, name="reviews")
 
 
@@ -54,6 +56,8 @@ def queue(
     emit_table(_COLUMNS, map(_cells, rows), empty="No run was drawn yet: the first event of each run decides.")
     for share in shares:
         console.print(f"{clean(share['agent'])}: {share['drawn']} of {share['runs']} runs drawn ({share['share']:.1%})")
+    for line in reviews_schedule.backlog_lines(_read, agent) if mode in (None, "live") else ():
+        console.print(line, soft_wrap=True)
 
 
 def verify(

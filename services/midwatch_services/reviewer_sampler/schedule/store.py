@@ -150,8 +150,8 @@ def move(conn: Connection, agent: str, days: Mapping[str, str]) -> None:
         _queue.c.agent == agent, _queue.c.track == "live", _queue.c.run_id == sa.bindparam("which")
     )
     if days:
-        rows = [{"which": run_id, "day": day} for run_id, day in days.items()]
-        conn.execute(update.values(due_day=sa.bindparam("day")), rows)
+        rows = [{"which": run_id, "due": day} for run_id, day in days.items()]
+        conn.execute(update.values(due_day=sa.bindparam("due")), rows)
 
 
 def seconds(conn: Connection, agent: str, count: int) -> list[float]:
