@@ -54,10 +54,10 @@ def queue(
         emit_json(rows)
         return
     emit_table(_COLUMNS, map(_cells, rows), empty="No run was drawn yet: the first event of each run decides.")
-    for share in shares:
-        console.print(f"{clean(share['agent'])}: {share['drawn']} of {share['runs']} runs drawn ({share['share']:.1%})")
     for line in reviews_schedule.backlog_lines(_read, agent) if mode in (None, "live") else ():
         console.print(line, soft_wrap=True)
+    for share in shares:
+        console.print(f"{clean(share['agent'])}: {share['drawn']} of {share['runs']} runs drawn ({share['share']:.1%})")
 
 
 def verify(

@@ -105,6 +105,13 @@ def test_recent_runs_that_prove_it_bring_the_first_rate_back_at_once() -> None:
     assert (lived(state, "2026-03-31").step, lived(state, "2026-04-01").step) == (0, 1)
 
 
+def test_one_fail_of_few_proves_nothing_but_takes_a_step_back() -> None:
+    state = lived(new(), "2026-03-01")
+    assert Counts(1, 1).bounds[0] > 0.03
+    assert lived(state, "2026-03-02", Counts(1, 1), Counts(1, 1)).step == 2
+    assert lived(state, "2026-03-02", Counts(8, 2), Counts(8, 2)).step == 0
+
+
 def test_at_the_first_rate_a_failing_agent_changes_nothing() -> None:
     state = lived(new(), "2026-12-31", BAD, BAD)
     assert (state.step, state.number, state.zero) == (0, 1, new().zero)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from midwatch.contracts.governance import RateCause
 
-from .policy import LONGEST_VERSION, MANY_VERSIONS, RECENT, WEEK, Policy
+from .policy import LEAST_FAILS, LONGEST_VERSION, MANY_VERSIONS, RECENT, WEEK, Policy
 
 Z = 1.959964  # of the normal distribution, for 95 % on both sides
 
@@ -118,7 +118,7 @@ def evaluate(state: State, day: str, all_of: Counts, recent: Counts) -> State:
         return state
     limit, after = state.rule.fail_limit, day_of(end)
     stood, upper = days_between(state.since, after), all_of.bounds[1]
-    if state.step and recent.bounds[0] > limit:
+    if state.step and recent.failed >= LEAST_FAILS and recent.bounds[0] > limit:
         back = _restarted(replace(state, heard=max(state.heard, end)), "failing", "", end)
         return replace(back, judged=recent.judged, failed=recent.failed, upper=recent.bounds[1])
     if state.step and upper >= limit and (state.cause != "loosened" or stood >= WEEK):

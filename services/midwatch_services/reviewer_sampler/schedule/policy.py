@@ -12,6 +12,7 @@ from midwatch.contracts.control import BesidesRule, ReviewRule
 
 WEEK = 7  # days at a rate before the next of the taper, and between two single steps back
 RECENT = 28  # days whose runs can prove that the agent fails
+LEAST_FAILS = 2  # of them: of few runs, one that failed would prove anything by its bound alone
 MANY_VERSIONS = 500  # that are remembered of an agent
 LONGEST_VERSION = 200  # characters of one
 
