@@ -129,17 +129,20 @@ class Scheduler:
     # Alerts and halts
 
     async def on_governance(self, batch: Sequence[Received[Heard]]) -> None:
-        """Alerts and halts: each brings the first rate back at most once, and its run into the queue."""
-        triggers, asked = [], []
+        """Alerts and halts: each brings the first rate back at most once, and its run into the queue. A reader that is
+        new hears of all that ever was: what is long past is not read for it."""
+        now = self._now()
+        oldest, triggers, asked = now - timedelta(days=LOOK_BACK), [], []
         for received in batch:
             agent, data = received.event
             if trigger := trigger_of(agent, data):
                 triggers.append((trigger, received.stored_at.timestamp()))
-            if isinstance(data, AlertRaised) and (found := besides.alerted(data, self._rule(agent))):
+            if not isinstance(data, AlertRaised) or received.stored_at < oldest:
+                continue
+            if found := besides.alerted(data, self._rule(agent)):
                 asked.append(Asked(name_of(agent, data.run_id or "", "live"), found, data.ticket, None))
         if not triggers and not asked:
             return
-        now = self._now()
 
         def work(conn: Connection) -> None:
             self._snap(conn, triggers, now)

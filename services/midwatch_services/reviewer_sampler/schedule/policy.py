@@ -20,7 +20,7 @@ MEDIAN_OF = 50  # judgements, the newest, whose median is what one takes
 LEAST = 10  # of them, below which it is taken to be `USUAL`
 USUAL = 180.0  # seconds
 
-LOOK_BACK = 7  # days since which a run began whose cost is looked at
+LOOK_BACK = 7  # days since which a run began whose cost is looked at, and since which an alert asks for its run
 AGEING = "review_ageing"  # rule of the alert on runs that wait too long
 
 
