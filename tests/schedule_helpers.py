@@ -1,9 +1,11 @@
 """A reviewer-sampler with a clock that a test sets, and what it hears: run events, alerts, halts, verdicts."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -13,12 +15,13 @@ from midwatch.contracts.control import Card, ReviewRule, SwitchRecord
 from midwatch.contracts.envelope import new_id
 from midwatch.contracts.runs import RUN_EVENTS
 from midwatch.runtime.card_book import CardBook
-from midwatch.runtime.database import Database
+from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
 from midwatch_services.reviewer_sampler.handlers import Sampler
 from midwatch_services.reviewer_sampler.schedule.handlers import heard
 from midwatch_services.reviewer_sampler.schedule.planner import Planner
 
+QUEUE = "SELECT run_id, drawn, causes, state FROM reviewer_sampler_queue ORDER BY run_id"
 FIELDS: dict[str, dict[str, Any]] = {
     "started": {"input": "hello"},
     "said": {"by": "customer", "text": "hi"},
@@ -123,3 +126,36 @@ def halt(key: str = "agent.desk", *, drill: bool = False) -> tuple[str, bytes]:
     agent = key.removeprefix("agent.") if key.startswith("agent.") else subjects.FLEET
     made = codec.envelope("switch", "halted", data, source="/services/test")
     return subjects.switch(agent, "halted"), codec.encode(made)
+
+
+# Fixtures and beginnings of the files that test it
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'sampler.db'}"
+    return str(request.getfixturevalue("postgres_url")).replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@pytest.fixture
+async def bed(js: JetStreamContext, nc: Client, url: str) -> AsyncIterator[Bed]:
+    migrate(url, "reviewer-sampler")
+    bed = Bed(url, nc, js, day("2026-01-01"))
+    await bed.card(rate=1.0, taper=(0.5, 0.25), days=30)
+    yield bed
+    await bed.close()
+
+
+async def read_well(bed: Bed, runs: int = 130, version: str = "1", first: int = 0) -> None:
+    """So many runs of now begin; those drawn are read and pass."""
+    ids = [f"run-{version}-{number}" for number in range(first, first + runs)]
+    await bed.sampler.on_events([bed.received(run_id, version=version) for run_id in ids])
+    await bed.judged(dict.fromkeys(ids, "pass"))
+
+
+async def tapered(bed: Bed) -> None:
+    await read_well(bed)
+    bed.time = day("2026-03-01")
+    await bed.scheduler.look()
+    assert (await bed.rates())[-1] == (0.25, 2, "tapered")

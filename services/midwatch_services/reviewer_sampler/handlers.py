@@ -26,6 +26,7 @@ from .policy import GRACE, KEEP_BEYOND, REMEMBERED
 from .recent import Recent
 from .schedule.besides import Asked
 from .schedule.handlers import Scheduler
+from .schedule.policy import LONGEST_VERSION
 
 SOURCE = "/services/reviewer-sampler"
 TIME_LIMIT = 5.0  # seconds for one acknowledgement
@@ -145,7 +146,7 @@ def _first(received: Received, run: Run) -> FirstSeen:
     data, stored_at = received.event.data, received.stored_at
     return FirstSeen(
         run, data.mode, data.ticket, stored_at.astimezone(UTC).date().isoformat(), stored_at.timestamp(),
-        (received.headers or {}).get(subjects.TRACEPARENT), data.version,
+        (received.headers or {}).get(subjects.TRACEPARENT), data.version[:LONGEST_VERSION],
     )  # fmt: skip
 
 

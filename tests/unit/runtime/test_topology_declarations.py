@@ -72,6 +72,8 @@ def test_the_consumers_are_those_of_the_services() -> None:
         ("MIDWATCH_RUNS", "logger"),
         ("MIDWATCH_RUNS", "cost-watchdog"),
         ("MIDWATCH_RUNS", "reviewer-sampler"),
+        ("MIDWATCH_GOVERNANCE", "reviewer-sampler-governance"),
+        ("MIDWATCH_GOVERNANCE", "reviewer-sampler-verdicts"),
         ("MIDWATCH_RUNS", "kill-switch"),
         ("MIDWATCH_GOVERNANCE", "logger-governance"),
         ("KV_MIDWATCH_SWITCH", "kill-switch-writes"),

@@ -94,6 +94,7 @@ def alert(**fields: Any) -> AlertRaised:
 @pytest.mark.parametrize(
     ("fields", "is_cause"),
     [({}, True), ({"severity": "page"}, True), ({"severity": "info"}, False), ({"run_id": None}, False),
+     ({"run_id": ""}, False), ({"run_id": "r" * 129}, False),
      ({"mode": "replay"}, False), ({"mode": "drill"}, False), ({"mode": "eval"}, False)],
 )  # fmt: skip
 def test_a_live_alert_that_names_a_run_is_a_cause(fields: dict[str, Any], is_cause: bool) -> None:

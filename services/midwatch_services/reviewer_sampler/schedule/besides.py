@@ -13,6 +13,7 @@ from .policy import Besides
 WATCHED = frozenset({Started, Said, ToolCalled, HandedOff})  # events that can be a cause
 _CUSTOMER = ("user", "customer")  # roles of a message
 _ALERTS = ("page", "ticket")
+_LONGEST_ID = 128  # characters of a run's id; an alert, which anyone may raise, can name what is none
 
 
 class Found(NamedTuple):
@@ -50,9 +51,10 @@ def cause_of(data: Any, rule: Besides) -> Found | None:
 
 def alerted(alert: AlertRaised, rule: Besides) -> Found | None:
     """Why an alert asks for its run to be read."""
-    if alert.mode != "live" or alert.severity not in _ALERTS or not alert.run_id or not rule.alerts:
+    if alert.mode != "live" or alert.severity not in _ALERTS or not rule.alerts:
         return None
-    return Found("alert", alert.rule)
+    is_run = alert.run_id is not None and 0 < len(alert.run_id) <= _LONGEST_ID
+    return Found("alert", alert.rule) if is_run else None
 
 
 def _asked(data: Started) -> Iterator[str]:

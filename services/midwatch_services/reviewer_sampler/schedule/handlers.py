@@ -81,6 +81,8 @@ class Scheduler:
 
     def rates(self, conn: Connection, firsts: Sequence[FirstSeen], now: datetime) -> list[float]:
         """The rate of each run. A replay has the card's; it moves nothing."""
+        if not firsts:
+            return []
         changes = Changes(store.states(conn, {first.run.agent for first in firsts}))
         found = [self._rate(changes, first) for first in firsts]
         self._save(conn, changes, now)
