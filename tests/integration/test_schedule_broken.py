@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from nats.js import JetStreamContext
 import schedule_helpers
 from helpers import eventually
 from midwatch.contracts import subjects
-from midwatch.contracts.governance import ReviewAdded
+from midwatch.contracts.governance import AlertRaised, ReviewAdded
 from midwatch.errors import Temporary
 from midwatch.runtime import database as runtime_database
 from midwatch.runtime import faults
@@ -132,3 +133,29 @@ async def test_a_locked_database_changes_nothing_and_the_next_try_does(
     assert (await bed.rates())[3:] == [(1.0, 0, "incident")]
     assert [one.run_id for one in await bed.said(ReviewAdded)] == ["run-x", "run-y"]
     await bed.close()
+
+
+@pytest.mark.parametrize("point", ["reviewer_sampler.planned", "reviewer_sampler.aged", "outbox.published"])
+async def test_a_crash_of_the_planner_raises_the_alert_once(
+    bed: Bed, js: JetStreamContext, nc: Client, url: str, point: str
+) -> None:
+    await bed.run("run-1")
+    await bed.sampler.outbox.drain()
+    bed.time += timedelta(days=4)
+
+    def die(name: str) -> None:
+        if name == point:
+            raise Crash
+
+    faults.set_hook(die)
+    try:
+        with pytest.raises(Crash):
+            await bed.planner.look()
+    finally:
+        faults.set_hook(None)
+    again = Bed(url, nc, js, bed.time)
+    await again.sampler.load()
+    for _ in range(2):
+        await again.planner.look()
+    assert [one.rule for one in await again.said(AlertRaised)] == ["review_ageing"]
+    await again.close()

@@ -12,6 +12,7 @@ from midwatch.runtime.database import Database
 from midwatch.runtime.outbox import Outbox
 
 from . import ageing, decide, messages, policy, store
+from .ageing import Decision, Open
 from .plan import Item, cap, plan, seconds_each
 from .policy import MEDIAN_OF, Policy
 
@@ -22,6 +23,7 @@ class Planner:
     def __init__(self, database: Database, outbox: Outbox, cards: CardBook, now: Callable[[], datetime]) -> None:
         self._database, self._outbox, self._cards, self._now = database, outbox, cards, now
         self._planned: Any = None  # what the last plan was made from
+        self._waits: dict[str, list[float]] = {}  # since when each run waits, by agent, as of the last plan
 
     async def look(self) -> None:
         """Plans, where it may have changed; then says what has come of age since, and what has ended."""
@@ -31,39 +33,39 @@ class Planner:
         await self._outbox.drain()
 
     async def _plan(self, now: datetime) -> None:
-        rules = tuple((card.agent, card.review.minutes_a_day) for card in self._cards.all())
-        seen = (await self._database.read(store.fingerprint), decide.day_of(now.timestamp()), sorted(rules))
-        if seen == self._planned:
-            return
-        await self._database.write(lambda conn: self._move(conn, now))
-        self._planned = seen
-        faults.reach("reviewer_sampler.planned")
+        rules = sorted((card.agent, card.review.minutes_a_day) for card in self._cards.all())
+        seen = (await self._database.read(store.fingerprint), decide.day_of(now.timestamp()), rules)
+        if seen != self._planned:
+            self._waits = await self._database.write(lambda conn: self._move(conn, now))
+            self._planned = seen
+            faults.reach("reviewer_sampler.planned")
 
-    def _move(self, conn: Connection, now: datetime) -> None:
-        today = decide.day_of(now.timestamp())
-        for agent, items in store.waiting(conn).items():
+    def _move(self, conn: Connection, now: datetime) -> dict[str, list[float]]:
+        today, waiting = decide.day_of(now.timestamp()), store.waiting(conn)
+        for agent, items in waiting.items():
             days = due_days(conn, agent, self._policy(agent), items, today)
             moved = {item.run_id: days[item.run_id] for item in items if item.due_day != days[item.run_id]}
             store.move(conn, agent, moved)
+        return {agent: [item.at for item in items] for agent, items in waiting.items()}
 
     async def _watch(self, now: datetime) -> None:
-        def read(conn: Connection) -> Any:
-            return store.waiting(conn), store.standing(conn)
-
-        waits, standing = await self._database.read(read)
-        for agent in sorted(waits.keys() | standing.keys()):
-            before, since = standing.get(agent), [item.at for item in waits.get(agent, ())]
-            after, decision = ageing.follow(agent, before, since, self._policy(agent).age, now)
+        standing = await self._database.read(store.standing)
+        found: list[tuple[str, Open | None, Decision | None]] = []
+        for agent in sorted(self._waits.keys() | standing.keys()):
+            before, waits = standing.get(agent), self._waits.get(agent, [])
+            after, decision = ageing.follow(agent, before, waits, self._policy(agent).age, now)
             if after != before:
-                await self._database.write(lambda conn, one=(agent, after, decision): self._keep(conn, now, *one))  # type: ignore[misc]
-                faults.reach("reviewer_sampler.aged")
+                found.append((agent, after, decision))
 
-    def _keep(
-        self, conn: Connection, now: datetime, agent: str, alert: ageing.Open | None, decision: ageing.Decision | None
-    ) -> None:
-        store.save_standing(conn, agent, alert)
-        if decision is not None:
-            self._outbox.add(conn, messages.ageing(decision, now))
+        def work(conn: Connection) -> None:
+            for agent, after, decision in found:
+                store.save_standing(conn, agent, after)
+                if decision is not None:
+                    self._outbox.add(conn, messages.ageing(decision, now))
+
+        if found:
+            await self._database.write(work)
+            faults.reach("reviewer_sampler.aged")
 
     def _policy(self, agent: str) -> Policy:
         return policy.of(self._cards.get(agent).review)
