@@ -307,6 +307,16 @@ def read_ended(conn: Connection, since: str) -> Iterator[tuple[str, str, Mode, s
     return (tuple(row) for row in conn.execute(query, {"since": since}))
 
 
+def read_costs(conn: Connection, agent: str, since: str, about: float) -> Iterator[tuple[str, str | None, str, str]]:
+    """Live runs of the agent that began since then and cost about so many US dollars, or more: (run id, ticket,
+    version, US dollars). A cost that nobody knows is not among them."""
+    query = sa.text(
+        "SELECT run_id, ticket, version, cost_usd FROM logger_runs WHERE agent = :agent AND first_at >= :since "
+        "AND mode = 'live' AND cost_usd IS NOT NULL AND CAST(cost_usd AS REAL) >= :about"
+    )
+    return (tuple(row) for row in conn.execute(query, {"agent": agent, "since": since, "about": about * 0.999}))
+
+
 def read_customer(conn: Connection, ticket: str) -> str | None:
     """Whose ticket it is, as far as a run says so."""
     query = sa.text("SELECT customer FROM logger_runs WHERE ticket = :ticket AND customer IS NOT NULL LIMIT 1")
