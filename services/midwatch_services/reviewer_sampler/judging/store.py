@@ -208,15 +208,15 @@ def opinions(conn: Connection, run: Run) -> list[Opinion]:
 
 def opinion_of(row: Row[Any]) -> Opinion:
     """A row of the judgements."""
-    return Opinion(row.by, row.verdict, tuple(msgspec.json.decode(row.reasons)), row.corrected, row.note)
+    return Opinion(row.by, row.verdict, tuple(msgspec.json.decode(row.reasons)), row.corrected, row.note, row.judged_at)
 
 
 def keep(
-    conn: Connection, run: Run, one: Opinion, *, event: str, claim: str, seconds: float | None, at: float, counts: bool
+    conn: Connection, run: Run, one: Opinion, *, event: str, claim: str, seconds: float | None, counts: bool
 ) -> None:
     """Keeps a judgement, and ends what its judge held of the run."""
     reasons = msgspec.json.encode(one.reasons).decode()
-    row = (*run, one.by, event, claim, one.verdict, reasons, one.corrected, one.note, seconds, at, int(counts))
+    row = (*run, one.by, event, claim, one.verdict, reasons, one.corrected, one.note, seconds, one.at, int(counts))
     insert_new(conn, _judgements.name, _JUDGEMENT, [row], _KEY)
     conn.execute(_claims.update().where(_of(_claims, run), _claims.c.by == one.by).values(over=1))
 
