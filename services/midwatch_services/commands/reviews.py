@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     reviews_judge.register(reviews)
     reviews_work.register(reviews)
     reviews_feedback.register(reviews)
-    reviews_schedule.register(reviews, _read)
+    reviews_schedule.register(reviews)
     app.add_typer(reviews, name="reviews")
 
 
@@ -60,7 +60,7 @@ def queue(
         emit_json({**row, "causes": json.loads(row["causes"])} for row in rows)
         return
     emit_table(_COLUMNS, map(_cells, rows), empty="No run was drawn yet: the first event of each run decides.")
-    for line in reviews_schedule.backlog_lines(_read, agent) if mode in (None, "live") else ():
+    for line in reviews_schedule.backlog_lines(agent) if mode in (None, "live") else ():
         console.print(line, soft_wrap=True)
     for share in shares:
         console.print(f"{clean(share['agent'])}: {share['drawn']} of {share['runs']} runs drawn ({share['share']:.1%})")

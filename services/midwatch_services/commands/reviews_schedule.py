@@ -1,47 +1,47 @@
 """`midwatch reviews schedule`: which share of each agent's runs is read, why it does not fall, and what waits."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from .output import JsonOption, clean, console, emit_json
-
-Read = Callable[[Any], Any]
-
-
-def register(reviews: typer.Typer, read: Read) -> None:
-    """Adds the command to `reviews`. `read` reads the sampler's database."""
-
-    @reviews.command("schedule")
-    def schedule(
-        agent: Annotated[str | None, typer.Option(help="Only this agent.")] = None,
-        as_json: Annotated[bool, JsonOption] = False,
-    ) -> None:
-        """Say which share of each agent's runs is drawn, by what that was decided, why it does not fall today, and how
-        much waits to be read.
-
-        Example: midwatch reviews schedule --agent refund-desk
-        """
-        from midwatch_services.reviewer_sampler.schedule.report import schedules
-
-        rows = read(lambda conn: schedules(conn, agent, datetime.now(UTC)))
-        if as_json:
-            emit_json(rows)
-            return
-        for row in rows:
-            _print(row)
-        if not rows:
-            console.print(f"{clean(agent)} has not run yet." if agent else "No agent has run yet.")
+from .reviews_read import read_queue
 
 
-def backlog_lines(read: Read, agent: str | None) -> list[str]:
+def register(reviews: typer.Typer) -> None:
+    """Adds the command to `reviews`."""
+    reviews.command("schedule")(schedule)
+
+
+def schedule(
+    agent: Annotated[str | None, typer.Option(help="Only this agent.")] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Say which share of each agent's runs is drawn, by what that was decided, why it does not fall today, and how
+    much waits to be read.
+
+    Example: midwatch reviews schedule --agent refund-desk
+    """
+    from midwatch_services.reviewer_sampler.schedule.report import schedules
+
+    rows = read_queue(lambda conn: schedules(conn, agent, datetime.now(UTC)))
+    if as_json:
+        emit_json(rows)
+        return
+    for row in rows:
+        _print(row)
+    if not rows:
+        console.print(f"{clean(agent)} has not run yet." if agent else "No agent has run yet.")
+
+
+def backlog_lines(agent: str | None) -> list[str]:
     """One line an agent whose runs wait, with what there is time for today and by when the rest is due."""
     from midwatch_services.reviewer_sampler.schedule import decide, store
 
     today = decide.day_of(datetime.now(UTC).timestamp())
-    return [*map(_backlog, read(lambda conn: store.backlog(conn, agent, today)))]
+    return [*map(_backlog, read_queue(lambda conn: store.backlog(conn, agent, today)))]
 
 
 def _backlog(row: dict[str, Any]) -> str:
