@@ -101,7 +101,7 @@ async def test_a_run_that_waits_for_a_second_or_a_third_waits_for_a_reviewer_in_
     now = datetime.now(UTC)
     with Sources(settings, POLICY) as sources:
         text = " ".join(digest_text(sources.digest(now.date(), None, now)).split())
-    assert "3 runs that were drawn for review wait to be read." in text
+    assert "3 runs wait for a reviewer." in text
 
 
 async def test_of_weeks_that_were_missed_only_the_last_is_written(

@@ -76,9 +76,11 @@ def item(conn: Connection, run: Run) -> Item | None:
 
 
 def add(conn: Connection, run: Run, judged: ReviewJudged, day: str, key_hash: str, now: datetime) -> Item:
-    """Queues a run that nobody drew, because somebody judged it."""
+    """Queues a run that nobody drew, because somebody judged it. `key_hash`: of the key by which it was passed over;
+    one that was never seen has none yet, so that its first event still draws it."""
     seen = conn.execute(sa.select(_runs.c.rate, _runs.c.draw, _runs.c.day).where(_of(_runs, run))).first()
     rate, draw, day = (seen.rate, seen.draw, seen.day) if seen is not None else (0.0, 1.0, day)
+    key_hash = key_hash if seen is not None else ""
     ticket = judged.ticket.replace("\0", "\ufffd") if judged.ticket else judged.ticket
     row = (*run, judged.mode, ticket, rate, draw, day, key_hash, now.timestamp(), "waiting", 0)
     columns = (
