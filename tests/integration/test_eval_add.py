@@ -143,10 +143,9 @@ async def test_an_erased_run_makes_no_case(js: JetStreamContext, log: Database) 
     assert not Path("evals").exists()
 
 
-@pytest.mark.parametrize("agreed", [True, False])
-async def test_nothing_that_a_failed_run_did_is_asked_for(js: JetStreamContext, log: Database, agreed: bool) -> None:
+async def test_nothing_that_a_failed_run_did_is_asked_for(js: JetStreamContext, log: Database) -> None:
     a_run(log)
-    judged(log, "r-1", "fail", agreed=agreed)
+    judged(log, "r-1", "fail")
     assert (await command("add", "r-1")).exit_code == 0
     assert the_case().expect == Expect()
     assert "A reviewer failed this run, so nothing that it did is asked for" in Path("evals/desk/r-1.yaml").read_text()
