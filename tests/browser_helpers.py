@@ -37,7 +37,7 @@ async def window(
     page.on("request", lambda one: None if one.url.startswith((running.url, "data:")) else elsewhere.append(one.url))
     yield page
     await context.close()
-    assert complaints == []
+    assert complaints == [], complaints
     assert elsewhere == []
 
 

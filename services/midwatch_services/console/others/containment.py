@@ -46,6 +46,7 @@ class Told:
     cases: int = 0
     first_case: FirstCase | None = None
     why: str = ""
+    goes_on: bool = False  # what it stops is still being counted
 
     @property
     def missing(self) -> list[InstanceReport]:
@@ -124,6 +125,7 @@ class Watch:
             seconds=verdict.seconds if verdict and contained and here else None, after_press=self._after_press,
             instances=verdict.reports if verdict else (), blocking=verdict.blocking if verdict else frozenset(),
             runs_stopped=caused.runs_stopped, cases=caused.cases, first_case=caused.first_case,
+            goes_on=self._task is not None and not self._task.done(),
         )  # fmt: skip
 
     def end(self) -> None:
