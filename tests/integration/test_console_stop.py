@@ -268,3 +268,28 @@ async def test_while_the_bus_is_away_it_is_said_that_nothing_was_stopped(
         assert answer.status_code == 503
         assert "so take it that nothing was stopped" in answer.text
         assert (await phase(ann, **DESK))[0] == "unknown"
+
+
+async def test_a_halt_that_cannot_be_recorded_stands_and_says_so(
+    running: Running, board: Switchboard, js: JetStreamContext
+) -> None:
+    await js.delete_stream(subjects.GOVERNANCE)
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        answer = await eva.act("/stop/halt", **DESK, **WHY)
+        said = flash((await eva.get(answer.headers["location"])).text)
+        assert said.endswith("It could not be recorded in the audit; the switch itself keeps your name and reason.")
+    record = (await board.read("agent.desk")).record()
+    assert record and (record.state, record.by) == ("halted", "eva")
+
+
+async def test_another_site_or_a_form_without_its_token_halts_nothing(running: Running, board: Switchboard) -> None:
+    async with running.person(Role.OPERATOR) as ann:
+        token = await ann.token()
+        forged = await ann.act("/stop/halt", "0" * 64, **DESK, **WHY)
+        foreign = await ann.client.post(
+            "/stop/halt", data={"csrf": token, **DESK, **WHY}, headers={"sec-fetch-site": "cross-site"}
+        )
+        assert [forged.status_code, foreign.status_code] == [403, 403]
+    async with running.person() as stranger:
+        assert (await stranger.act("/stop/halt", token, **DESK, **WHY)).status_code == 401
+    assert (await board.read("agent.desk")).revision == 0

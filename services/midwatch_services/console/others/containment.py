@@ -23,6 +23,7 @@ from .switch import MISSED
 
 _LIMIT = 900.0  # seconds for which one halt is followed
 _LINGER = 60.0  # seconds in which the runs and cases of a contained halt are still counted
+_LISTEN_WITHIN = 1.0  # seconds; a halt waits no longer
 _MOST = 20  # halts that are followed at once
 _REPORTS = ("contained", "unconfirmed", "revoked")
 
@@ -147,7 +148,8 @@ class Watches:
         raises."""
         watch, listens = Watch(self._nc, self._js, scope), True
         try:
-            await watch.listen()
+            async with asyncio.timeout(_LISTEN_WITHIN):
+                await watch.listen()
         except MISSED:
             listens = False
         written = await self._board.halt(scope, **how)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from midwatch_services.console.view import back, console_of, environment, query,
 _HISTORY = 30  # halts that are listed
 _STRAYS_FOR = 2.0  # seconds for which what the database says of runs in flight is kept
 _RECORD_WITHIN = 4.0  # seconds
+_AT_ONCE = 0.5  # seconds: nothing that is only good to know holds up a halt for longer
 _FORM = ("what", "agent", "tool", "run", "reason", "fallback", "expires")
 
 log = structlog.get_logger("midwatch.console")
@@ -280,7 +281,8 @@ async def strays_of(request: Request) -> dict[str, list[str]] | None:
 async def _standing(request: Request, scope: Scope) -> str:
     """Who had halted it before; empty where nobody had, or where that cannot be read."""
     try:
-        stands = standing_of(await Switchboard(console_of(request).js).read(scope.key), scope)
+        async with asyncio.timeout(_AT_ONCE):
+            stands = standing_of(await Switchboard(console_of(request).js).read(scope.key), scope)
     except switch.MISSED:
         return ""
     return stands.by if stands is not None and stands.state == "halted" else ""
