@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .server import Console
 
 # In this order, as far as there are such pages; `stop` stands apart, on every page.
-NAVIGATION = ("today", "agents", "runs", "review", "alerts", "queue", "evals", "drills", "audit")
+NAVIGATION = ("today", "agents", "runs", "review", "alerts", "queue", "writes", "evals", "drills", "audit")
 FLASH = "flash"
 
 

@@ -222,3 +222,14 @@ def _by_agent(runs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[str]]
     for agent, ids in of.items():
         for start in range(0, len(ids), _AT_ONCE):
             yield agent, ids[start : start + _AT_ONCE]
+
+
+def read_calls(
+    conn: Connection, runs: Sequence[tuple[str, str]], kind: str
+) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """The calls of runs to tools of a kind, as agent, run, time and data."""
+    for agent, run_id, body in _bodies(conn, runs, "tool_called"):
+        event = msgspec.json.decode(body)
+        data = event.get("data") or {}
+        if data.get("kind") == kind:
+            yield agent, run_id, event["time"], data

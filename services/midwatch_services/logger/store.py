@@ -337,7 +337,7 @@ def read_alerts(
         f"FROM logger_alerts WHERE {' AND '.join(clauses)} ORDER BY raised_key DESC"
     )
     given = {name: value for name, value in (("agent", agent), ("run_id", run_id)) if value is not None}
-    return [_alert(dict(row._mapping)) for row in conn.execute(query, given)]
+    return [alert_of(dict(row._mapping)) for row in conn.execute(query, given)]
 
 
 def read_review(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | None:
@@ -366,6 +366,7 @@ _ALERT_FIELDS = (
 _ALERT_DEFAULTS = {"action_taken": "none", "mode": "live"}  # what the wire leaves out
 
 
-def _alert(found: dict[str, Any]) -> dict[str, Any]:
+def alert_of(found: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table with the contract's fields in the place of `raised`."""
     raised = msgspec.json.decode(found.pop("raised"))
     return {name: raised.get(name, _ALERT_DEFAULTS.get(name)) for name in _ALERT_FIELDS} | found
