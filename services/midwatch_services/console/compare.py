@@ -51,7 +51,8 @@ def align(left: Sequence[Step], right: Sequence[Step]) -> list[Pair]:
 
 def _both(left: Step, right: Step) -> Pair:
     labels = list(dict.fromkeys([name for name, _ in left.texts] + [name for name, _ in right.texts]))
-    texts, same = [], True
+    names = [[step.names.get(name) for name in ("tool", "model", "to", "event")] for step in (left, right)]
+    texts, same = list[Text](), left.what == right.what and names[0] == names[1]
     for label in labels:
         one, other = _text_of(left, label), _text_of(right, label)
         same = same and one == other

@@ -1,5 +1,6 @@
 """A run as people read it: what was said on one side, what was looked up and changed on the other. Pure."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,7 @@ from midwatch.runtime.pricing import or_estimate, price, tool_cost
 from .filters import said
 
 Side = Literal["talk", "work", "both"]
+_ON_A_LINE = 120  # characters
 _SPEAKERS = {"customer": "customer", "agent": "agent", "human": "human"}
 _ERASABLE = ("started", "said", "model_called", "tool_called", "handed_off", "finished")
 
@@ -32,7 +34,7 @@ class Step:
     side: Side
     what: str
     names: dict[str, Any] = field(default_factory=dict)
-    texts: list[tuple[str, Any]] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
     tone: Literal["", "changed", "failed", "end"] = ""
     cost: Decimal | None = None
     unpriced: bool = False
@@ -47,8 +49,8 @@ class Step:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes two steps the same step of two runs."""
-        return (self.event, self.what, *(str(self.names[name]) for name in ("tool", "model") if name in self.names))
+        """What makes two steps the same step of two runs, however it went."""
+        return (self.event, self.what if self.event == "said" else str(self.names.get("tool", "")))
 
 
 def steps(
@@ -135,7 +137,7 @@ def _tool(data: Mapping[str, Any], rule: ToolRule | None) -> dict[str, Any]:
     return {
         "side": "work", "what": f"{kind}_failed" if failed else kind, "names": {"tool": data["tool"]},
         "tone": "failed" if failed else "changed" if kind == "write" else "",
-        "texts": ([("given", data["arguments"])] if data.get("arguments") else []) + _texts(data, came="result"),
+        "texts": ([("given", _shown(data["arguments"]))] if data.get("arguments") else []) + _texts(data, came="result"),
         "cost": cost.amount if cost else None, "took": _seconds(data),
     }  # fmt: skip
 
@@ -145,17 +147,25 @@ def _seconds(data: Mapping[str, Any]) -> float | None:
     return None if took is None else float(took) / 1000
 
 
-def _texts(data: Mapping[str, Any], **fields: str) -> list[tuple[str, Any]]:
-    found = [(label, data[name]) for label, name in fields.items() if data.get(name) not in (None, "")]
+def _texts(data: Mapping[str, Any], **fields: str) -> list[tuple[str, str]]:
+    found = [(label, _shown(data[name])) for label, name in fields.items() if data.get(name) not in (None, "")]
     return found + ([("failed", data["error"])] if data.get("error") is not None else [])
 
 
-def _messages(asked: Any) -> list[tuple[str, Any]]:
+def _shown(value: Any) -> str:
+    """A text as it is; data on one line where it is short."""
+    if isinstance(value, str):
+        return value
+    line = json.dumps(value, ensure_ascii=False)
+    return line if len(line) <= _ON_A_LINE else json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def _messages(asked: Any) -> list[tuple[str, str]]:
     """What a run began with: a text, or the messages of a conversation, whose roles are a label each."""
     if not isinstance(asked, list) or not all(isinstance(one, Mapping) for one in asked):
-        return [("", asked)]
+        return [("", _shown(asked))]
     roles = {"user": "customer", "customer": "customer", "assistant": "agent", "agent": "agent", "system": "system"}
-    return [(roles.get(str(one.get("role")), "other"), one.get("content", one)) for one in asked]
+    return [(roles.get(str(one.get("role")), "other"), _shown(one.get("content", dict(one)))) for one in asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +213,11 @@ class Uses:
 
 def uses(found: Sequence[Step]) -> dict[str, list[Uses]]:
     """The tools by what they do: `read`, `write`, `other`."""
-    counts: dict[str, dict[str, list[int]]] = {}
+    counts: dict[str, dict[str, list[int]]] = {"read": {}, "write": {}, "other": {}}
     for step in found:
         if step.event == "tool_called" and "tool" in step.names:
             kind, tool = step.what.removesuffix("_failed"), str(step.names["tool"])
-            one = counts.setdefault(kind, {}).setdefault(tool, [0, 0])
+            one = counts[kind].setdefault(tool, [0, 0])
             one[0] += 1
             one[1] += step.tone == "failed"
     return {kind: [Uses(tool, *two) for tool, two in tools.items()] for kind, tools in counts.items()}

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -16,8 +15,7 @@ from midwatch_services.kill_switch import store as switch
 from midwatch_services.kill_switch import view
 from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.kill_switch.view import AgentView, InstanceView
-from midwatch_services.logger import daily
-from midwatch_services.logger.decide import text_of
+from midwatch_services.logger import store as log
 from midwatch_services.reviewer_sampler import store as reviews
 
 _SECONDS, _STALE = 2.0, 30.0
@@ -88,13 +86,11 @@ class Waiting:
         return [one for one in found.values() if one.problem != "none_yet"]
 
 
-async def waiting(reading: Reading, now: datetime) -> Waiting:
+async def waiting(reading: Reading) -> Waiting:
     """Asked of each service by itself."""
-    before = text_of(now)
     alerts, cases, backlog, unconfirmed = await asyncio.gather(
         reading.read(
-            subjects.LOGGER, lambda conn: daily.read_open_alerts(conn, before, "live"), keep=("alerts",),
-            seconds=_SECONDS, stale=_STALE,
+            subjects.LOGGER, _open_alerts, keep=("alerts",), seconds=_SECONDS, stale=_STALE,
         ),
         reading.read(
             subjects.KILL_SWITCH, lambda conn: case_store.list_cases(conn, mode="live", limit=_MOST_CASES),
@@ -104,6 +100,12 @@ async def waiting(reading: Reading, now: datetime) -> Waiting:
         reading.read(subjects.KILL_SWITCH, _unconfirmed, keep=("unconfirmed",), seconds=_SECONDS, stale=_STALE),
     )  # fmt: skip
     return Waiting(alerts, cases, backlog, unconfirmed)
+
+
+def _open_alerts(conn: Connection) -> list[dict[str, Any]]:
+    """Neither over nor taken on, the newest first."""
+    found = log.read_alerts(conn, is_open=True)
+    return [one for one in found if one["acknowledged_at"] is None and one["mode"] == "live"]
 
 
 def _unconfirmed(conn: Connection) -> list[tuple[str, str]]:

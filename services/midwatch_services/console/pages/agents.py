@@ -62,7 +62,7 @@ async def agents(request: Request) -> Response:
     sums, known, waits = await asyncio.gather(
         days.sums(console.reading, console.now(), console.settings.digest_zone, SHOWN),
         fleet.fleet(console.reading, console.nc, console.js),
-        fleet.waiting(console.reading, console.now()),
+        fleet.waiting(console.reading),
     )
     by_name = {card.agent: card for card in console.cards.all()}
     names = sorted({*by_name, *(known | Fleet()).agents, *_names(sums | {})})
@@ -97,7 +97,7 @@ async def agent(request: Request) -> Response:
     sums, known, waits, kept, changed = await asyncio.gather(
         days.sums(console.reading, console.now(), console.settings.digest_zone, LONG),
         fleet.fleet(console.reading, console.nc, console.js),
-        fleet.waiting(console.reading, console.now()),
+        fleet.waiting(console.reading),
         cards.versions(console.reading, console.js, name),
         fleet.findings(console.reading, name),
     )

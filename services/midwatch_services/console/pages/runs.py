@@ -54,7 +54,7 @@ async def runs(request: Request) -> Response:
     more = found is not None and len(found | []) > log_of.PAGE
     here = request.query_params.get("before", "") if after else ""
     return render(
-        request, "runs.html", status=400 if search.wrong else 200, search=search, found=found, rows=rows, unread=unread,
+        request, "runs.html", search=search, found=found, rows=rows, unread=unread,
         older=search.address(before=packed(log_of.place_of(rows[-1]))) if more else "", here=here,
         inside=search.address(), modes=MODES, resolutions=RESOLUTIONS, verdicts=VERDICTS, most=MOST,
         rare=[name for name in FILTERS if name not in _OFTEN], zone=console.settings.digest_zone,

@@ -68,8 +68,7 @@ class Need:
     @property
     def alerts(self) -> list[dict[str, Any]]:
         """Those that page somebody first, and of each the newest."""
-        newest = sorted(self.waits.alerts_of(self.agent), key=lambda one: one["raised_key"], reverse=True)
-        return sorted(newest, key=lambda one: one["severity"] != "page")
+        return sorted(self.waits.alerts_of(self.agent), key=lambda one: one["severity"] != "page")
 
     @property
     def cases(self) -> list[dict[str, Any]]:
@@ -100,7 +99,7 @@ class Need:
 async def _need(request: Request, agent: str) -> Need:
     console = console_of(request)
     waits, known = await asyncio.gather(
-        fleet.waiting(console.reading, console.now()), fleet.fleet(console.reading, console.nc, console.js)
+        fleet.waiting(console.reading), fleet.fleet(console.reading, console.nc, console.js)
     )
     return Need(None if agent == FLEET else agent, waits, known)
 
