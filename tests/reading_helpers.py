@@ -1,5 +1,6 @@
 """A shop with two agents and two weeks of runs, for the pages that one reads."""
 
+import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from midwatch.testing import card
 from midwatch_services.cards import bucket
 from midwatch_services.cards.meaning import meaning_hash
 from midwatch_services.logger import store
+from midwatch_services.logger.search.indexer import Index
 
 AGENT, OTHER = "refund-desk", "order-desk"
 OLD, NEW = "2026-11-01", "2026-11-20"
@@ -72,8 +74,8 @@ def run(
     for seq, (event, fields) in enumerate(steps):
         at = begin + timedelta(seconds=1.5 * seq)
         yield received(
-            event, id=f"{run_id}.{seq}", run_id=run_id, seq=seq, agent=agent, version=version, at=at, stored_at=at,
-            **common, **fields,
+            event, id=f"{agent}.{run_id}.{seq}", run_id=run_id, seq=seq, agent=agent, version=version, at=at,
+            stored_at=at, **common, **fields,
         )  # fmt: skip
 
 
@@ -93,15 +95,19 @@ def two_weeks(now: datetime) -> Iterator[Received]:
         )
 
 
-def fill(settings: Settings, events: Iterator[Received], *more: Any) -> None:
-    """Puts events into the run log, and alerts and judgements beside them."""
+async def fill(settings: Settings, events: Iterator[Received], *more: Any) -> None:
+    """Puts events into the run log, alerts and judgements beside them, and has all of it read into the index."""
     url = settings.database_for(subjects.LOGGER)
-    migrate(url, subjects.LOGGER)
+    await asyncio.to_thread(migrate, url, subjects.LOGGER)
     database = Database(url, name=subjects.LOGGER)
     try:
-        database.write_now(lambda conn: store.save(conn, list(events)))
+        await database.write(lambda conn: store.save(conn, list(events)))
         for one in more:
-            database.write_now(lambda conn, one=one: store.save_decision(conn, one))  # type: ignore[misc]
+            await database.write(lambda conn, one=one: store.save_decision(conn, one))  # type: ignore[misc]
+        index = Index(database)
+        while await index.note(2**60) or await index.read(utc_now()):
+            pass
+        index.close()
     finally:
         database.close()
 
@@ -123,15 +129,14 @@ def judged(run_id: str, at: datetime, verdict: str = "pass") -> Any:
 
 def refund_card(**fields: Any) -> Card:
     """The card of the refund desk."""
-    made = card(
-        AGENT, owner="Head of Support <support-lead@shop.example>",
-        purpose="Answers billing tickets and refunds duplicate charges.",
-        **{
-            "can": ["Look up an order that the customer names", "Refund a duplicate charge of up to 50 dollars"],
-            "cannot": ["Promise a delivery date"], "escalate_when": ["The customer mentions a lawyer"],
-            "tools": {"lookup_order": ToolRule(kind="read"), "issue_refund": ToolRule(kind="write")}, **fields,
-        },
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "owner": "Head of Support <support-lead@shop.example>",
+        "purpose": "Answers billing tickets and refunds duplicate charges.",
+        "can": ["Look up an order that the customer names", "Refund a duplicate charge of up to 50 dollars"],
+        "cannot": ["Promise a delivery date"], "escalate_when": ["The customer mentions a lawyer"],
+        "tools": {"lookup_order": ToolRule(kind="read"), "issue_refund": ToolRule(kind="write")}, **fields,
+    }  # fmt: skip
+    made = card(AGENT, **given)
     return msgspec.structs.replace(made, hash=meaning_hash(made))
 
 

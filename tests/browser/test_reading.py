@@ -15,14 +15,9 @@ from digest_helpers import runs
 from midwatch.contracts.control import BudgetRule
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
-from midwatch.runtime.switchboard import Switchboard
 from midwatch.testing import card
-from midwatch_services.console.access.roles import Role
 from reading_helpers import (
     AGENT,
-    FORMULA,
-    HOSTILE,
-    LONG,
     OTHER,
     arm,
     fill,
@@ -50,10 +45,10 @@ async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Run
     for one in told.runs:
         events += run(one.run_id, NOW - timedelta(days=1, hours=2), refund(f"C-{one.run_id}"), agent="desk")
     last = next(one.event.data.run_id for one in reversed(events) if one.event.agent == AGENT)
-    fill(settings, iter(events), told_of(last, NOW), judged(last, NOW))
+    await fill(settings, iter(events), told_of(last, NOW), judged(last, NOW))
     await arm(js, refund_card())
     await arm(js, refund_card(budget=BudgetRule(run="0.50", day="0.08")), card(OTHER), by="ben")
-    fill(settings, run("run-now", utc_now(), refund("A-1001", good=False), ticket="T-1001"))
+    await fill(settings, run("run-now", utc_now(), refund("A-1001", good=False), ticket="T-1001"))
     async with console(settings) as one:
         yield one
 

@@ -26,9 +26,7 @@ class Change:
 def lines(card: Card) -> list[tuple[str, str]]:
     """Everything that it says besides its lists, as name and value."""
     skipped = ("agent", "owner", "purpose", *_LISTS)
-    return [
-        (_words(path), text) for path, text in _leaves(as_words(card)) if path.split(".")[0] not in skipped and text
-    ]
+    return [(_words(path), text) for path, text in _leaves(as_words(card)) if path[0] not in skipped and text]
 
 
 def changes(before: Card, after: Card) -> list[Change]:
@@ -37,8 +35,8 @@ def changes(before: Card, after: Card) -> list[Change]:
     found = []
     for name in _LISTS:
         gone, came = [str(line) for line in one.pop(name)], [str(line) for line in other.pop(name)]
-        found += [Change(_words(name), line, "") for line in gone if line not in came]
-        found += [Change(_words(name), "", line) for line in came if line not in gone]
+        found += [Change(_words((name,)), line, "") for line in gone if line not in came]
+        found += [Change(_words((name,)), "", line) for line in came if line not in gone]
     old, new = dict(_leaves(one)), dict(_leaves(other))
     for path in dict.fromkeys([*old, *new]):
         was, now = old.get(path, ""), new.get(path, "")
@@ -47,22 +45,16 @@ def changes(before: Card, after: Card) -> list[Change]:
     return found
 
 
-def _words(path: str) -> str:
+def _words(path: tuple[str, ...]) -> str:
     # The names of tools are the agent's own: they stay as they are.
-    first, *rest = path.split(".")
-    more = [rest[0], *(one.replace("_", " ") for one in rest[1:])] if first == "tools" and rest else [
-        one.replace("_", " ") for one in rest
-    ]  # fmt: skip
-    return ", ".join([first.replace("_", " "), *more])
+    own = 1 if path[0] == "tools" else None
+    return ", ".join(part if place == own else part.replace("_", " ") for place, part in enumerate(path))
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(value, dict):
         for name, part in value.items():
-            # A tool's name may hold dots.
-            yield from _leaves(
-                part, f"{path}.{name}" if path and path != "tools" else name if not path else f"tools.{name}"
-            )
+            yield from _leaves(part, (*path, name))
     elif isinstance(value, list):
         yield path, "; ".join(_flat(one) for one in value)
     elif value is not None:

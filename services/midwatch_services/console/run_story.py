@@ -134,10 +134,11 @@ def _tool(data: Mapping[str, Any], rule: ToolRule | None) -> dict[str, Any]:
     kind = rule.kind if rule else data.get("kind") or "other"
     failed = data.get("error") is not None
     cost = tool_cost(data.get("cost_usd"), rule.cost if rule else None)
+    given = [("given", _shown(data["arguments"]))] if data.get("arguments") else []
     return {
         "side": "work", "what": f"{kind}_failed" if failed else kind, "names": {"tool": data["tool"]},
         "tone": "failed" if failed else "changed" if kind == "write" else "",
-        "texts": ([("given", _shown(data["arguments"]))] if data.get("arguments") else []) + _texts(data, came="result"),
+        "texts": given + _texts(data, came="result"),
         "cost": cost.amount if cost else None, "took": _seconds(data),
     }  # fmt: skip
 

@@ -215,7 +215,7 @@ def _named(request: Request) -> tuple[str, str]:
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or not 1 <= len(text) <= 9:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and int(text)):
         raise HTTPException(404)
     return int(text)
 

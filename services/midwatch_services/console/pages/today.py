@@ -106,19 +106,16 @@ async def _need(request: Request, agent: str) -> Need:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Money of today so far and of yesterday; `budgets`: what a day may cost, summed over the agents that have one, and
-    `near`: the agents that have used most of theirs, with the part that is gone."""
+    """Money of today so far and of yesterday. `budget`: what a day may cost, summed over the agents that have one;
+    `part` of it is gone. `near`: the agents that have used most of theirs, with the part that is gone."""
 
     found: Found[dict[date, Any]]
     today: Sum
     yesterday: Sum
     budget: Decimal | None
+    part: float | None
     without: int
     near: list[tuple[str, float]]
-
-    @property
-    def part(self) -> float | None:
-        return self.today.cost / float(self.budget) if self.budget else None
 
 
 async def _spent(request: Request, agent: str) -> Spent:
@@ -132,11 +129,14 @@ async def _spent(request: Request, agent: str) -> Spent:
         return lambda row: row.mode == "live" and of in (None, row.agent)
 
     of = None if agent == FLEET else agent
-    gone = {name: figures.summed(rows[-1], live(name)).cost / float(limit) for name, limit in limits.items() if limit}
-    near = sorted(((name, part) for name, part in gone.items() if part >= _NEAR), key=lambda one: -one[1])
+    spent = {name: figures.summed(rows[-1], live(name)).cost for name in limits}
+    budget = sum(limits.values(), Decimal(0))
+    gone = [(name, spent[name] / float(limit)) for name, limit in limits.items() if limit]
+    near = sorted((one for one in gone if one[1] >= _NEAR), key=lambda one: -one[1])
     return Spent(
-        found, figures.summed(rows[-1], live(of)), figures.summed(rows[0], live(of)),
-        sum(limits.values(), Decimal(0)) if limits else None, len(cards) - len(limits), near,
+        found=found, today=figures.summed(rows[-1], live(of)), yesterday=figures.summed(rows[0], live(of)),
+        budget=budget or None, part=sum(spent.values()) / float(budget) if budget else None,
+        without=len(cards) - len(limits), near=near,
     )  # fmt: skip
 
 
