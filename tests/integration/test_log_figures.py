@@ -43,8 +43,9 @@ def run(run_id: str, minutes: int, took: float | None, cost: str | None = None, 
 
 async def test_runs_that_are_alike_are_summed_and_an_unknown_cost_is_no_part_of_it(log: Database) -> None:
     batch = [
-        *run("a", 0, 4.0, "0.10"), *run("b", 1, 4.1, "0.20"), *run("c", 2, 4.1, ""), *run("d", 3, 0.5), *run("e", 4, 90),
-        *run("f", 5, 2000), *run("g", 6, None), *run("h", 7, 4.0, mode="shadow"), *run("i", 8, 4.0, mode="eval"),
+        *run("a", 0, 4.0, "0.10"), *run("b", 1, 4.1, "0.20"), *run("c", 2, 4.1, ""), *run("d", 3, 0.5),
+        *run("e", 4, 90), *run("f", 5, 2000), *run("g", 6, None), *run("h", 7, 4.0, mode="shadow"),
+        *run("i", 8, 4.0, mode="eval"),
         *run("j", 9, 4.0, version="2", agent="other"), *run("k", -1, 4.0), *run("l", 60, 4.0),
     ]  # fmt: skip
     await log.write(lambda conn: store.save(conn, batch))

@@ -35,6 +35,11 @@ def find(conn: Connection, search: Search, after: Place | None, limit: int) -> l
     return reading_store.find_runs(conn, _wanted(search, after, limit))
 
 
+def places(conn: Connection, search: Search, after: Place | None, limit: int) -> list[Place]:
+    """Where those runs stand in the list, without what is in them."""
+    return [place_of(run) for run in find(conn, search, after, limit)]
+
+
 def unread_for(conn: Connection, search: Search, now: datetime) -> float | None:
     """How far back some runs cannot be found by their words or tools yet, in seconds, where that matters."""
     wanted = _wanted(search, None, 1)

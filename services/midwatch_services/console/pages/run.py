@@ -20,7 +20,7 @@ from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.others.runs import Told
 from midwatch_services.console.reading import Found
 from midwatch_services.console.routes import page, record
-from midwatch_services.console.search import packed, parse, unpacked
+from midwatch_services.console.search import Place, packed, parse, unpacked
 from midwatch_services.console.view import console_of, is_part, render, session_of
 
 JUDGED = 2_000  # events of a run that are judged anew
@@ -102,27 +102,29 @@ async def _neighbours(request: Request, run: dict[str, Any]) -> Neighbours | Non
     begin, own = unpacked(given.get("from", "")), log_of.place_of(run)
     if search.wrong:
         return None
-    listed: Found[list[dict[str, Any]]] = await console.reading.read(
-        log_of.SERVICE, lambda conn: log_of.find(conn, search, begin, log_of.PAGE + 1),
-        keep=("list", asked, begin), seconds=15, stale=60,
+    listed = await console.reading.read(
+        log_of.SERVICE, lambda conn: log_of.places(conn, search, begin, log_of.PAGE + 1), keep=("list", asked, begin),
+        seconds=15, stale=60,
     )  # fmt: skip
-    rows = listed | []
-    at = next((place for place, one in enumerate(rows) if log_of.place_of(one) == own), None)
-    back = f"/runs?{search.address(before=given.get('from', ''))}".rstrip("?")
-    if at is None or at + 1 >= len(rows):
+    places: list[Place] = listed | []
+    at, kept = places.index(own) if own in places else None, given.get("from", "")
+    newer = _link(places[at - 1], asked, kept) if at else ""
+    if at is None or at + 1 >= len(places):
         # It is not in this page of the list any more, or the last of it: on from the run itself.
-        following = await console.reading.read(log_of.SERVICE, lambda conn: log_of.find(conn, search, own, 1))
-        kept = packed(log_of.place_of(rows[at - _BACK])) if at is not None and at >= _BACK else packed(own)
-        older = _link(next(iter(following | []), None), asked, kept)
-        return Neighbours(back, _link(rows[at - 1], asked, given.get("from", "")) if at else "", older)
-    newer = _link(rows[at - 1], asked, given.get("from", "")) if at else ""
-    return Neighbours(back, newer, _link(rows[at + 1], asked, given.get("from", "")))
+        further = await console.reading.read(log_of.SERVICE, lambda conn: log_of.places(conn, search, own, 1))
+        kept = packed(places[at - _BACK] if at is not None and at >= _BACK else own)
+        following = next(iter(further | []), None)
+    else:
+        following = places[at + 1]
+    back = f"/runs?{search.address(before=given.get('from', ''))}".rstrip("?")
+    return Neighbours(back, newer, _link(following, asked, kept))
 
 
-def _link(run: dict[str, Any] | None, asked: str, begin: str) -> str:
-    if run is None:
+def _link(place: Place | None, asked: str, begin: str) -> str:
+    if place is None:
         return ""
-    return f"{run_path(run['agent'], run['run_id'])}?in={quote(asked)}" + (f"&from={quote(begin)}" if begin else "")
+    _, run_id, agent = place
+    return f"{run_path(agent, run_id)}?in={quote(asked)}" + (f"&from={quote(begin)}" if begin else "")
 
 
 @page(role=Role.VIEWER)
