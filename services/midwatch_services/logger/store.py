@@ -255,13 +255,17 @@ def read_runs(
     )
 
 
-def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
+def read_events(
+    conn: Connection, agent: str, run_id: str, *, first: int = 0, limit: int = -1
+) -> list[dict[str, Any]]:  # fmt: skip
     """The events of a run in order, each with `data` as the agent published it; of one that was erased, only the
-    erasure's id, as `erased`."""
+    erasure's id, as `erased`. With a `limit` so many, from the one at `first` on."""
+    some = f" LIMIT {int(limit)} OFFSET {int(first)}" if limit >= 0 else ""
     query = sa.text(
-        "SELECT id, event, seq, time, stored_at, note, body FROM logger_events "
+        "SELECT id, event, seq, time, stored_at, note, body FROM logger_events "  # noqa: S608
         "WHERE agent = :agent AND run_id = :run_id "
         "AND month = (SELECT month FROM logger_runs WHERE agent = :agent AND run_id = :run_id) ORDER BY seq, time, id"
+        f"{some}"
     )
     found = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
     return [_event(event, event.pop("body")) for event in found]

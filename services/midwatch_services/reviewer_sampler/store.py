@@ -112,6 +112,14 @@ def queue(
     return [_shown(dict(row._mapping)) for row in conn.execute(query)]
 
 
+def backlog(conn: Connection) -> dict[str, int]:
+    """How many live runs of each agent wait for a judgement."""
+    query = sa.select(_queue.c.agent, sa.func.count()).where(
+        _queue.c.track == "live", _queue.c.mode != "drill", _queue.c.state.in_(("waiting", "judged", "disputed"))
+    )
+    return {agent: int(count) for agent, count in conn.execute(query.group_by(_queue.c.agent))}
+
+
 def of_run(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
     """What the queue holds of one run: nothing where it was not drawn."""
     query = sa.select(_queue).where(_queue.c.agent == agent, _queue.c.run_id == run_id)
