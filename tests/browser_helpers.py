@@ -38,7 +38,7 @@ async def window(
     page.on("request", lambda one: None if one.url.startswith((running.url, "data:")) else elsewhere.append(one.url))
     yield page
     await context.close()
-    assert not silent or complaints == []
+    assert not silent or complaints == [], complaints
     assert elsewhere == []
 
 

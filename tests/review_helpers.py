@@ -62,7 +62,8 @@ async def begin(js: JetStreamContext, *run_ids: str, agent: str = "desk", mode: 
         data = Started(run_id=run_id, agent=agent, version="v7", mode=mode, seq=0, input="Where is it?", ticket="T-1")
         body = codec.encode(codec.envelope("run", "started", data, source=f"/agents/{agent}/test", subject=run_id))
         await js.publish(subjects.run(agent, "started"), body)
-    await eventually(lambda: _all_read(js, subjects.RUNS, subjects.REVIEWER_SAMPLER))
+    last = (await js.stream_info(subjects.RUNS)).state.last_seq
+    await eventually(lambda: _read_to(js, subjects.RUNS, subjects.REVIEWER_SAMPLER, last))
 
 
 async def judge(
@@ -77,12 +78,14 @@ async def judge(
 
 async def judged(js: JetStreamContext) -> None:
     """Every judgement is handled, and what came of it is said."""
-    await eventually(lambda: _all_read(js, subjects.GOVERNANCE, subjects.REVIEWER_SAMPLER_VERDICTS))
+    last = (await js.get_last_msg(subjects.GOVERNANCE, subjects.review("*", "judged"))).seq
+    await eventually(lambda: _read_to(js, subjects.GOVERNANCE, subjects.REVIEWER_SAMPLER_VERDICTS, last or 0))
 
 
-async def _all_read(js: JetStreamContext, stream: str, consumer: str) -> bool:
+async def _read_to(js: JetStreamContext, stream: str, consumer: str, last: int) -> bool:
+    # Not by what is pending: the server counts that a moment after it has acknowledged a message.
     info = await js.consumer_info(stream, consumer)
-    return not info.num_pending and not info.num_ack_pending
+    return info.ack_floor is not None and info.ack_floor.stream_seq >= last
 
 
 async def said(js: JetStreamContext, *events: str, agent: str = "desk") -> list[tuple[str, Any]]:

@@ -98,8 +98,16 @@ async def test_the_first_start_with_nothing_and_the_pages_that_refuse_say_what_t
         assert await axe(page) == []
         await page.goto(running.link(Role.VIEWER))
         await picture(page, f"today-empty-{size[0]}")
-        assert "No digest of this day yet" in await page.inner_text("main")
+        assert await page.locator("main .command").all_inner_texts() == [
+            "midwatch card new my-agent", "midwatch apply agents/my-agent.yaml", "midwatch tail",
+        ]  # fmt: skip
         assert await axe(page) == []
+        for path, says in (("/agents", "No agents yet"), ("/runs", "No runs yet")):
+            await page.goto(path)
+            await picture(page, f"{path[1:]}-empty-{size[0]}")
+            assert says in await page.inner_text("main")
+            assert await axe(page) == []
+            assert await fits(page)
         await page.goto("/about")
         await picture(page, f"about-{size[0]}")
         assert await axe(page) == []

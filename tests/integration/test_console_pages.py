@@ -86,6 +86,33 @@ async def test_a_reader_cannot_write_and_what_is_kept_is_asked_for_once(settings
         await reading.close()
 
 
+async def test_an_older_answer_is_given_at_once_while_a_newer_one_is_fetched(settings: Settings) -> None:
+    reading = Reading(settings)
+    answers = iter(range(10))
+    gate = asyncio.Event()
+
+    async def work() -> int:
+        found = next(answers)
+        if found:
+            await gate.wait()
+        return found
+
+    async def asked() -> int | None:
+        return (await reading.ask(work, keep=("n",), seconds=1e-6, stale=60)).value
+
+    assert [await asked(), await asked(), await asked()] == [0, 0, 0]  # one newer answer is under way, and no more
+    gate.set()
+    await eventually(lambda: next(iter(reading._kept.values())).newer is None)
+    assert await asked() == 1
+    assert next(answers) in (2, 3)
+
+    async def silent() -> int:
+        raise TimeoutError
+
+    assert (await reading.ask(silent)).problem == "slow"
+    await reading.close()
+
+
 async def test_a_thousand_events_are_few_nudges_and_the_last_one_is_told(nc: Client) -> None:
     hub = Hub(nc, {"runs": Topic(("midwatch.run.{agent}.>",))})
     assert hub.known(["runs", "runs:desk", "runs:no agent", "other", "runs"]) == ["runs", "runs:desk"]

@@ -17,6 +17,9 @@ from midwatch.contracts.governance import DigestRun, ReviewSummed
 from midwatch.runtime.database import Database
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.settings import Settings
+from midwatch_services.digest.policy import POLICY
+from midwatch_services.digest.render import text as digest_text
+from midwatch_services.digest.sources import Sources
 from midwatch_services.logger.erasure.match import Scope
 from midwatch_services.pager import erasing
 from midwatch_services.reviewer_sampler.judging import feedback
@@ -83,6 +86,22 @@ async def test_the_note_is_published_once_when_its_week_is_over(
     assert "3 runs were settled, 1 of them failed." in data.text
     assert "The agent said: On its way.\n  Better: In five days.\n  Note: it takes five" in data.text
     assert [(run.agent, run.run_id) for run in data.runs] == [("desk", "r-1"), ("desk", "r-2")]
+
+
+async def test_a_run_that_waits_for_a_second_or_a_third_waits_for_a_reviewer_in_the_digest(
+    js: JetStreamContext, nc: Client, settings: Settings
+) -> None:
+    await put_card(js)
+    async with sampler(settings):
+        await begin(js, "r-1", "r-2", "r-3", "r-4")
+        for by, run_id, verdict in (("ann", "r-1", "fail"), ("ann", "r-2", "fail"), ("ben", "r-2", "pass"),
+                                    ("ann", "r-3", "pass")):  # fmt: skip
+            await judge(nc, by, run_id, verdict)  # type: ignore[arg-type]
+    await log(settings, "r-1", "r-2", "r-3", "r-4")
+    now = datetime.now(UTC)
+    with Sources(settings, POLICY) as sources:
+        text = " ".join(digest_text(sources.digest(now.date(), None, now)).split())
+    assert "3 runs wait for a reviewer." in text
 
 
 async def test_of_weeks_that_were_missed_only_the_last_is_written(

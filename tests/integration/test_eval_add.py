@@ -66,13 +66,9 @@ def a_run(log: Database, run_id: str = "r-1", agent: str = "desk", said: str = "
     log.write_now(lambda conn: store.save(conn, batch))
 
 
-def judged(log: Database, run_id: str, verdict: str, agreed: bool = True) -> None:
-    more: dict[str, Any] = {"run_id": run_id, "agent": "desk", "verdict": verdict}
-    data: Any = (
-        governance.ReviewAgreed(by=["ana", "bo"], **more) if agreed else governance.ReviewJudged(by="ana", **more)
-    )
-    made = codec.envelope("review", "agreed" if agreed else "judged", data, source="/services/reviewer-sampler",
-                          time=NOON + timedelta(hours=1))  # fmt: skip
+def judged(log: Database, run_id: str, verdict: str) -> None:
+    data = governance.ReviewAgreed(by=["ana", "bo"], run_id=run_id, agent="desk", verdict=verdict)  # type: ignore[arg-type]
+    made = codec.envelope("review", "agreed", data, source="/services/reviewer-sampler", time=NOON + timedelta(hours=1))
     log.write_now(lambda conn: store.save_review(conn, made))
 
 
@@ -143,10 +139,9 @@ async def test_an_erased_run_makes_no_case(js: JetStreamContext, log: Database) 
     assert not Path("evals").exists()
 
 
-@pytest.mark.parametrize("agreed", [True, False])
-async def test_nothing_that_a_failed_run_did_is_asked_for(js: JetStreamContext, log: Database, agreed: bool) -> None:
+async def test_nothing_that_a_failed_run_did_is_asked_for(js: JetStreamContext, log: Database) -> None:
     a_run(log)
-    judged(log, "r-1", "fail", agreed=agreed)
+    judged(log, "r-1", "fail")
     assert (await command("add", "r-1")).exit_code == 0
     assert the_case().expect == Expect()
     assert "A reviewer failed this run, so nothing that it did is asked for" in Path("evals/desk/r-1.yaml").read_text()
@@ -260,8 +255,7 @@ async def test_a_judge_is_held_against_what_people_agreed_on(
         seems = number < 24 or number == 39
         a_run(log, f"r-{number}", said="I was charged twice" if seems else "Where is it?")
         judged(log, f"r-{number}", "pass" if passes else "fail")
-    a_run(log, "one-said")
-    judged(log, "one-said", "pass", agreed=False)
+    a_run(log, "nobody-said")
     a_run(log, "unsure")
     judged(log, "unsure", "unsure")
     done = await command("judge", "desk", "own_judges:refunds", "--json")

@@ -1,10 +1,9 @@
 """`midwatch eval run` as it is typed: what it prints, what it writes, and its exit code."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,10 +12,10 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from eval_replay_helpers import agent_file, case, evaluate, gates
+from eval_replay_helpers import agent_file, case
 from midwatch.errors import BadAgentName
 from midwatch_services.commands import evals
-from midwatch_services.evals import keep
+from midwatch_services.evals import judges, keep, load
 from midwatch_services.evals.case import Case, Expect
 from midwatch_services.evals.outcome import CaseResult, Outcome, Results, set_hash
 
@@ -55,15 +54,9 @@ def holds(here: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return SimpleNamespace(ok=judge == "judges:kind", said=f"says {judge}")
 
     def hold(*cases: Case, broken: tuple[str, ...] = ()) -> None:
-        parts: dict[str, dict[str, Any]] = {
-            "load": {"load": lambda folder: (list(cases), list(broken))},
-            "judge": {"evaluate": evaluate, "gates": gates},
-            "judges": {"load_judge": lambda spec: spec, "ask": ask},
-        }
-        for name, has in parts.items():
-            module = ModuleType(name)
-            module.__dict__.update(has)
-            monkeypatch.setitem(sys.modules, f"midwatch_services.evals.{name}", module)
+        monkeypatch.setattr(load, "load", lambda folder: (list(cases), list(broken)))
+        monkeypatch.setattr(judges, "load_judge", lambda spec: spec)
+        monkeypatch.setattr(judges, "ask", ask)
 
     return hold
 
@@ -88,7 +81,7 @@ def test_it_says_what_passed_what_it_cost_and_where_the_results_are(holds: Any) 
     assert lines[:3] == [
         "3 cases, 2 passed",
         "case passed why",
-        "b 0 of 1 'by Friday' in 'your 19.5 dollars are on their way.'",
+        "b 0 of 1 Wanted it to say “by Friday”; it ended with “Your 19.5 dollars are on their way.”.",
     ]
     assert lines[3].startswith("cost $0.0084; ") and lines[3].endswith(
         "results in evals/refund-desk/results/2026-11-22.json"

@@ -86,6 +86,19 @@ async def test_a_run_that_nobody_drew_becomes_an_item_that_says_nothing_of_the_r
     assert row == {"run_id": "stray", "drawn": 0, "state": "settled", "rate": 0.0}
 
 
+async def test_a_run_that_is_judged_before_it_is_seen_is_still_drawn_and_said_to_be(
+    js: JetStreamContext, nc: Client, settings: Settings
+) -> None:
+    await put_card(js)
+    async with sampler(settings):
+        await judge(nc, "ann", "r-1", "pass")
+        await begin(js, "r-1")
+    [(_, sampled)] = await said(js, "sampled")
+    assert (sampled.run_id, sampled.draw < sampled.rate) == ("r-1", True)
+    [row] = rows(settings, "SELECT drawn, state, verdict, version FROM reviewer_sampler_queue")
+    assert row == {"drawn": 1, "state": "settled", "verdict": "pass", "version": "v7"}
+
+
 async def test_a_reason_that_is_not_on_the_list_is_kept_as_other(
     js: JetStreamContext, nc: Client, settings: Settings
 ) -> None:

@@ -129,7 +129,11 @@ async def test_without_a_server_it_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 async def typed(settings: Settings, text: str) -> tuple[int, str]:
     """`work` in a process of its own with these lines as its input."""
     child = await asyncio.create_subprocess_exec(
-        *WORK, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *WORK,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=settings.home,
     )
     out, _ = await asyncio.wait_for(child.communicate(text.encode()), 60)
     return child.returncode or 0, out.decode()
@@ -250,6 +254,6 @@ async def test_a_run_is_held_for_as_long_as_it_is_read(
 async def test_an_eval_case_is_made_with_one_key(desk: Settings, js: JetStreamContext) -> None:
     pytest.importorskip("midwatch_services.evals.make")
     _, out = await typed(desk, "e 1\nq\n")
-    assert "Eval case: evals/desk/" in out
+    assert "Eval case: " in out
     await judged(js)
     assert [event for event, _ in await said(js, "agreed")] == []

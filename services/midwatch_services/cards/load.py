@@ -18,7 +18,9 @@ from .base import Section
 from .log import REDACT_MOST, Redact
 from .meaning import to_card
 from .model import WORD_LIMIT, CardFile, Tool
+from .values import percent
 
+ADVISED = (0.1, 0.25)  # of an agent's runs are read in its first days
 _PROSE = ("purpose", "can", "cannot", "escalate_when")
 _NEEDED = {
     "agent": "its name, for instance `agent: refund-desk`",
@@ -32,6 +34,7 @@ _NEEDED = {
 _AT_LEAST_ONE = "must be a whole number of 1 or more"
 _WHOLE = {
     "halted_runs": "must be a whole number, 0 for never", "run_tokens": _AT_LEAST_ONE, "run_steps": _AT_LEAST_ONE,
+    "days": _AT_LEAST_ONE, "minutes_a_day": "must be a whole number of minutes, 0 for no limit",
 }  # fmt: skip
 
 
@@ -78,6 +81,9 @@ def read(path: Path) -> Loaded:
         for rule in model.switch.trips.alerts
         if rule not in PAGES
     ]
+    if not ADVISED[0] <= model.review.rate <= ADVISED[1]:
+        low, high = map(percent, ADVISED)
+        notes.append(f"{path}: `review.rate` is {percent(model.review.rate)}: {low} to {high} is advised")
     return Loaded(path, to_card(model), frozenset(_stated(model)), tuple(notes))
 
 

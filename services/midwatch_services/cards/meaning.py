@@ -22,6 +22,7 @@ from midwatch.contracts.control import (
 
 from .log import Redact
 from .model import CardFile
+from .review import Review
 from .values import in_words, percent
 
 # What came after these changes no hash where it stands at its default.
@@ -47,7 +48,7 @@ def to_card(model: CardFile) -> Card:
         fallback=model.fallback,
         budget=msgspec.convert(model.budget.model_dump(), BudgetRule),
         loops=msgspec.convert(model.loops.model_dump(), LoopRule),
-        review=ReviewRule(rate=model.review.rate),
+        review=_review(model.review),
         switch=SwitchRule(
             lease=model.switch.lease,
             lost_control=model.switch.lost_control,
@@ -65,6 +66,11 @@ def to_card(model: CardFile) -> Card:
     return msgspec.structs.replace(card, hash=meaning_hash(card))
 
 
+def _review(model: Review) -> ReviewRule:
+    rule = msgspec.convert(model.model_dump(), ReviewRule)
+    return msgspec.structs.replace(rule, taper=rule.steps[1:])
+
+
 def _rule(model: Redact) -> RedactRule:
     # A field is replaced by its own name, in the letters that other rules are named in.
     name = model.name or re.sub(r"[^a-z0-9]+", "_", str(model.field).lower())
@@ -73,7 +79,9 @@ def _rule(model: Redact) -> RedactRule:
 
 def meaning(card: Card) -> dict[str, Any]:
     """What the card says, defaults included, in the names of the wire."""
-    return {name: _plain(value) for name, value in msgspec.structs.asdict(card).items() if name not in _NOT_MEANING}
+    said = {name: _plain(value) for name, value in msgspec.structs.asdict(card).items() if name not in _NOT_MEANING}
+    said["review"]["taper"] = list(card.review.steps[1:])
+    return said
 
 
 def _plain(value: Any) -> Any:
@@ -89,7 +97,7 @@ def _plain(value: Any) -> Any:
 def meaning_hash(card: Card) -> str:
     """SHA-256 of the meaning as JSON with sorted keys, in hex."""
     said = meaning(card)
-    usual = meaning(Card(agent="", owner="", purpose="", can=[]))
+    usual = meaning(Card(agent="", owner="", purpose="", can=[], review=ReviewRule(rate=card.review.rate)))
     for section, first in _FIRST.items():
         parts = said[section].items()
         said[section] = {name: part for name, part in parts if name in first or part != usual[section][name]}
@@ -109,12 +117,22 @@ def as_words(card: Card) -> dict[str, Any]:
     budget = _said(said["budget"])
     said["budget"] = {name: f"${part}" if name in _MONEY else part for name, part in budget.items()}
     said["loops"]["stalled"] = in_words(card.loops.stalled)
-    said["review"] = {"rate": percent(card.review.rate)}
+    said["review"] = _reading(card.review)
     redact = [_redaction(rule) for rule in card.log.redact]
     said["log"] = {"keep": in_words(card.log.keep), "redact": redact, "digest_words": card.log.digest_words}
     said["switch"]["lease"] = in_words(card.switch.lease)
     said["switch"]["trips"]["failed_runs"] = percent(card.switch.trips.failed_runs)
     return said
+
+
+def _reading(rule: ReviewRule) -> dict[str, Any]:
+    said = _plain(rule)
+    shares = {name: percent(said[name]) for name in ("rate", "fail_limit", "second_review")}
+    times = {name: in_words(said[name]) for name in ("claim", "age")}
+    besides = _said(said["besides"])
+    if rule.besides.cost is not None:
+        besides["cost"] = f"${rule.besides.cost}"
+    return {**said, **shares, **times, "taper": [percent(share) for share in rule.steps[1:]], "besides": besides}
 
 
 def _said(parts: dict[str, Any]) -> dict[str, Any]:

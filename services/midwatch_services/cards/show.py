@@ -53,7 +53,21 @@ tools: {{}}
 #   hand_offs: {{halt_at: 6, mode: observe}}       # of one ticket
 #   velocity: {{times: 5, mode: observe}}          # the agent's own usual cost or tokens a minute
 #   stalled: 30m                                 # without an event: reported
-# review: {{rate: 20%}}                            # share of runs drawn for people to read
+# review:
+#   rate: 20%                                    # share of runs drawn for people to read, for the first `days`
+#   days: 30
+#   taper: [10%, 5%, 2%]                         # then these, one a week, while the failure rate stays low
+#   fail_limit: 3%                               # its upper 95 % bound has to stay under this
+#   minutes_a_day: 60                            # what reviewers have for this agent; 0 for no limit
+#   second_review: 20%                           # share that another person reads as well, blind
+#   reasons: [promised_too_much, wrong_fact, wrong_write, should_have_handed_off, tone, other]
+#   claim: 30m                                   # for how long one reviewer holds a run
+#   age: 3 days                                  # a run that waits longer raises an alert
+#   besides:                                     # runs that are read though they were not drawn
+#     alerts: true                               # also `cost`, such as $0.50
+#     hand_offs: true
+#     tools: []
+#     complaints: [complain, complaint, lawyer, manager, supervisor, unacceptable, ridiculous]
 # switch:
 #   lease: 5s                                    # how long it may act without having read the switch
 #   lost_control: fall_back                      # or carry_on: what it does after that

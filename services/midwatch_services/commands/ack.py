@@ -1,7 +1,6 @@
 """`midwatch ack`: a person takes an alert on. Needs NATS alone."""
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,9 +8,8 @@ from .bus import CONNECT, connected, run, unreached, user
 from .output import OK, USAGE, JsonOption, clean, console, emit_json, fail
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
+    from midwatch_services.alerts_said import Said
 
-LOOKBACK = timedelta(days=30)
 _LIMIT = 500  # characters of a note
 _SHOWN = 5  # alerts that are named where a prefix means several
 
@@ -42,73 +40,41 @@ def ack(
 async def _ack(alert: str, note: str, by: str, as_json: bool) -> int:
     from nats.errors import Error as NatsError
 
-    from midwatch.contracts import codec, subjects
-    from midwatch.contracts.governance import AlertAcknowledged
+    from midwatch.contracts.envelope import utc_now
     from midwatch.errors import Temporary
     from midwatch.runtime.settings import Settings
+    from midwatch_services import alerts_said
 
     url = Settings().url
     try:
         async with connected(url) as nc:
-            found, ended, taken = await _find(nc, alert)
-            alert_id, raised = _only(found, alert)
-            data = AlertAcknowledged(alert_id=alert_id, by=by, note=note)
-            envelope = codec.envelope("alert", "acknowledged", data, source="/people/command-line")
-            js = nc.jetstream(timeout=CONNECT)
-            headers = {subjects.MSG_ID: envelope.id, subjects.CONTENT_TYPE: subjects.CLOUDEVENTS_JSON}
-            await js.publish(subjects.alert(raised["agent"], "acknowledged"), codec.encode(envelope), headers=headers)
+            one = _only(await alerts_said.read(nc, utc_now() - alerts_said.LOOKBACK, alert), alert)
+            await alerts_said.acknowledge(nc.jetstream(timeout=CONNECT), one.agent, one.alert_id, by=by, note=note)
     except (OSError, NatsError, TimeoutError, Temporary) as error:
         return unreached(error, url, "Nothing was acknowledged.")
-    before = taken.get(alert_id)
+    raised, before = one.raised, one.acknowledged_by or None
+    assert raised is not None
     if as_json:
-        emit_json([{**raised, "by": by, "note": note, "ended": alert_id in ended, "acknowledged_before_by": before}])
+        kept = {"rule": raised.rule, "severity": raised.severity, "title": raised.title, "run_id": raised.run_id}
+        emit_json([{"alert_id": one.alert_id, "agent": one.agent, **kept, "by": by, "note": note,
+                    "ended": one.resolved_at is not None, "acknowledged_before_by": before}])  # fmt: skip
         return OK
-    state = "it is over already" if alert_id in ended else "nobody else is called for this cause"
+    state = "it is over already" if one.resolved_at else "nobody else is called for this cause"
     also = f"; {clean(before)} had taken it on before" if before else ""
-    console.print(f"{clean(alert_id)}: acknowledged by {clean(by)}; {state}{also}", soft_wrap=True)
-    console.print(f"  {clean(raised['title'])}", soft_wrap=True)
+    console.print(f"{clean(one.alert_id)}: acknowledged by {clean(by)}; {state}{also}", soft_wrap=True)
+    console.print(f"  {clean(raised.title)}", soft_wrap=True)
     return OK
 
 
-def _only(found: dict[str, dict[str, Any]], alert: str) -> tuple[str, dict[str, Any]]:
+def _only(found: "dict[str, Said]", alert: str) -> "Said":
+    from midwatch_services.alerts_said import LOOKBACK
+
     if alert in found:
-        return alert, found[alert]
+        return found[alert]
     if not found:
         fail(f"no alert {clean(alert)!r} in the last {LOOKBACK.days} days: list them with `midwatch alerts --open`")
     if len(found) > 1:
         some = ", ".join(clean(name) for name in list(found)[:_SHOWN])
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         fail(f"{clean(alert)!r} may mean {some}{more}: write more of it", USAGE)
-    return next(iter(found.items()))
-
-
-async def _find(nc: "Client", alert: str) -> tuple[dict[str, dict[str, Any]], set[str], dict[str, str]]:
-    """The alerts whose id begins so, those of them that are over, and who took which on."""
-    from midwatch.contracts import codec, subjects
-    from midwatch.contracts.codec import Refused
-    from midwatch.contracts.envelope import utc_now
-    from midwatch.runtime.stream_read import read_range
-
-    found: dict[str, dict[str, Any]] = {}
-    ended: set[str] = set()
-    taken: dict[str, str] = {}
-    since = utc_now() - LOOKBACK
-    async for batch in read_range(nc, subjects.GOVERNANCE, subjects.alert("*", "*"), since):
-        for stored in batch:
-            if alert.encode() not in stored.body:
-                continue
-            try:
-                data = codec.decode(stored.subject, stored.body).data
-            except Refused:
-                continue
-            if not data.alert_id.startswith(alert):
-                continue
-            agent, event = stored.subject.split(".")[2:]
-            if event == "raised":
-                kept = {"rule": data.rule, "severity": data.severity, "title": data.title, "run_id": data.run_id}
-                found[data.alert_id] = {"alert_id": data.alert_id, "agent": agent, **kept}
-            elif event == "resolved":
-                ended.add(data.alert_id)
-            else:
-                taken.setdefault(data.alert_id, data.by)
-    return found, ended, taken
+    return next(iter(found.values()))

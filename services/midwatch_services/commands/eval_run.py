@@ -5,7 +5,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
@@ -101,9 +100,10 @@ def run(
 def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case], list[str]]":
     """The cases that are wanted, and a line for each file that cannot be read."""
     if not folder.is_dir():
-        fail(f"there is no eval set in {folder}: make cases with `midwatch eval add`, or name its folder with --folder")
-    cases, problems = import_module("midwatch_services.evals.load").load(folder)
-    broken = [str(problem) for problem in problems]
+        fail(f"there is no eval set in {folder}: make cases with `midwatch eval add`, or name its folder with --evals")
+    from midwatch_services.evals import load
+
+    cases, broken = load.load(folder)
     known = {case.name for case in cases}
     if unknown := [name for name in only if name not in known]:
         fail(f"there is no case {unknown[0]!r} in {folder}: `midwatch eval list` names them", USAGE)
@@ -133,9 +133,9 @@ def _judging(within: float) -> "Judging":
     from functools import cache
 
     from midwatch.errors import MidwatchError
+    from midwatch_services.evals import judge, judges
     from midwatch_services.evals.replay import Judging
 
-    judge, judges = (import_module(f"midwatch_services.evals.{name}") for name in ("judge", "judges"))
     load = cache(judges.load_judge)
 
     async def ask(case: "Case", outcome: "Outcome") -> tuple[bool | None, str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from . import reviews_feedback, reviews_judge, reviews_work
+from . import reviews_feedback, reviews_judge, reviews_schedule, reviews_work
 from .output import FAILED, NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, emit_json, emit_table, fail
 from .reviews_read import causes, read_queue
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     reviews_judge.register(reviews)
     reviews_work.register(reviews)
     reviews_feedback.register(reviews)
+    reviews_schedule.register(reviews)
     app.add_typer(reviews, name="reviews")
 
 
@@ -59,6 +60,8 @@ def queue(
         emit_json({**row, "causes": json.loads(row["causes"])} for row in rows)
         return
     emit_table(_COLUMNS, map(_cells, rows), empty="No run was drawn yet: the first event of each run decides.")
+    for line in reviews_schedule.backlog_lines(agent) if mode in (None, "live") else ():
+        console.print(line, soft_wrap=True)
     for share in shares:
         console.print(f"{clean(share['agent'])}: {share['drawn']} of {share['runs']} runs drawn ({share['share']:.1%})")
 

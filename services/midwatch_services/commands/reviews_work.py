@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import typer
@@ -159,10 +158,10 @@ class Session:
 
 def _make_case(held: "Taken", corrected: str, by: str) -> None:
     from midwatch.errors import MidwatchError
+    from midwatch_services.evals import make
 
     try:
-        make = import_module("midwatch_services.evals.make")  # loaded by those alone who press this key
-        path = make.add_run(held.run_id, agent=held.agent, corrected=corrected, by=by)
+        path = make.add_run(held.run_id, agent=held.agent, corrected=corrected, by=by, failed=True)
     except MidwatchError as error:
         console.print(f"The verdict is kept; no eval case was made: {clean(error)}", soft_wrap=True)
         return

@@ -1,16 +1,15 @@
 """`midwatch runs`, `show` and `tail`: the run log, as a table, as a story, and as it happens."""
 
 import asyncio
-import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, overload
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from . import redaction, story
+from . import redaction, spans, story
 from .output import USAGE, JsonOption, console, emit_json, emit_table, fail
 
 if TYPE_CHECKING:
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 AgentOption = Annotated[str | None, typer.Option(help="Only this agent's.")]
-_SPAN = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
-_MOST_DOLLARS = 1_000_000
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def register(app: typer.Typer) -> None:
@@ -184,43 +180,21 @@ def start_of(since: str | None, option: str = "--since") -> str | None:
     """The time that an option such as `--since` means, as the log writes times."""
     from midwatch_services.logger.decide import text_of
 
-    if since is None:
-        return None
-    if _SPAN.match(since):
-        try:
-            return text_of(datetime.now(UTC) - _span(option, since))
-        except OverflowError:
-            fail(f"{option} {since!r} reaches back too far", USAGE)
-    try:
-        time = datetime.fromisoformat(since)
-    except ValueError:
-        fail(f"{option} {since!r} is neither a span (15m, 2h, 7d) nor a time (2026-11-22T02:00)", USAGE)
-    return text_of(time if time.tzinfo else time.astimezone())
+    return None if since is None else text_of(_typed(option, lambda: spans.moment(since, datetime.now(UTC))))
 
 
-@overload
-def _span(option: str, value: str) -> timedelta: ...
-@overload
-def _span(option: str, value: str | None) -> timedelta | None: ...
 def _span(option: str, value: str | None) -> timedelta | None:
-    if value is None:
-        return None
-    found = _SPAN.match(value)
-    if not found:
-        fail(f"{option} {value!r} is no span: write 90s, 15m, 2h or 7d", USAGE)
-    try:
-        return timedelta(**{_UNITS[found[2]]: float(found[1])})
-    except OverflowError:
-        fail(f"{option} {value!r} reaches back too far", USAGE)
+    return None if value is None else _typed(option, lambda: spans.span(value))
 
 
 def _dollars(option: str, value: str | None) -> Decimal | None:
-    if value is None:
-        return None
+    return None if value is None else _typed(option, lambda: spans.dollars(value))
+
+
+def _typed(option: str, read: Callable[[], T]) -> T:
+    from midwatch.errors import MidwatchError
+
     try:
-        amount = Decimal(value.removeprefix("$"))
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or not 0 <= amount < _MOST_DOLLARS:
-        fail(f"{option} {value!r} is no amount of US dollars: write 0.50", USAGE)
-    return amount
+        return read()
+    except MidwatchError as error:
+        fail(f"{option} {error}", USAGE)

@@ -1,6 +1,7 @@
 """Wires the console: its server lives as long as the service does."""
 
 from midwatch.contracts import subjects
+from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
 from .server import Server
@@ -20,6 +21,7 @@ def build(context: Context) -> None:
             server.console.live.all_moved()
 
     context.on_start(server.start)
+    price_book.follow(context)
     context.background(server.last)
     context.every(_TICK, look)
 

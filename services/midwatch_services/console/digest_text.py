@@ -4,9 +4,11 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from midwatch.contracts.governance import DigestRun, DigestWritten
+
+from .addresses import run_path
 
 PACE = 200  # words a minute
 _NOTE = re.compile(r"\[\^(\d+)\]$")
@@ -76,12 +78,8 @@ def _links(commands: str, runs: dict[str, DigestRun]) -> Iterator[tuple[str, str
         except ValueError:
             continue
         if words[:2] == ["midwatch", "show"] and len(words) == 3 and words[2] in runs:
-            yield "run", run_path(runs[words[2]])
-
-
-def run_path(run: DigestRun) -> str:
-    """Where the console tells a run."""
-    return f"/runs/{quote(run.agent, safe='')}/{quote(run.run_id, safe='')}"
+            run = runs[words[2]]
+            yield "run", run_path(run.agent, run.run_id)
 
 
 def _plain(text: str) -> str:

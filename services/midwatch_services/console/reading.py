@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import sqlalchemy as sa
 import structlog
+from nats.errors import Error as NatsError
 from sqlalchemy.engine import Connection
 
 from midwatch.errors import MidwatchError
@@ -18,6 +19,7 @@ from midwatch.runtime.settings import Settings
 T = TypeVar("T")
 WITHIN = 3.0  # seconds for one block; a page does not wait longer for any of them
 _KEPT = 1000  # answers that are kept for a while
+BUS = "bus"  # in place of a service: what is read from NATS itself
 
 log = structlog.get_logger("midwatch.console")
 
@@ -39,31 +41,75 @@ class Found(Generic[T]):
         return other if self.problem or self.value is None else self.value
 
 
+@dataclass(slots=True)
+class _Kept:
+    """An answer that is kept: `fresh` until then, and given until `stale` while a newer one is fetched."""
+
+    task: asyncio.Task[Found[Any]]
+    fresh: float
+    stale: float
+    newer: asyncio.Task[Found[Any]] | None = None
+
+
 class Reading:
     """The databases of the other services, each opened when it is first asked for."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._open: dict[str, Database] = {}
-        self._kept: dict[Any, tuple[float, asyncio.Task[Found[Any]]]] = {}
+        self._kept: dict[Any, _Kept] = {}
 
     async def read(
-        self, service: str, work: Callable[[Connection], T], *, keep: tuple[Any, ...] = (), seconds: float = 0.0
-    ) -> Found[T]:
+        self, service: str, work: Callable[[Connection], T], *, keep: tuple[Any, ...] = (), seconds: float = 0.0,
+        stale: float = 0.0,
+    ) -> Found[T]:  # fmt: skip
         """What `work`, queries of that service's store, finds. With `keep`, a name of the question, the answer is kept
-        for `seconds` and asked for once, however many ask."""
+        for `seconds` and asked for once, however many ask; for `stale` more an older answer is given at once while a
+        newer one is fetched."""
+        return await self._keep((service, *keep), partial(self._read, service, work), bool(keep), seconds, stale)
+
+    async def ask(
+        self, work: Callable[[], Awaitable[T]], *, keep: tuple[Any, ...] = (), seconds: float = 0.0, stale: float = 0.0
+    ) -> Found[T]:
+        """The same for what `work` reads from NATS."""
+        return await self._keep((BUS, *keep), partial(self._ask, work), bool(keep), seconds, stale)
+
+    async def _keep(
+        self, name: tuple[Any, ...], work: Callable[[], Awaitable[Found[T]]], keep: bool, seconds: float, stale: float
+    ) -> Found[T]:
         if not keep or not seconds:
-            return await self._read(service, work)
-        name = (service, *keep)
-        until, task = self._kept.get(name, (0.0, None))
-        if task is None or until < time.monotonic():
+            return await work()
+        now, kept = time.monotonic(), self._kept.get(name)
+        if kept is None or kept.stale < now:
             self._forget()
-            task = asyncio.create_task(self._read(service, work))
-            self._kept[name] = (time.monotonic() + seconds, task)
-        found = await asyncio.shield(task)
-        if not found.ok:
-            self._kept.pop(name, None)
+            kept = self._kept[name] = _Kept(asyncio.create_task(_of(work)), now + seconds, now + seconds + stale)
+        elif kept.fresh < now and kept.newer is None:
+            kept.newer = asyncio.create_task(self._renew(kept, work, seconds, stale))
+        found = await asyncio.shield(kept.task)
+        if not found.ok and self._kept.get(name) is kept:
+            del self._kept[name]
         return cast("Found[T]", found)
+
+    async def _renew(
+        self, kept: _Kept, work: Callable[[], Awaitable[Found[T]]], seconds: float, stale: float
+    ) -> Found[T]:
+        task = asyncio.create_task(_of(work))
+        found = await task
+        now = time.monotonic()
+        if found.ok:
+            kept.task, kept.stale = task, now + seconds + stale
+        kept.fresh, kept.newer = now + seconds, None  # what did not answer is asked again when it is due again
+        return found
+
+    async def _ask(self, work: Callable[[], Awaitable[T]]) -> Found[T]:
+        try:
+            async with asyncio.timeout(WITHIN):
+                return Found(BUS, await work())
+        except TimeoutError:
+            return Found(BUS, problem="slow")
+        except (MidwatchError, NatsError, OSError) as error:
+            log.warning("block_not_read", of=BUS, why=str(error))
+            return Found(BUS, problem="down")
 
     async def _read(self, service: str, work: Callable[[Connection], T]) -> Found[T]:
         try:
@@ -92,12 +138,18 @@ class Reading:
     def _forget(self) -> None:
         if len(self._kept) >= _KEPT:
             now = time.monotonic()
-            self._kept = {name: one for name, one in self._kept.items() if one[0] >= now}
+            self._kept = {name: one for name, one in self._kept.items() if one.stale >= now}
 
     async def close(self) -> None:
-        """Closes every database."""
+        """Closes every database, once nobody reads any more."""
+        renewing = [one.newer for one in self._kept.values() if one.newer]
+        await asyncio.gather(*renewing, return_exceptions=True)
         for database in self._open.values():
             await asyncio.to_thread(database.close)
+
+
+async def _of(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()
 
 
 def _only_reading(work: Callable[[Connection], T], conn: Connection) -> T:

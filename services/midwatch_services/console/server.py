@@ -66,6 +66,7 @@ class Console:
     live: Hub
     pages: list[Page]
     hosts: frozenset[str] = field(default=frozenset())
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)  # what outlasts a request; ended with the console
 
 
 class Server:
@@ -121,6 +122,9 @@ class Server:
         """Ends open pages, then the server, then what was read from."""
         self.console.live.close()
         await self._serving.close()
+        for task in self.console.tasks:
+            task.cancel()
+        await asyncio.gather(*self.console.tasks, return_exceptions=True)
         await self.console.reading.close()
         (self.console.settings.home / "console.json").unlink(missing_ok=True)
 

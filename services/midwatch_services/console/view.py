@@ -15,12 +15,13 @@ from . import filters, texts
 from .access.gate import ASKING, cookie_name
 from .access.roles import Role
 from .access.session import Session
+from .addresses import run_path
 
 if TYPE_CHECKING:
     from .server import Console
 
 # In this order, as far as there are such pages; `stop` stands apart, on every page.
-NAVIGATION = ("today", "agents", "runs", "review", "alerts", "queue", "evals", "drills", "audit")
+NAVIGATION = ("today", "agents", "runs", "review", "alerts", "queue", "writes", "evals", "drills", "audit")
 FLASH = "flash"
 
 
@@ -123,7 +124,7 @@ def environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     made.filters.update(filters.FILTERS)
-    made.globals.update(t=texts.load(), static=static, query=query, Role=Role)
+    made.globals.update(t=texts.load(), static=static, query=query, Role=Role, run_path=run_path)
     return made
 
 

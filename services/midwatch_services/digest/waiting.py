@@ -79,8 +79,7 @@ def _reviews(facts: Facts) -> Iterator[Sentence]:
         yield words.of_day(text, facts.agent, facts.day)
     elif facts.reviews:
         count = len(facts.reviews)
-        verb = "waits" if count == 1 else "wait"
-        text = f"{words.many(count, 'run')} that {words.was(count)} drawn for review {verb} to be read."
+        text = f"{words.many(count, 'run')} {'waits' if count == 1 else 'wait'} for a reviewer."
         yield words.of_keys(text, facts.reviews)
     else:
         yield words.of_day("No run waits for a reviewer.", facts.agent, facts.day)

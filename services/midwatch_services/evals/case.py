@@ -8,6 +8,7 @@ import msgspec
 
 Kind = Literal["read", "write", "other"]
 Missing = Literal["nearest", "fail"]  # what answers a call that the recording does not hold
+NO_RESULT = "no result is recorded"  # the error of a recorded call that never came back
 AGREE = 2  # people who have to agree on a case's criteria before it gates
 
 

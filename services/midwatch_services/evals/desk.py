@@ -8,11 +8,10 @@ import msgspec
 from midwatch.errors import MidwatchError
 from midwatch.fields import to_json
 
-from .case import Case, Kind, Missing, Recorded
+from .case import NO_RESULT, Case, Kind, Missing, Recorded
 from .outcome import Answered
 
 MISSING = "no such answer in the recording"
-NO_RESULT = "no result is recorded"  # the error of a recorded call that never came back
 _SHOWN = 200  # characters of a call in a message
 
 

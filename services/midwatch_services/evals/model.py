@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from midwatch_services.cards.base import Section, text, text_schema
-from midwatch_services.cards.model import Money
+from midwatch_services.cards.fields import Money
 
 from .case import Kind, Missing
 from .conditions import condition, path

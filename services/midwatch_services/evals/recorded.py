@@ -17,12 +17,11 @@ from midwatch_services.replay.mapping import (
 from midwatch_services.replay.source import SourceRun
 
 from .billed import Billed
-from .case import Kind, Recorded
+from .case import NO_RESULT, Kind, Recorded
 from .costs import total
 from .outcome import Called, CostBasis, Outcome
 
 _TOKENS = (STOPPED, TRANSFERRED, OUT_OF_SCOPE)
-NO_RESULT = "no result is recorded"
 
 
 def outcome_of(run: SourceRun, kinds: Mapping[str, Kind]) -> Outcome:

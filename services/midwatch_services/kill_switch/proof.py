@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 
@@ -53,12 +55,19 @@ class Proof:
         self._instances = Instances()
         self._heard = asyncio.Event()
         self._since = datetime.now(UTC)
+        self._heard_on: Subscription | None = None
 
     async def listen(self, agent: str | None) -> None:
         """Begins to hear the instances; to be called before the halt is written."""
-        await self._nc.subscribe(subjects.presence(agent or "*", "*"), cb=self._hear)
+        self._heard_on = await self._nc.subscribe(subjects.presence(agent or "*", "*"), cb=self._hear)
         await round_trip(self._nc, within=2)
         self._since = datetime.now(UTC)
+
+    async def close(self) -> None:
+        """Hears no more, where the connection goes on."""
+        if self._heard_on is not None:
+            with contextlib.suppress(NatsError):
+                await self._heard_on.unsubscribe()
 
     async def _hear(self, message: Msg) -> None:
         if instance := read_presence(message.subject, message.data, datetime.now(UTC)):

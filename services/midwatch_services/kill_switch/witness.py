@@ -9,6 +9,8 @@ from typing import NamedTuple
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import CaseClaim
@@ -50,15 +52,25 @@ class Witness:
         self._halt: tuple[Scope, int] | None = None
         self._tell: Callable[[FirstCase], None] = lambda _: None
         self._first, self._sign = asyncio.Event(), asyncio.Event()
+        self._heard_on: list[Subscription] = []
 
     async def listen(self, agent: str | None) -> None:
         """Begins to hear; to be called before the halt is written."""
         who = agent or "*"
-        await self._nc.subscribe(subjects.run(who, "finished"), cb=self._finished)
-        await self._nc.subscribe(subjects.case(who, "opened"), cb=self._opened)
-        await self._nc.subscribe(subjects.key_subject(subjects.CASES, f"{who}.*"), cb=self._claimed)
+        for subject, heard in (
+            (subjects.run(who, "finished"), self._finished),
+            (subjects.case(who, "opened"), self._opened),
+            (subjects.key_subject(subjects.CASES, f"{who}.*"), self._claimed),
+        ):
+            self._heard_on.append(await self._nc.subscribe(subject, cb=heard))
         await round_trip(self._nc, within=2)
         self._since = datetime.now(UTC)
+
+    async def close(self) -> None:
+        """Hears no more, where the connection goes on."""
+        for one in self._heard_on:
+            with contextlib.suppress(NatsError):
+                await one.unsubscribe()
 
     def follow(self, scope: Scope, epoch: int, tell: Callable[[FirstCase], None]) -> None:
         """`tell` hears of the first case that the halt of `scope` at `epoch` sent to its fallback, at once."""

@@ -92,6 +92,53 @@ def count_runs(conn: Connection, stretch: Stretch) -> list[Count]:
     return [Count(row[0], int(row[1]), int(row[2]), row[3]) for row in conn.execute(sa.text(query), stretch.given)]
 
 
+class Tally(NamedTuple):
+    """Runs that are alike: `took` is the lower end in milliseconds of what they took (None: not ended), as far apart as
+    `_STEPS` says; `priced` of them have a cost that is wholly known, and those cost `cost_usd`."""
+
+    agent: str
+    mode: str
+    version: str
+    resolution: str | None
+    took: int | None
+    runs: int
+    priced: int
+    cost_usd: float
+
+
+# What a run took is told apart by so many milliseconds, up to so many.
+_STEPS = ((1_000, 20), (10_000, 200), (60_000, 1_000), (600_000, 10_000))
+_LAST_STEP = 60_000
+
+
+def tally_runs(conn: Connection, start: str, end: str) -> list[Tally]:
+    """The live and shadow runs that began from `start` up to, not at, `end`, summed by the database."""
+    is_sqlite = conn.dialect.name == "sqlite"
+    kind = "REAL" if is_sqlite else "NUMERIC"
+    took = (
+        "CAST((julianday(ended_at) - julianday(first_at)) * 86400000.0 + 0.5 AS INTEGER)" if is_sqlite
+        else "CAST(extract(epoch FROM CAST(ended_at AS timestamptz) - CAST(first_at AS timestamptz)) * 1000 AS BIGINT)"
+    )  # fmt: skip
+    steps = " ".join(f"WHEN took < {below} THEN took / {step} * {step}" for below, step in _STEPS)
+    known = "cost_usd IS NOT NULL AND cost_basis <> 'unpriced'"
+    query = (
+        "SELECT agent, mode, version, resolution, CASE WHEN took IS NULL THEN NULL "  # noqa: S608
+        f"{steps} ELSE took / {_LAST_STEP} * {_LAST_STEP} END AS took_from, count(*), sum(known), sum(cost) FROM ("
+        f"SELECT agent, mode, version, resolution, CASE WHEN ended_at IS NOT NULL THEN {took} END AS took, "
+        f"CASE WHEN {known} THEN 1 ELSE 0 END AS known, "
+        f"CASE WHEN {known} THEN CAST(cost_usd AS {kind}) ELSE 0 END AS cost "
+        "FROM logger_runs WHERE first_at >= :start AND first_at < :end AND mode IN ('live', 'shadow')"
+        ") AS one GROUP BY agent, mode, version, resolution, took_from"
+    )
+    found = conn.execute(sa.text(query), {"start": start, "end": end})
+    return [Tally(row[0], row[1], row[2], row[3], row[4], int(row[5]), int(row[6]), float(row[7])) for row in found]
+
+
+def middle_of(took: int) -> float:
+    """What runs of that `Tally.took` took, as near as it is told, in milliseconds."""
+    return took + next((step for below, step in _STEPS if took < below), _LAST_STEP) / 2
+
+
 def median_seconds(conn: Connection, stretch: Stretch) -> float | None:
     """What half of a stretch's ended runs took at most."""
     took = (
@@ -110,6 +157,15 @@ def read_agents(conn: Connection, stretch: Stretch) -> list[str]:
     """The agents with a run in a stretch."""
     query = f"SELECT DISTINCT agent FROM logger_runs WHERE {stretch.where} ORDER BY agent"  # noqa: S608
     return list(conn.execute(sa.text(query), stretch.given).scalars())
+
+
+def ticket_costs(conn: Connection, agent: str, ticket: str, until: str) -> list[str]:
+    """What each run of a ticket that began by then cost, as far as that is known."""
+    query = sa.text(
+        "SELECT cost_usd FROM logger_runs WHERE agent = :agent AND ticket = :ticket AND first_at <= :until "
+        "AND cost_usd IS NOT NULL"
+    )
+    return list(conn.execute(query, {"agent": agent, "ticket": ticket, "until": until}).scalars())
 
 
 def has_runs(conn: Connection) -> bool:
@@ -222,3 +278,14 @@ def _by_agent(runs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[str]]
     for agent, ids in of.items():
         for start in range(0, len(ids), _AT_ONCE):
             yield agent, ids[start : start + _AT_ONCE]
+
+
+def read_calls(
+    conn: Connection, runs: Sequence[tuple[str, str]], kind: str
+) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """The calls of runs to tools of a kind, as agent, run, time and data."""
+    for agent, run_id, body in _bodies(conn, runs, "tool_called"):
+        event = msgspec.json.decode(body)
+        data = event.get("data") or {}
+        if data.get("kind") == kind:
+            yield agent, run_id, event["time"], data

@@ -44,7 +44,8 @@ Row = Mapping[Any, Any]
 class Wanted:
     """Which runs: all that is given must be so. Times as `decide.text_of` writes them, `until` itself left out.
 
-    `resolution`: also `open`. `alert`: the rule of one, or `any`. `verdict`: also `waiting` and `any`.
+    `resolution`: also `open`. `alert`: the rule of one, or `any`. `verdict`: also `waiting` and `any`. `after`: only
+    those behind this run (its `first_event_at`, run id and agent) in the order in which runs are found.
     """
 
     agent: str | None = None
@@ -64,6 +65,7 @@ class Wanted:
     since: str | None = None
     until: str | None = None
     limit: int | None = None
+    after: tuple[str, str, str] | None = None
 
 
 def find_runs(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
@@ -134,6 +136,11 @@ def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
         if getattr(wanted, name) is not None:
             clauses.append(clause)
             given[name] = getattr(wanted, name)
+    if wanted.after is not None:
+        # The first of the two is what an index is good for.
+        clauses.append("r.first_at <= :after_at")
+        clauses.append("(r.first_at, r.run_id, r.agent) < (:after_at, :after_run, :after_agent)")
+        given |= dict(zip(("after_at", "after_run", "after_agent"), wanted.after, strict=True))
     if wanted.alert is not None:
         rule = "" if wanted.alert == ANY else "AND a.rule = :alert"
         clauses.append(
@@ -169,6 +176,8 @@ def _in_index(conn: Connection, wanted: Wanted) -> Iterator[Row]:
     where, given = _conditions(wanted)
     least = marks.least(wanted.since) if wanted.since is not None else -(2**62)
     below = marks.least(wanted.until) + marks.SLACK if wanted.until is not None else 2**62
+    if wanted.after is not None:
+        below = min(below, marks.least(wanted.after[0]) + marks.SLACK)
     numbers = index_store.matches(conn, _question(wanted), least, below)
     # CROSS: SQLite would else go through all runs of an agent to find these.
     query = sa.text(
@@ -292,7 +301,7 @@ def _show(row: Row, bodies: Mapping[tuple[str, str], str], halts: Mapping[tuple[
     started = data_of(bodies.get((row["agent"], row["started_id"])))
     finished = data_of(bodies.get((row["agent"], row["finished_id"])))
     shown["started_at"] = shown["started_at"] or first
-    shown["last_event_at"] = last
+    shown["first_event_at"], shown["last_event_at"] = first, last
     shown["input"] = started.get("input")
     shown["output"] = finished.get("output")
     took = took_us(shown["started_at"], shown["ended_at"])

@@ -255,13 +255,17 @@ def read_runs(
     )
 
 
-def read_events(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
+def read_events(
+    conn: Connection, agent: str, run_id: str, *, first: int = 0, limit: int = -1
+) -> list[dict[str, Any]]:  # fmt: skip
     """The events of a run in order, each with `data` as the agent published it; of one that was erased, only the
-    erasure's id, as `erased`."""
+    erasure's id, as `erased`. With a `limit` so many, from the one at `first` on."""
+    some = f" LIMIT {int(limit)} OFFSET {int(first)}" if limit >= 0 else ""
     query = sa.text(
-        "SELECT id, event, seq, time, stored_at, note, body FROM logger_events "
+        "SELECT id, event, seq, time, stored_at, note, body FROM logger_events "  # noqa: S608
         "WHERE agent = :agent AND run_id = :run_id "
         "AND month = (SELECT month FROM logger_runs WHERE agent = :agent AND run_id = :run_id) ORDER BY seq, time, id"
+        f"{some}"
     )
     found = [dict(row._mapping) for row in conn.execute(query, {"agent": agent, "run_id": run_id})]
     return [_event(event, event.pop("body")) for event in found]
@@ -307,6 +311,16 @@ def read_ended(conn: Connection, since: str) -> Iterator[tuple[str, str, Mode, s
     return (tuple(row) for row in conn.execute(query, {"since": since}))
 
 
+def read_costs(conn: Connection, agent: str, since: str, about: float) -> Iterator[tuple[str, str | None, str, str]]:
+    """Live runs of the agent that began since then and cost about so many US dollars, or more: (run id, ticket,
+    version, US dollars). A cost that nobody knows is not among them."""
+    query = sa.text(
+        "SELECT run_id, ticket, version, cost_usd FROM logger_runs WHERE agent = :agent AND first_at >= :since "
+        "AND mode = 'live' AND cost_usd IS NOT NULL AND CAST(cost_usd AS REAL) >= :about"
+    )
+    return (tuple(row) for row in conn.execute(query, {"agent": agent, "since": since, "about": about * 0.999}))
+
+
 def read_customer(conn: Connection, ticket: str) -> str | None:
     """Whose ticket it is, as far as a run says so."""
     query = sa.text("SELECT customer FROM logger_runs WHERE ticket = :ticket AND customer IS NOT NULL LIMIT 1")
@@ -327,7 +341,7 @@ def read_alerts(
         f"FROM logger_alerts WHERE {' AND '.join(clauses)} ORDER BY raised_key DESC"
     )
     given = {name: value for name, value in (("agent", agent), ("run_id", run_id)) if value is not None}
-    return [_alert(dict(row._mapping)) for row in conn.execute(query, given)]
+    return [alert_of(dict(row._mapping)) for row in conn.execute(query, given)]
 
 
 def read_review(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | None:
@@ -356,6 +370,7 @@ _ALERT_FIELDS = (
 _ALERT_DEFAULTS = {"action_taken": "none", "mode": "live"}  # what the wire leaves out
 
 
-def _alert(found: dict[str, Any]) -> dict[str, Any]:
+def alert_of(found: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table with the contract's fields in the place of `raised`."""
     raised = msgspec.json.decode(found.pop("raised"))
     return {name: raised.get(name, _ALERT_DEFAULTS.get(name)) for name in _ALERT_FIELDS} | found

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused
-from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewSampled
+from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
 from midwatch.errors import MidwatchError
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
@@ -67,8 +67,9 @@ async def read_bus(js: JetStreamContext) -> list[Said]:
                     envelope = codec.decode(message.subject, message.data)
                 except Refused:
                     continue
-                if isinstance(envelope.data, ReviewKeyCommitted | ReviewKeyRevealed | ReviewSampled):
-                    said.append(Said(message.metadata.sequence.stream, envelope.id, envelope.data))
+                if isinstance(envelope.data, ReviewKeyCommitted | ReviewKeyRevealed | ReviewRated | ReviewSampled):
+                    at = envelope.time.timestamp()
+                    said.append(Said(message.metadata.sequence.stream, envelope.id, envelope.data, at))
     finally:
         await pull.unsubscribe()
     return said

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -98,8 +98,6 @@ def decide(first: FirstSeen, policy: Policy, key: DayKey) -> Decision:
     return kind(first, policy.rate, value, key.hash)
 
 
-def decide_all(
-    firsts: Iterable[FirstSeen], policies: Mapping[str, Policy], keys: Mapping[str, DayKey]
-) -> list[Decision]:
-    """Draws each run, `policies` by agent and `keys` by day."""
-    return [decide(first, policies[first.run.agent], keys[first.day]) for first in firsts]
+def decide_all(firsts: Sequence[FirstSeen], rates: Sequence[float], keys: Mapping[str, DayKey]) -> list[Decision]:
+    """Draws each run at the rate in its place, `keys` by day."""
+    return [decide(first, Policy(rate), keys[first.day]) for first, rate in zip(firsts, rates, strict=True)]

@@ -22,7 +22,11 @@ from midwatch.runtime.outbox import Outbox, Outgoing
 
 from . import store
 from .decide import DayKey, Drawn, FirstSeen, Run, decide_all, name_of
-from .policy import GRACE, KEEP_BEYOND, REMEMBERED, of
+from .policy import GRACE, KEEP_BEYOND, REMEMBERED
+from .recent import Recent
+from .schedule.besides import Asked
+from .schedule.handlers import Scheduler
+from .schedule.policy import LONGEST_VERSION
 
 SOURCE = "/services/reviewer-sampler"
 TIME_LIMIT = 5.0  # seconds for one acknowledgement
@@ -37,50 +41,52 @@ class Sampler:
 
     def __init__(
         self, database: Database, nc: Client, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime],
-        *, keep: timedelta, new_key: Callable[[], bytes] = _new_key,
+        *, keep: timedelta, new_key: Callable[[], bytes] = _new_key, log_url: str = "",
     ) -> None:  # fmt: skip
-        """`keep`: for how long the stream may bring an event again."""
+        """`keep`: for how long the stream may bring an event again. `log_url`: where the logger's database is."""
         self._database, self._nc, self._js, self._cards, self._now = database, nc, js, cards, now
         self._keep, self._new_key = keep + KEEP_BEYOND, new_key
         self._keys: dict[str, DayKey] = {}  # by day; their hashes are published
-        self._decided: store.Recent[Run] = store.Recent(REMEMBERED)
+        self._decided: Recent[Run] = Recent(REMEMBERED)
         self.outbox = Outbox(database, store.PREFIX, js)
+        self.scheduler = Scheduler(database, self.outbox, cards, now, log_url)
 
     async def load(self) -> None:
         """Says what an earlier process decided."""
         await self.outbox.drain()
 
     async def on_events(self, batch: list[Received]) -> None:
-        """Decides the runs of which nothing was seen before. Most batches hold none."""
-        firsts = self._first_seen(batch)
-        if not firsts:
+        """Decides the runs of which nothing was seen before, and queues those that ask for it. Most batches hold
+        neither."""
+        firsts, asked = self._met(batch)
+        if not firsts and not asked:
             return
         keys = {day: await self._key(day) for day in {first.day for first in firsts}}
-        policies = {agent: of(self._cards.get(agent)) for agent in {first.run.agent for first in firsts}}
-        decisions = decide_all(firsts, policies, keys)
         now = self._now()
 
         def work(conn: Connection) -> None:
-            for drawn in store.save(conn, decisions, now):
+            rates = self.scheduler.rates(conn, firsts, now)
+            for drawn in store.save(conn, decide_all(firsts, rates, keys), now):
                 self.outbox.add(conn, sampled(drawn, now))
+            self.scheduler.add(conn, asked, now)
 
         await self._database.write(work)
         faults.reach("reviewer_sampler.saved")
         for first in firsts:
             self._decided.add(first.run)
+        self.scheduler.remember(asked)
 
-    def _first_seen(self, batch: Iterable[Received]) -> list[FirstSeen]:
+    def _met(self, batch: Iterable[Received]) -> tuple[list[FirstSeen], list[Asked]]:
         firsts: dict[Run, FirstSeen] = {}
+        asked: list[Asked] = []
         for received in batch:
             data = received.event.data
             run = name_of(received.event.agent, data.run_id, data.mode)
-            if run in self._decided or run in firsts:
-                continue
-            firsts[run] = FirstSeen(
-                run, data.mode, data.ticket, received.stored_at.astimezone(UTC).date().isoformat(),
-                received.stored_at.timestamp(), (received.headers or {}).get(subjects.TRACEPARENT), data.version,
-            )  # fmt: skip
-        return list(firsts.values())
+            if one := self.scheduler.asks(received, run):
+                asked.append(one)
+            if run not in self._decided and run not in firsts:
+                firsts[run] = _first(received, run)
+        return list(firsts.values()), asked
 
     async def _key(self, day: str) -> DayKey:
         """The key of `day`. Its hash is on the bus before anything is drawn with it."""
@@ -134,6 +140,14 @@ class Sampler:
             await self._js.publish(subject, codec.encode(envelope), timeout=TIME_LIMIT, headers=headers)
         except (NatsError, TimeoutError) as error:
             raise Temporary(f"{subject} was not acknowledged: {error or 'timeout'}") from error
+
+
+def _first(received: Received, run: Run) -> FirstSeen:
+    data, stored_at = received.event.data, received.stored_at
+    return FirstSeen(
+        run, data.mode, data.ticket, stored_at.astimezone(UTC).date().isoformat(), stored_at.timestamp(),
+        (received.headers or {}).get(subjects.TRACEPARENT), data.version[:LONGEST_VERSION],
+    )  # fmt: skip
 
 
 class _Stamped(msgspec.Struct):

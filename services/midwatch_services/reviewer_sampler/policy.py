@@ -1,9 +1,7 @@
-"""What share of an agent's runs is drawn: the card's word."""
+"""What a draw is held to. The rate follows from the card and from what people found: `schedule/`."""
 
 from dataclasses import dataclass
 from datetime import timedelta
-
-from midwatch.contracts.control import Card
 
 GRACE = timedelta(minutes=5)  # after a day's end before its key is revealed: clocks differ
 KEEP_BEYOND = timedelta(days=2)  # runs are remembered for so much longer than the stream keeps their events
@@ -15,8 +13,3 @@ class Policy:
     """`rate`: share of runs, 0 to 1."""
 
     rate: float
-
-
-def of(card: Card) -> Policy:
-    """The share on an agent's card."""
-    return Policy(card.review.rate)

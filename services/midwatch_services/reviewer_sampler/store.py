@@ -1,8 +1,8 @@
 """The sampler's tables, and what it remembers of them in memory."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -23,32 +23,6 @@ _QUEUE_COLUMNS = (
     "due_day",
 )  # fmt: skip
 _RUN = tuple(_runs.primary_key.columns.keys())
-
-K = TypeVar("K", bound=Hashable)
-
-
-class Recent(Generic[K]):
-    """The keys met last: at least `limit` of them, at most twice as many."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._young: set[K] = set()
-        self._old: set[K] = set()
-
-    def __contains__(self, key: K) -> bool:
-        if key in self._young:
-            return True
-        if key in self._old:
-            self.add(key)
-            return True
-        return False
-
-    def add(self, key: K) -> None:
-        """Remembers `key`; the older half is forgotten when the younger one is full."""
-        if len(self._young) >= self._limit:
-            self._young, self._old = set(), self._young
-        self._young.add(key)
-
 
 # Writing
 
@@ -71,13 +45,35 @@ def mark_revealed(conn: Connection, day: str) -> None:
 def save(conn: Connection, decisions: Sequence[Decision], now: datetime) -> list[Drawn]:
     """Records the runs that were never decided, queues those drawn, and returns these."""
     rows = [
-        (*one.first.run, one.first.day, one.rate, one.draw, int(isinstance(one, Drawn)), one.first.stored_at)
+        (
+            *one.first.run, one.first.day, one.rate, one.draw, int(isinstance(one, Drawn)), one.first.stored_at,
+            one.first.version, now.timestamp(),
+        )
         for one in decisions
-    ]
+    ]  # fmt: skip
     fresh = [decisions[place] for place in insert_new(conn, _runs.name, _RUN_COLUMNS, rows, _RUN)]
-    drawn = [one for one in fresh if isinstance(one, Drawn)]
+    met = _meet(conn, fresh)
+    drawn = [one for one in fresh if isinstance(one, Drawn) and one.first.run not in met]
     queued = [_queue_row(one, now) for one in drawn]
-    return [drawn[place] for place in insert_new(conn, _queue.name, _QUEUE_COLUMNS, queued, _RUN)] if drawn else []
+    new = insert_new(conn, _queue.name, _QUEUE_COLUMNS, queued, _RUN) if drawn else []
+    return [drawn[place] for place in new] + [one for one in fresh if isinstance(one, Drawn) and one.first.run in met]
+
+
+def _meet(conn: Connection, decisions: Sequence[Decision]) -> set[tuple[str, str, str]]:
+    """Fills in what was decided of runs that were added to the queue before they were seen, and returns those."""
+    unseen = _queue.c.key_hash == sa.literal_column("''")
+    waiting = {(row.agent, row.run_id, row.track) for row in conn.execute(sa.select(*_queue_key()).where(unseen))}
+    met = [one for one in decisions if one.first.run in waiting]
+    for one in met:
+        which = [column == part for column, part in zip(_queue_key(), one.first.run, strict=True)]
+        figures = {"rate": one.rate, "draw": one.draw, "day": one.first.day, "key_hash": one.key_hash}
+        drawn = int(isinstance(one, Drawn))
+        conn.execute(_queue.update().where(*which).values(**figures, drawn=drawn, version=one.first.version))
+    return {one.first.run for one in met}
+
+
+def _queue_key() -> tuple[sa.Column[str], ...]:
+    return _queue.c.agent, _queue.c.run_id, _queue.c.track
 
 
 def _queue_row(one: Drawn, now: datetime) -> tuple[Any, ...]:
@@ -114,6 +110,14 @@ def queue(
     query = query.where(_queue.c.mode == mode if mode else shown)
     query = query.where(_queue.c.agent == agent) if agent else query
     return [_shown(dict(row._mapping)) for row in conn.execute(query)]
+
+
+def backlog(conn: Connection) -> dict[str, int]:
+    """How many live runs of each agent wait for a judgement."""
+    query = sa.select(_queue.c.agent, sa.func.count()).where(
+        _queue.c.track == "live", _queue.c.mode != "drill", _queue.c.state.in_(("waiting", "judged", "disputed"))
+    )
+    return {agent: int(count) for agent, count in conn.execute(query.group_by(_queue.c.agent))}
 
 
 def of_run(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
@@ -160,8 +164,8 @@ def runs_of(conn: Connection, days: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def queued_of(conn: Connection, days: Sequence[str]) -> set[tuple[str, str, str]]:
-    """The runs in the queue that were drawn on these days."""
-    query = sa.select(_queue.c.agent, _queue.c.run_id, _queue.c.track).where(_queue.c.day.in_(days))
+    """The runs in the queue that were drawn on these days; those that were only added are no draws."""
+    query = sa.select(*_queue_key()).where(_queue.c.day.in_(days), _queue.c.drawn == 1)
     return {(row.agent, row.run_id, row.track) for row in conn.execute(query)}
 
 

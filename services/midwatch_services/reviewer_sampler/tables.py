@@ -32,7 +32,8 @@ class Key(Table, table=True):
 
 
 class Run(Table, table=True):
-    """A run that was decided, drawn or passed over."""
+    """A run that was decided, drawn or passed over. `version`: of its first event, empty of runs decided before that
+    was kept; so `decided_at`, 0."""
 
     __tablename__ = "reviewer_sampler_runs"
 
@@ -44,14 +45,15 @@ class Run(Table, table=True):
     draw: Real
     drawn: Flag
     seen_at: Real
+    version: Text = ""
+    decided_at: Real = 0.0
 
 
 class Queued(Table, table=True):
-    """A run that people are to read. `drawn`: by the hash, 1, or for another cause alone, 0. `causes`: why it is read
-    besides, as a JSON list. `due_day`: on which there is time for it. `second`: 1 where the hash asks for two judges, 2
-    where a fail does. `state`:
-    waiting, judged (another is to judge it as well), disputed (a third is), settled, or erased. `verdict`: the one that
-    stands."""
+    """A run that people are to read. `key_hash`: empty while the run itself was not seen. `drawn`: by the hash, 1, or
+    for another cause alone, 0. `causes`: why it is read besides, as a JSON list. `due_day`: on which there is time for
+    it. `second`: 1 where the hash asks for two judges, 2 where a fail does. `state`: waiting, judged (another is to
+    judge it as well), disputed (a third is), settled, or erased. `verdict`: the one that stands."""
 
     __tablename__ = "reviewer_sampler_queue"
 
@@ -115,6 +117,15 @@ class Schedule(Table, table=True):
     """Where an agent stands in its schedule: the state of `schedule/decide.py`, as msgpack."""
 
     __tablename__ = "reviewer_sampler_schedules"
+
+    agent: KeyText
+    body: Annotated[bytes, Field(sa_type=sa.LargeBinary)]
+
+
+class Ageing(Table, table=True):
+    """The alert that stands because runs of an agent wait too long: an `ageing.Open`, as msgpack."""
+
+    __tablename__ = "reviewer_sampler_ageing"
 
     agent: KeyText
     body: Annotated[bytes, Field(sa_type=sa.LargeBinary)]

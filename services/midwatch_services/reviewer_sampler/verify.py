@@ -1,23 +1,27 @@
 """Recomputes every draw of a day from its revealed key: anyone who can read the bus can do the same."""
 
 import hashlib
+from bisect import bisect_right, insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, NamedTuple
 
-from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewSampled
+from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
 
 from .decide import Run, draw, name_of
+from .policy import GRACE
 
 Verdict = Literal["passed", "failed", "inconclusive"]
 
 
 class Said(NamedTuple):
-    """A review event as it stands on the stream: `position` is its sequence, `id` the event's."""
+    """A review event as it stands on the stream: `position` is its sequence, `id` the event's, `at` its time."""
 
     position: int
     id: str
-    data: ReviewKeyCommitted | ReviewKeyRevealed | ReviewSampled
+    data: ReviewKeyCommitted | ReviewKeyRevealed | ReviewSampled | ReviewRated
+    at: float = 0.0  # Unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,9 @@ def days_of(said: Iterable[Said]) -> list[str]:
 
 
 def verify(day: str, evidence: Evidence) -> Report:
-    """Checks the key against its commitment, every draw against the key, and that no drawn run is missing."""
-    said = [one for one in evidence.said if one.data.day == day]
+    """Checks the key against its commitment, every draw against the key, that no drawn run is missing, and that each
+    was drawn at a rate that had been published."""
+    said = [one for one in evidence.said if not isinstance(one.data, ReviewRated) and one.data.day == day]
     committed = [one for one in said if isinstance(one.data, ReviewKeyCommitted)]
     revealed = [one.data for one in said if isinstance(one.data, ReviewKeyRevealed)]
     draws = [(one.position, one.id, one.data) for one in said if isinstance(one.data, ReviewSampled)]
@@ -76,6 +81,7 @@ def verify(day: str, evidence: Evidence) -> Report:
         wrong += _draws(key, committed, sampled)
         if rows is not None:
             wrong += _decisions(key, rows, sampled, evidence.queued or ())
+            wrong += _rates(rows, evidence.said)
     wrong += [f"{_named(run)} is in the run log and was never drawn or passed over" for run in unseen or ()]
     if wrong:
         return Report(day, "failed", *counts, wrong)
@@ -88,7 +94,7 @@ def verify(day: str, evidence: Evidence) -> Report:
 
 
 def _key(committed: Sequence[Said], revealed: Sequence[ReviewKeyRevealed]) -> tuple[list[str], bytes | None]:
-    hashes = {one.data.key_hash for one in committed if not isinstance(one.data, ReviewSampled)}
+    hashes = {one.data.key_hash for one in committed if isinstance(one.data, ReviewKeyCommitted)}
     keys = {one.key for one in revealed}
     if len(keys) > 1:
         return [f"{len(keys)} different keys were revealed"], None
@@ -155,6 +161,31 @@ def _decisions(
             wrong.append(f"{_named(run)} was published with rate {one.rate:g}, recorded with {rate:g}")
     wrong += [f"{_named(run)} was published and is not among the sampler's runs" for run in said]
     return wrong
+
+
+def _rates(rows: Sequence[Mapping[str, Any]], said: Iterable[Said]) -> list[str]:
+    """A run from before its agent had a schedule is not judged, nor is a replay, which has its card's rate."""
+    published: dict[str, list[tuple[float, float]]] = {}
+    for one in said:
+        if isinstance(one.data, ReviewRated):
+            insort(published.setdefault(one.data.agent, []), (one.at, one.data.rate))
+    wrong = []
+    for row in rows:
+        run, rates = Run(row["agent"], row["run_id"], row["track"]), published.get(row["agent"], [])
+        in_force = set() if run.track == "replay" else _in_force(rates, row.get("decided_at", 0.0))
+        if in_force and row["rate"] not in in_force:
+            told = " or ".join(f"{rate:g}" for rate in sorted(in_force))
+            wrong.append(f"{_named(run)} was drawn at a rate of {row['rate']:g}, published was {told}")
+    return wrong
+
+
+def _in_force(rates: Sequence[tuple[float, float]], at: float) -> set[float]:
+    """The rates that held about that time: clocks of two instances differ. None where none had been published."""
+    slack = GRACE.total_seconds()
+    if not rates or rates[0][0] > at:
+        return set()
+    first = max(0, bisect_right(rates, (at - slack, inf)) - 1)
+    return {rate for _, rate in rates[first : bisect_right(rates, (at + slack, inf))]}
 
 
 def _named(run: Run) -> str:

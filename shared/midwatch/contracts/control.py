@@ -134,6 +134,13 @@ class ReviewRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     age: Annotated[float, Meta(gt=0)] = 3 * 86_400.0
     besides: BesidesRule = BesidesRule()
 
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The rates in order: the first, then those of `taper`, each below the one before."""
+        steps = [self.rate]
+        steps += [share for place, share in enumerate(self.taper) if share < min((self.rate, *self.taper[:place]))]
+        return tuple(steps)
+
 
 class TripRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What halts the agent without a person; `observe` only says that it would have. `alerts`: rules whose page alert

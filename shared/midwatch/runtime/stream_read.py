@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Stored(NamedTuple):
 
 async def read_range(
     nc: Client, stream: str, subject: str, start: int | datetime, *, to: int | None = None
-) -> AsyncIterator[list[Stored]]:
+) -> AsyncGenerator[list[Stored], None]:
     """The messages that match `subject`, in order, from the sequence or time `start` to the sequence `to` or the end of
     the stream as the server that answers knows it; in batches. Raises Temporary where no server answers."""
     answers = _Answers(stream)

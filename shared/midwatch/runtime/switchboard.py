@@ -162,7 +162,7 @@ class Switchboard:
         asked = _record("halted", how)
 
         def change(entry: Entry) -> SwitchRecord | None:
-            standing = _standing(entry, scope)
+            standing = standing_of(entry, scope)
             if standing is None and scope.target is None and asked.drill:
                 return None  # not running already, and its end would be
             if standing is None or standing.state == "running":
@@ -185,17 +185,21 @@ class Switchboard:
 
         return await self.update(subjects.runs_key(agent), change)
 
-    async def resume(self, scope: Scope, **how: Unpack[How]) -> Written:
-        """Lifts the halt of `scope`, whoever made it. Raises UnreadableMap for a tool or run in a map that cannot be
-        read."""
+    async def resume(
+        self, scope: Scope, *, only: Callable[[SwitchRecord | None], bool] = lambda _: True, **how: Unpack[How]
+    ) -> Written:
+        """Lifts the halt of `scope`, whoever made it, unless `only` turns away the record that stands (None where there
+        is none). Raises UnreadableMap for a tool or run in a map that cannot be read."""
         asked = _record("running", how)
 
         def change(entry: Entry) -> SwitchRecord | None:
             if scope.target is not None and entry.map() is None:
                 raise UnreadableMap(key=scope.key)
-            standing = _standing(entry, scope)
+            standing = standing_of(entry, scope)
             if standing.state == "running" if standing else scope.target is not None:
                 return None  # it runs already: a tool or run that has no record is not halted
+            if not only(standing):
+                return None
             return None if _outdated(standing, how.get("at"), entry, scope) else asked
 
         return await self._set(scope, change)
@@ -209,7 +213,7 @@ class Switchboard:
 
         def change(entry: Entry) -> SwitchRecord | None:
             own = entry.revision == written.revision or (scope.target is not None and entry.revision > written.revision)
-            return lifted if own and _standing(entry, scope) == written.record else None
+            return lifted if own and standing_of(entry, scope) == written.record else None
 
         return (await self._set(scope, change)).changed
 
@@ -272,7 +276,7 @@ class Switchboard:
         def whole(entry: Entry) -> Change:
             wanted = change(entry)
             if wanted is None:
-                return _standing(entry, scope) or (NOT_HALTED if scope.target else _ABSENT), None
+                return standing_of(entry, scope) or (NOT_HALTED if scope.target else _ABSENT), None
             return wanted, _encoded(entry, scope.target, wanted)
 
         return await self.update(scope.key, whole)
@@ -352,7 +356,7 @@ def _record(state: control.State, how: How) -> SwitchRecord:
     )
 
 
-def _standing(entry: Entry, scope: Scope) -> SwitchRecord | None:
+def standing_of(entry: Entry, scope: Scope) -> SwitchRecord | None:
     """The record of `scope`, None where there is none; of a map that cannot be read, one that is halted."""
     if scope.target is None:
         return entry.record()

@@ -147,6 +147,35 @@ loops:
   stalled: 30m    # default
 review:
   rate: 20%    # default
+  days: 30    # default
+  taper:    # default
+    - 10%
+    - 5%
+    - 2%
+  fail_limit: 3%    # default
+  minutes_a_day: 60    # default
+  second_review: 20%    # default
+  reasons:    # default
+    - promised_too_much
+    - wrong_fact
+    - wrong_write
+    - should_have_handed_off
+    - tone
+    - other
+  claim: 30m    # default
+  age: 3 days    # default
+  besides:
+    alerts: True    # default
+    hand_offs: True    # default
+    tools: []    # default
+    complaints:    # default
+      - complain
+      - complaint
+      - lawyer
+      - manager
+      - supervisor
+      - unacceptable
+      - ridiculous
 switch:
   lease: 5s    # default
   lost_control: fall_back    # default
@@ -172,7 +201,8 @@ log:
 
 
 def test_what_show_prints_is_the_same_card() -> None:
-    said = "switch: {drill_hours: 22:00-02:00, trips: {mode: act, alerts: [a, b]}}\nalerts: {page: on-call}\n"
+    said = "review: {rate: 5%, age: 36h, besides: {cost: $0.50, tools: [pay]}}\n"
+    said += "switch: {drill_hours: 22:00-02:00, trips: {mode: act, alerts: [a, b]}}\nalerts: {page: on-call}\n"
     Path("desk.yaml").write_text(SMALLEST + said + 'cannot: ["Yes: #no", "[a]", "- b", "3", "true", "\'", "a\\\\b"]\n')
     shown = midwatch("card", "show", "desk.yaml").stdout
     Path("shown.yaml").write_text(shown)
@@ -182,7 +212,7 @@ def test_what_show_prints_is_the_same_card() -> None:
 def test_show_in_json_names_the_defaults() -> None:
     Path("desk.yaml").write_text(SMALLEST + "review: {rate: 5%}\n")
     shown = json.loads(midwatch("card", "show", "desk.yaml", "--json").stdout)
-    assert shown["review"] == {"rate": 0.05}
+    assert (shown["review"]["rate"], shown["review"]["taper"], shown["review"]["age"]) == (0.05, [0.02], 259200.0)
     assert (shown["budget"]["run"], shown["budget"]["day"]) == ("1", None)
     assert shown["defaults"] == [
         "cannot", "escalate_when", "tools", "fallback", "budget.run", "budget.ticket", "budget.run_tokens",
@@ -190,7 +220,10 @@ def test_show_in_json_names_the_defaults() -> None:
         "budget.at_limit.day", "budget.reserve", "budget.unreachable", "loops.alert_at", "loops.halt_at",
         "loops.writes.halt_at", "loops.writes.mode", "loops.cycle.halt_at", "loops.cycle.mode", "loops.text.halt_at",
         "loops.text.mode", "loops.hand_offs.halt_at", "loops.hand_offs.mode", "loops.velocity.times",
-        "loops.velocity.mode", "loops.stalled", "switch.lease", "switch.lost_control", "switch.drill",
+        "loops.velocity.mode", "loops.stalled", "review.days", "review.taper", "review.fail_limit",
+        "review.minutes_a_day", "review.second_review", "review.reasons", "review.claim", "review.age",
+        "review.besides.alerts", "review.besides.hand_offs", "review.besides.tools", "review.besides.complaints",
+        "switch.lease", "switch.lost_control", "switch.drill",
         "switch.drill_hours", "switch.trips.mode", "switch.trips.alerts", "switch.trips.halted_runs",
         "switch.trips.failed_runs", "alerts.page", "alerts.ticket", "log.keep",
         "log.redact", "log.digest_words",
@@ -205,6 +238,15 @@ def test_check_notes_an_alert_that_nothing_raises() -> None:
         "desk.yaml: `switch.trips.alerts` names 'budget_runn', which no service of this release pages with: "
         "did you mean 'budget_run'?"
     ) in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(("rate", "notes"), [("9%", 1), ("10%", 0), ("25%", 0), ("26%", 1)])
+def test_check_notes_a_rate_that_is_not_the_advised_one(rate: str, notes: int) -> None:
+    Path("desk.yaml").write_text(SMALLEST + f"review: {{rate: {rate}, taper: [5%]}}\n")
+    result = midwatch("card", "check", "desk.yaml")
+    assert result.exit_code == 0
+    said = result.stderr.count(f"note: desk.yaml: `review.rate` is {rate}: 10% to 25% is advised")
+    assert said == notes
 
 
 def test_without_a_server_apply_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from midwatch.contracts.control import AlertRule, Card, LogRule, RedactRule, TripRule
+from midwatch.contracts.control import AlertRule, Card, LogRule, RedactRule, ReviewRule, TripRule
 from midwatch.contracts.money import read_money
 from midwatch_services.cards import CardErrors, as_words, load, read, schema, show, values
 from midwatch_services.cards.load import count_words
@@ -117,6 +117,10 @@ def test_the_hash_ignores_how_the_card_is_written(tmp_path: Path) -> None:
         "loops: {alert_at: 2}",
         "loops: {halt_at: 6}",
         "review: {rate: 19%}",
+        "review: {days: 31}",
+        "review: {taper: [10%]}",
+        "review: {taper: []}",
+        "review: {besides: {tools: [pay]}}",
         "switch: {lease: 6s}",
         "switch: {lost_control: carry_on}",
         "switch: {drill: never}",
@@ -132,6 +136,19 @@ def test_the_hash_ignores_how_the_card_is_written(tmp_path: Path) -> None:
 )
 def test_the_hash_changes_with_the_meaning(tmp_path: Path, change: str) -> None:
     assert card_of(tmp_path, SMALLEST).hash != card_of(tmp_path, SMALLEST + change).hash
+
+
+def test_what_a_later_release_says_of_reviews_changes_no_hash_of_a_card_that_does_not(tmp_path: Path) -> None:
+    # SHA-256 by `sha256sum` of the JSON below, with `"rate":0.05`.
+    said = card_of(tmp_path, SMALLEST + "review: {rate: 5%}\n")
+    assert said.hash == "6305c5f8b5f1b54a6b27a04cc4fb4a69a2bac9d3baf16589e322d70deec31833"
+    assert card_of(tmp_path, SMALLEST + "review: {rate: 5%, taper: [2%]}\n") == said
+
+
+def test_a_taper_begins_below_the_rate(tmp_path: Path) -> None:
+    assert card_of(tmp_path, SMALLEST).review.steps == (0.2, 0.1, 0.05, 0.02)
+    assert card_of(tmp_path, SMALLEST + "review: {rate: 10%}\n").review.steps == (0.1, 0.05, 0.02)
+    assert ReviewRule(rate=0.05, taper=(0.1, 0.04, 0.04, 0.05, 0.01)).steps == (0.05, 0.04, 0.01)
 
 
 def test_the_hash_is_the_same_in_every_release_for_the_same_meaning(tmp_path: Path) -> None:

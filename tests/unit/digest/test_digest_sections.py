@@ -136,7 +136,7 @@ def test_cases_alerts_reviews_and_runs_without_an_end_wait() -> None:
         "1 case is in hand with bob.",
         "Nobody has taken on an alert on desk, open for 3 days, because it had spent all that one run may cost.",
         "Nobody has taken on 2 alerts on desk, the oldest open for 3 hours, because it spent far faster than is usual.",
-        "1 run that was drawn for review waits to be read.",
+        "1 run waits for a reviewer.",
         "1 run was handed over and has no end on record.",
         "2 runs of the last seven days have begun and not ended.",
     ]

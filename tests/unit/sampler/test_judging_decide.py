@@ -95,6 +95,14 @@ def test_what_stands_carries_reasons_in_the_cards_order_and_what_was_written() -
     assert decision == Agreed("fail", ("ann", "ben"), ("wrong_fact", "tone", "other"), "Five days.", "cold / and wrong")
 
 
+def test_what_stands_is_the_same_in_whatever_order_it_is_read() -> None:
+    said = [Opinion("ben", "fail", note="late", at=2.0), Opinion("ann", "fail", note="early", at=1.0)]
+    for before, one in (said, said[::-1]):
+        decision = fold("judged", [before], one, RULE, BY_FAIL).decision
+        assert isinstance(decision, Agreed)
+        assert (decision.by, decision.note) == (("ann", "ben"), "early / late")
+
+
 def test_whoever_was_outvoted_adds_nothing_to_what_stands() -> None:
     said = [Opinion("ann", "pass"), Opinion("ben", "fail", ("tone",), "x", "y")]
     decision = fold("disputed", said, Opinion("cid", "pass", note="fine"), RULE, BY_HASH).decision

@@ -2,9 +2,9 @@
 
 import pytest
 
-from midwatch_services.reviewer_sampler import store
 from midwatch_services.reviewer_sampler.decide import DayKey, Drawn, FirstSeen, PassedOver, Run, decide, draw, name_of
 from midwatch_services.reviewer_sampler.policy import Policy
+from midwatch_services.reviewer_sampler.recent import Recent
 
 ZERO = bytes(32)
 
@@ -91,7 +91,7 @@ def test_an_id_with_a_nul_is_drawn_as_the_log_names_it() -> None:
 
 
 def test_memory_keeps_the_runs_met_last_and_no_more_than_twice_its_limit() -> None:
-    recent: store.Recent[int] = store.Recent(100)
+    recent: Recent[int] = Recent(100)
     for n in range(1000):
         recent.add(n)
     assert all(n in recent for n in range(900, 1000))
@@ -99,7 +99,7 @@ def test_memory_keeps_the_runs_met_last_and_no_more_than_twice_its_limit() -> No
 
 
 def test_memory_keeps_a_run_that_goes_on() -> None:
-    recent: store.Recent[int] = store.Recent(10)
+    recent: Recent[int] = Recent(10)
     recent.add(-1)
     for n in range(100):
         recent.add(n)

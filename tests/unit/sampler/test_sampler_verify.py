@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewSampled
+from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
 from midwatch_services.reviewer_sampler.decide import DayKey, Run, draw
 from midwatch_services.reviewer_sampler.verify import Evidence, Said, days_of, verify
 
@@ -153,3 +153,38 @@ def test_other_days_do_not_matter() -> None:
     both = replace(honest, said=[*honest.said, Said(99, "x", other)])
     assert verify(DAY, both).verdict == "passed"
     assert days_of(both.said) == [DAY, "2026-11-23"]
+
+
+def rated(at: float, rate: float, agent: str = "desk") -> Said:
+    return Said(1000 + int(at), f"rated-{at}", ReviewRated(agent=agent, rate=rate, step=0, cause="card"), at)
+
+
+def decided(at: float) -> Evidence:
+    """The honest day, all of it decided at that time."""
+    honest = evidence()
+    return replace(honest, decided=[{**row, "decided_at": at} for row in honest.decided or ()])
+
+
+@pytest.mark.parametrize(
+    ("published", "is_fair"),
+    [
+        ([], True),  # from before there were schedules
+        ([rated(1000, RATE)], True),
+        ([rated(1000, 0.2)], False),
+        ([rated(1000, 0.2), rated(5000, RATE)], True),
+        ([rated(1000, RATE), rated(5000, 0.2)], False),
+        ([rated(1000, RATE), rated(9900, 0.2)], True),  # within five minutes, as clocks differ
+        ([rated(1000, 0.2), rated(10_200, RATE)], True),
+        ([rated(1000, 0.2), rated(10_400, RATE)], False),
+        ([rated(20_000, 0.2)], True),  # its first rate was published later
+        ([rated(1000, 0.2, "other"), rated(1000, RATE)], True),
+    ],
+)
+def test_a_rate_has_to_be_one_that_was_published_when_the_run_was_decided(published: list[Said], is_fair: bool) -> None:
+    found = decided(10_000.0)
+    report = verify(DAY, replace(found, said=[*found.said, *published]))
+    assert report.verdict == ("passed" if is_fair else "failed")
+    if not is_fair:
+        live = [run for run in RUNS if run.track == "live"]
+        assert len(report.mismatches) == len(live)  # a replay has its card's rate
+        assert report.mismatches[0].endswith("was drawn at a rate of 0.5, published was 0.2")

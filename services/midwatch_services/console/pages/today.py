@@ -1,6 +1,11 @@
 """The first page: what the shop's agents did on a day, in ten minutes."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from starlette.exceptions import HTTPException
@@ -9,26 +14,130 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from midwatch.contracts.subjects import FLEET, is_agent_name
-from midwatch_services.console import digest_text
+from midwatch_services.console import digest_text, figures
 from midwatch_services.console.access.roles import Role
-from midwatch_services.console.others import digest
+from midwatch_services.console.figures import Alike, Sum
+from midwatch_services.console.others import days, digest, fleet
+from midwatch_services.console.others.fleet import Fleet, Waiting
+from midwatch_services.console.reading import Found
 from midwatch_services.console.routes import action, page, record
-from midwatch_services.console.view import back, console_of, query, render
+from midwatch_services.console.view import back, console_of, is_part, query, render
+
+_NEAR = 0.8  # of a budget, from which on it is told
 
 
 @page(role=Role.VIEWER)
 async def today(request: Request) -> Response:
-    """The digest of a day: yesterday's, unless another is asked for."""
+    """What needs somebody and what was spent, as of now; and the digest of a day: yesterday's, unless another is asked
+    for."""
     console = console_of(request)
     day, agent = _day(request, request.query_params.get("day")), _agent(request.query_params.get("agent"))
-    found = await console.reading.read(digest.SERVICE, lambda conn: digest.of_day(conn, day, agent))
-    days = await console.reading.read(
-        digest.SERVICE, lambda conn: digest.days(conn, agent), keep=("days", agent), seconds=10
+    found, listed, is_used, spent, need = await asyncio.gather(
+        console.reading.read(digest.SERVICE, lambda conn: digest.of_day(conn, day, agent)),
+        console.reading.read(digest.SERVICE, lambda conn: digest.days(conn, agent), keep=("days", agent), seconds=10),
+        days.is_used(console.reading),
+        _spent(request, agent),
+        _need(request, agent),
     )
     told = digest_text.parse(found.value) if found.value else None
+    names = {card.agent for card in console.cards.all()}
+    is_old = bool(names or told or listed.value or is_used.value or found.problem in ("down", "slow"))
     return render(
-        request, "today.html", day=day, agent=agent, found=found, told=told, days=days | [], fleet=FLEET,
-        newest=_newest(request), at=console.settings.digest_at, zone=console.settings.digest_zone,
+        request, "today.html", day=day, agent=agent, found=found, told=told, days=listed | [], fleet_name=FLEET,
+        newest=_newest(request), at=console.settings.digest_at, zone=console.settings.digest_zone, spent=spent,
+        need=need, is_new=not is_old, agents=sorted(names | {agent} - {FLEET}),
+        scope={"agent": agent} if agent != FLEET else None,
+    )  # fmt: skip
+
+
+@page(role=Role.VIEWER)
+async def needs(request: Request) -> Response:
+    """What needs somebody, alone: the part of the page that follows what happens."""
+    agent = _agent(request.query_params.get("agent"))
+    template = "parts/needs.html" if is_part(request) else "needs.html"
+    return render(request, template, agent=agent, need=await _need(request, agent), fleet_name=FLEET)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What waits for somebody. `agent`: None for the whole shop."""
+
+    agent: str | None
+    waits: Waiting
+    fleet: Found[Fleet]
+
+    @property
+    def alerts(self) -> list[dict[str, Any]]:
+        """Those that page somebody first, and of each the newest."""
+        return sorted(self.waits.alerts_of(self.agent), key=lambda one: one["severity"] != "page")
+
+    @property
+    def cases(self) -> list[dict[str, Any]]:
+        return self.waits.cases_of(self.agent)
+
+    @property
+    def reviews(self) -> int:
+        return self.waits.reviews_of(self.agent)
+
+    @property
+    def unconfirmed(self) -> list[tuple[str, str]]:
+        return self.waits.unconfirmed_of(self.agent)
+
+    @property
+    def halted(self) -> list[tuple[str, dict[str, Any]]]:
+        """The agents that stand still, each with the halt that has it do so."""
+        return [
+            (name, next(one for one in view.halts if one["target"] is None))
+            for name, view in (self.fleet | Fleet()).agents.items()
+            if view.halted and self.agent in (None, name)
+        ]
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.alerts or self.cases or self.reviews or self.unconfirmed or self.halted)
+
+
+async def _need(request: Request, agent: str) -> Need:
+    console = console_of(request)
+    waits, known = await asyncio.gather(
+        fleet.waiting(console.reading), fleet.fleet(console.reading, console.nc, console.js)
+    )
+    return Need(None if agent == FLEET else agent, waits, known)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Money of today so far and of yesterday. `budget`: what a day may cost, summed over the agents that have one;
+    `part` of it is gone. `near`: the agents that have used most of theirs, with the part that is gone."""
+
+    found: Found[dict[date, Any]]
+    today: Sum
+    yesterday: Sum
+    budget: Decimal | None
+    part: float | None
+    without: int
+    near: list[tuple[str, float]]
+
+
+async def _spent(request: Request, agent: str) -> Spent:
+    console = console_of(request)
+    found = await days.sums(console.reading, console.now(), console.settings.digest_zone, 2)
+    rows = list((found | {}).values()) or [[], []]
+    cards = [card for card in console.cards.all() if agent in (FLEET, card.agent)]
+    limits = {card.agent: Decimal(card.budget.day) for card in cards if card.budget.day is not None}
+
+    def live(of: str | None) -> Callable[[Alike], bool]:
+        return lambda row: row.mode == "live" and of in (None, row.agent)
+
+    of = None if agent == FLEET else agent
+    spent = {name: figures.summed(rows[-1], live(name)).cost for name in limits}
+    budget = sum(limits.values(), Decimal(0))
+    gone = [(name, spent[name] / float(limit)) for name, limit in limits.items() if limit]
+    near = sorted((one for one in gone if one[1] >= _NEAR), key=lambda one: -one[1])
+    return Spent(
+        found=found, today=figures.summed(rows[-1], live(of)), yesterday=figures.summed(rows[0], live(of)),
+        budget=budget or None, part=sum(spent.values()) / float(budget) if budget else None,
+        without=len(cards) - len(limits), near=near,
     )  # fmt: skip
 
 
@@ -69,4 +178,4 @@ def _agent(text: str | None) -> str:
 
 
 LINK = "/"
-ROUTES = [Route("/", today), Route("/today/read", read, methods=["POST"])]
+ROUTES = [Route("/", today), Route("/today/needs", needs), Route("/today/read", read, methods=["POST"])]

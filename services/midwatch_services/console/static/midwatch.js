@@ -117,10 +117,17 @@
     });
     return Array.from(names).sort();
   }
-  function moved(name) {
+  function ask(name) {
     document.querySelectorAll("[data-live]").forEach(function (part) {
       if (name === null || part.dataset.live.split(/\s+/).indexOf(name) >= 0) window.htmx.trigger(part, "moved");
     });
+  }
+  // At once, and once more when it is calm: what a service keeps of an event stands in its database after the event.
+  var later = {};
+  function moved(name) {
+    ask(name);
+    clearTimeout(later[name]);
+    later[name] = setTimeout(function () { ask(name); }, 1500);
   }
   function say(on) {
     state.hidden = false;

@@ -18,7 +18,7 @@ class Texts:
     def __init__(self, language: str, words: dict[str, Any]) -> None:
         self.language, self._words = language, words
 
-    def __call__(self, name: str, **values: Any) -> str:
+    def __call__(self, name: str, /, **values: Any) -> str:
         found: Any = self._words
         for part in name.split("."):
             found = found.get(part) if isinstance(found, dict) else None

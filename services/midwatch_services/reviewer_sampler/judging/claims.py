@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
@@ -122,18 +123,27 @@ class Claims:
         """Whoever has judged a run and asks for the next one is not given the same again."""
         loop = asyncio.get_running_loop()
         until = loop.time() + READ_WITHIN
-        while True:
-            try:
+        try:
+            last = await self._last_judgement()
+            while True:
+                # Not by what is pending: the server counts that a moment after it has acknowledged a message.
                 info = await self._js.consumer_info(subjects.GOVERNANCE, subjects.REVIEWER_SAMPLER_VERDICTS)
-            except (NatsError, TimeoutError) as error:
-                raise Temporary(f"NATS does not say which judgements are read: {error or 'timeout'}") from error
-            if not info.num_pending and not info.num_ack_pending:
-                return
-            if loop.time() > until:
-                if info.num_pending:
-                    raise Temporary(f"{info.num_pending} judgements made before are not read yet: ask again")
-                return  # one that cannot be handled now holds up nobody
-            await asyncio.sleep(LOOK)
+                if (info.ack_floor.stream_seq if info.ack_floor else 0) >= last:
+                    return
+                if loop.time() > until:
+                    break
+                await asyncio.sleep(LOOK)
+        except (NatsError, TimeoutError) as error:
+            raise Temporary(f"NATS does not say which judgements are read: {error or 'timeout'}") from error
+        if info.num_pending:  # one that cannot be handled now holds up nobody
+            raise Temporary(f"{info.num_pending} judgements made before are not read yet: ask again")
+
+    async def _last_judgement(self) -> int:
+        """Its sequence in the stream."""
+        try:
+            return (await self._js.get_last_msg(subjects.GOVERNANCE, subjects.review("*", "judged"))).seq or 0
+        except NotFoundError:
+            return 0
 
     def _judge(self, conn: Connection, request: Request) -> Taken:
         ask, now = request.ask, self._now()

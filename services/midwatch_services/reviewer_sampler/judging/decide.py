@@ -25,13 +25,14 @@ CORRECTED_LIMIT = 40_000  # characters of a corrected answer
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What one person said of a run. `reasons`: of a fail."""
+    """What one person said of a run. `reasons`: of a fail. `at`: when, in Unix seconds."""
 
     by: str
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     corrected: str = ""
     note: str = ""
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def fold(state: State, before: Sequence[Opinion], one: Opinion, rule: ReviewRule
     """The run after `one` more opinion that it wants. `before`: those that counted; `second`: as in `Outcome`."""
     if not places(state, second):
         return Outcome(state, second, False)
-    opinions = (*before, one)
+    opinions = sorted((*before, one), key=lambda opinion: opinion.at)  # they may be read in another order
     if len(opinions) == 1:
         if second or one.verdict == "fail":
             return Outcome("judged", second or BY_FAIL, True)

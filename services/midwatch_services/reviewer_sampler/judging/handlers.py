@@ -41,12 +41,11 @@ def decode(subject: str, body: bytes) -> Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """A judgement as it is judged by: its run, what was said, and when the server stored it."""
+    """A judgement as it is judged by: its run and what was said, as of when the server stored it."""
 
     run: Run
     opinion: Opinion
     event: Judged
-    at: float
 
 
 class Judging:
@@ -76,30 +75,28 @@ class Judging:
         reasons, note = decide.named(data.reasons, data.note, rule)
         opinion = Opinion(
             data.by.strip()[:NAME_LIMIT] or "unknown", data.verdict, reasons, data.corrected[:CORRECTED_LIMIT],
-            note[:NOTE_LIMIT],
+            note[:NOTE_LIMIT], received.stored_at.timestamp(),
         )  # fmt: skip
-        return _Said(
-            name_of(data.agent, data.run_id, data.mode), opinion, received.event, received.stored_at.timestamp()
-        )
+        return _Said(name_of(data.agent, data.run_id, data.mode), opinion, received.event)
 
     def _judge(self, conn: Connection, said: _Said, now: datetime) -> None:
-        run, one, at = said.run, said.opinion, said.at
+        run, one = said.run, said.opinion
         if store.judged(conn, run, one.by):
             return
         rule = self._cards.get(run.agent).review
         item = store.item(conn, run) or self._add(conn, said, now)
         key = draws.key_of(conn, item.day, self._new_key())[0]
         second = item.second or int(decide.wants_second(decide.draw_second(key.key, run), rule))
-        holding = store.holding(conn, run, one.by, at)
+        holding = store.holding(conn, run, one.by, one.at)
         others = len(holding.keys() - {one.by})
         before = store.opinions(conn, run)
         outcome = decide.Outcome(item.state, item.second, False)
         if decide.may_count(item.state, second, others, one.by in holding):
             outcome = decide.fold(item.state, before, one, rule, second)
         seconds = _seconds(said, holding.get(one.by))
-        one = one if item.state != "erased" else Opinion(one.by, one.verdict)
+        one = one if item.state != "erased" else Opinion(one.by, one.verdict, at=one.at)
         store.keep(
-            conn, run, one, event=said.event.id, claim=said.event.data.claim[:64], seconds=seconds, at=at,
+            conn, run, one, event=said.event.id, claim=said.event.data.claim[:64], seconds=seconds,
             counts=outcome.counts,
         )  # fmt: skip
         if outcome.counts:
@@ -110,7 +107,7 @@ class Judging:
 
     def _add(self, conn: Connection, said: _Said, now: datetime) -> Item:
         """Somebody read a run that nobody drew: nothing of that is lost, and it tells nothing of the failure rate."""
-        day = datetime.fromtimestamp(said.at, UTC).date().isoformat()
+        day = datetime.fromtimestamp(said.opinion.at, UTC).date().isoformat()
         key = draws.key_of(conn, day, self._new_key())[0]
         return store.add(conn, said.run, said.event.data, day, key.hash, now)
 
@@ -119,7 +116,7 @@ def _seconds(said: _Said, taken_at: float | None) -> float | None:
     """How long it took to read: the reviewer's word, else since it was taken."""
     seconds = said.event.data.seconds
     if seconds is None and taken_at is not None:
-        seconds = said.at - taken_at
+        seconds = said.opinion.at - taken_at
     return seconds if seconds is not None and 0 <= seconds <= LONGEST else None
 
 

@@ -76,9 +76,11 @@ def item(conn: Connection, run: Run) -> Item | None:
 
 
 def add(conn: Connection, run: Run, judged: ReviewJudged, day: str, key_hash: str, now: datetime) -> Item:
-    """Queues a run that nobody drew, because somebody judged it."""
+    """Queues a run that nobody drew, because somebody judged it. `key_hash`: of the key by which it was passed over;
+    one that was never seen has none yet, so that its first event still draws it."""
     seen = conn.execute(sa.select(_runs.c.rate, _runs.c.draw, _runs.c.day).where(_of(_runs, run))).first()
     rate, draw, day = (seen.rate, seen.draw, seen.day) if seen is not None else (0.0, 1.0, day)
+    key_hash = key_hash if seen is not None else ""
     ticket = judged.ticket.replace("\0", "\ufffd") if judged.ticket else judged.ticket
     row = (*run, judged.mode, ticket, rate, draw, day, key_hash, now.timestamp(), "waiting", 0)
     columns = (
@@ -214,15 +216,15 @@ def opinions(conn: Connection, run: Run) -> list[Opinion]:
 
 def opinion_of(row: Row[Any]) -> Opinion:
     """A row of the judgements."""
-    return Opinion(row.by, row.verdict, tuple(msgspec.json.decode(row.reasons)), row.corrected, row.note)
+    return Opinion(row.by, row.verdict, tuple(msgspec.json.decode(row.reasons)), row.corrected, row.note, row.judged_at)
 
 
 def keep(
-    conn: Connection, run: Run, one: Opinion, *, event: str, claim: str, seconds: float | None, at: float, counts: bool
+    conn: Connection, run: Run, one: Opinion, *, event: str, claim: str, seconds: float | None, counts: bool
 ) -> None:
     """Keeps a judgement, and ends what its judge held of the run."""
     reasons = msgspec.json.encode(one.reasons).decode()
-    row = (*run, one.by, event, claim, one.verdict, reasons, one.corrected, one.note, seconds, at, int(counts))
+    row = (*run, one.by, event, claim, one.verdict, reasons, one.corrected, one.note, seconds, one.at, int(counts))
     insert_new(conn, _judgements.name, _JUDGEMENT, [row], _KEY)
     conn.execute(_claims.update().where(_of(_claims, run), _claims.c.by == one.by).values(over=1))
 

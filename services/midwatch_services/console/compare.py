@@ -1,0 +1,84 @@
+"""Two runs side by side: their steps aligned, what differs marked. Pure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+from .filters import said
+from .run_story import Step
+
+LONGEST = 800  # characters of a text that are compared
+_PART = re.compile(r"\s+|\w+|[^\w\s]")
+
+State = Literal["same", "differs", "left", "right"]
+Pieces = list[tuple[str, bool]]  # a text in parts, each with whether the other has it not
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of a step, as both have it."""
+
+    label: str
+    left: Pieces
+    right: Pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A step of both, or of one of them alone."""
+
+    state: State
+    left: Step | None
+    right: Step | None
+    texts: list[Text]
+
+
+def align(left: Sequence[Step], right: Sequence[Step]) -> list[Pair]:
+    """The steps of both in order: those that are of a kind stand beside each other."""
+    matcher = SequenceMatcher(None, [step.key for step in left], [step.key for step in right], autojunk=False)
+    pairs: list[Pair] = []
+    for _, a, b, c, d in matcher.get_opcodes():
+        alike = b - a == d - c and all(x.key == y.key for x, y in zip(left[a:b], right[c:d], strict=True))
+        if alike:
+            pairs += [_both(x, y) for x, y in zip(left[a:b], right[c:d], strict=True)]
+        else:
+            pairs += [Pair("left", step, None, _alone(step, is_left=True)) for step in left[a:b]]
+            pairs += [Pair("right", None, step, _alone(step, is_left=False)) for step in right[c:d]]
+    return pairs
+
+
+def _both(left: Step, right: Step) -> Pair:
+    labels = list(dict.fromkeys([name for name, _ in left.texts] + [name for name, _ in right.texts]))
+    names = [[step.names.get(name) for name in ("tool", "model", "to", "event")] for step in (left, right)]
+    texts, same = list[Text](), left.what == right.what and names[0] == names[1]
+    for label in labels:
+        one, other = _text_of(left, label), _text_of(right, label)
+        same = same and one == other
+        texts.append(Text(label, *_marked(one[:LONGEST], other[:LONGEST])))
+    return Pair("same" if same else "differs", left, right, texts)
+
+
+def _text_of(step: Step, label: str) -> str:
+    return "\n".join(said(value) for name, value in step.texts if name == label)
+
+
+def _alone(step: Step, *, is_left: bool) -> list[Text]:
+    found = []
+    for label, value in step.texts:
+        pieces: Pieces = [(said(value)[:LONGEST], False)]
+        found.append(Text(label, pieces if is_left else [], [] if is_left else pieces))
+    return found
+
+
+def _marked(left: str, right: str) -> tuple[Pieces, Pieces]:
+    if left == right:
+        return [(left, False)], [(right, False)]
+    one, other = _PART.findall(left), _PART.findall(right)
+    pieces: tuple[Pieces, Pieces] = ([], [])
+    for tag, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
+        for some, place in ((one[a:b], 0), (other[c:d], 1)):
+            if some:
+                pieces[place].append(("".join(some), tag != "equal"))
+    return pieces

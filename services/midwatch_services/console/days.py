@@ -1,0 +1,48 @@
+"""A stretch of days as an address names it. Pure."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+
+class BadDay(ValueError):
+    """It names no day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """From `first` to `last`, both of them in it, in `zone`."""
+
+    first: date
+    last: date
+    zone: ZoneInfo
+
+    @property
+    def begin(self) -> datetime:
+        return datetime.combine(self.first, time(), tzinfo=self.zone)
+
+    @property
+    def end(self) -> datetime:
+        return datetime.combine(self.last + timedelta(days=1), time(), tzinfo=self.zone)
+
+
+def days(first: str, last: str, now: datetime, zone: str, *, usual: int, most: int) -> Days:
+    """What an address asks for: the `usual` days up to today where it names none, at most `most` of them. Raises
+    BadDay."""
+    where = ZoneInfo(zone)
+    today = now.astimezone(where).date()
+    end = _day(last) if last else _day(first) if first else today
+    begin = _day(first) if first else end - timedelta(days=usual - 1)
+    if not begin <= end <= begin + timedelta(days=most - 1):
+        raise BadDay
+    return Days(begin, end, where)
+
+
+def _day(text: str) -> date:
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        raise BadDay from None
+    if not 1971 <= found.year <= 9998:
+        raise BadDay
+    return found

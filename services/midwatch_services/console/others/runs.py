@@ -1,0 +1,126 @@
+"""The run log: finding runs, and all that is known of one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from midwatch.contracts import subjects
+from midwatch_services.console.search import Place, Search
+from midwatch_services.kill_switch.cases import case_store
+from midwatch_services.logger import reading_store, store
+from midwatch_services.logger.decide import text_of
+from midwatch_services.logger.search import grammar
+from midwatch_services.reviewer_sampler import store as reviews
+
+SERVICE = subjects.LOGGER
+PAGE = 50  # runs of a list
+EVENTS = 100  # of a run on one page
+_OLDEST = 2_000  # events of a run that are judged anew or compared
+
+
+def bad_words(text: str) -> str:
+    """Why a text cannot be searched for; empty where it can."""
+    try:
+        grammar.parse(text)
+    except grammar.BadQuestion as error:
+        return str(error)
+    return ""
+
+
+def find(conn: Connection, search: Search, after: Place | None, limit: int) -> list[dict[str, Any]]:
+    """Runs that are as asked, the newest first, behind `after`."""
+    return reading_store.find_runs(conn, _wanted(search, after, limit))
+
+
+def places(conn: Connection, search: Search, after: Place | None, limit: int) -> list[Place]:
+    """Where those runs stand in the list, without what is in them."""
+    return [place_of(run) for run in find(conn, search, after, limit)]
+
+
+def unread_for(conn: Connection, search: Search, now: datetime) -> float | None:
+    """How far back some runs cannot be found by their words or tools yet, in seconds, where that matters."""
+    wanted = _wanted(search, None, 1)
+    return reading_store.not_searchable(conn, now) if reading_store.may_be_late(wanted) else None
+
+
+def place_of(run: dict[str, Any]) -> Place:
+    return run["first_event_at"], run["run_id"], run["agent"]
+
+
+def _wanted(search: Search, after: Place | None, limit: int) -> reading_store.Wanted:
+    word = search.word
+    return reading_store.Wanted(
+        agent=word("agent"), version=word("version"), ticket=word("ticket"), customer=word("customer"),
+        mode=word("mode"), resolution=word("resolution"), tool=word("tool"), alert=word("alert"),
+        verdict=word("verdict"), text=word("text"), cost_over=search.cost_over, cost_under=search.cost_under,
+        slower_than=search.slower_than, since=_text(search.since), until=_text(search.until),
+        limit=limit, after=after,
+    )  # fmt: skip
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else text_of(at)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A run and a page of its events. `count`: of all its events; `first`: how many stand before this page."""
+
+    run: dict[str, Any]
+    events: list[dict[str, Any]]
+    first: int
+    count: int
+    alerts: list[dict[str, Any]]
+    review: dict[str, Any] | None
+    before: str | None  # when the event before this page was
+
+
+def tell(conn: Connection, agent: str, run_id: str, page: int, size: int = EVENTS) -> Told | None:
+    """What the log has of a run; None where it has no such run. Pages count from 1; one that is not there is the
+    last."""
+    found = store.read_runs(conn, agent=agent, run_id=run_id)
+    if not found:
+        return None
+    (run,) = found
+    first = min(max(0, page - 1), max(0, (run["events"] - 1) // size)) * size
+    events = store.read_events(conn, agent, run_id, first=first, limit=size)
+    before = store.read_events(conn, agent, run_id, first=first - 1, limit=1) if first else []
+    alerts = store.read_alerts(conn, agent=agent, run_id=run_id)
+    review = store.read_review(conn, agent, run_id)
+    return Told(run, events, first, run["events"], alerts, review, before[0]["time"] if before else None)
+
+
+def whole(conn: Connection, agent: str, run_id: str) -> Told | None:
+    """The same, with as many events as are ever looked at together."""
+    return tell(conn, agent, run_id, 1, _OLDEST)
+
+
+def settled(conn: Connection, agent: str, run_id: str) -> str:
+    """How far the review of a run is, by the reviewer's own tables: none, open or settled. What one reviewer said is
+    not told before nobody can be swayed by it."""
+    rows = reviews.of_run(conn, agent, run_id)
+    return "none" if not rows else "settled" if all(row["state"] == "settled" for row in rows) else "open"
+
+
+def case_of(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | None:
+    """The case of a run, with what happened to it."""
+    found = case_store.of_run(conn, agent, run_id)
+    return None if found is None else found | {"history": case_store.history(conn, found["case_id"])}
+
+
+def versions(conn: Connection, agent: str, limit: int = 400) -> list[str]:
+    """The versions of an agent's newest runs, the newest first."""
+    query = sa.text(
+        "SELECT version FROM (SELECT version, first_at FROM logger_runs WHERE agent = :agent "
+        "ORDER BY first_at DESC LIMIT :limit) AS newest GROUP BY version ORDER BY max(first_at) DESC"
+    )
+    return list(conn.execute(query, {"agent": agent, "limit": limit}).scalars())
+
+
+def newest_of(conn: Connection, agent: str, version: str) -> str | None:
+    """The newest run of a version that has ended."""
+    found = reading_store.find_runs(conn, reading_store.Wanted(agent=agent, version=version, limit=20))
+    return next((run["run_id"] for run in found if run["ended_at"]), None)

@@ -1,0 +1,100 @@
+"""The switch as it stands: who is armed, what is halted, what was. From the bus alone, but for the two that say so."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from sqlalchemy.engine import Connection
+
+from midwatch.contracts import subjects
+from midwatch.errors import MidwatchError
+from midwatch.runtime.switchboard import NOT_HALTED, Scope
+from midwatch_services.commands import switch_history
+from midwatch_services.console.stopping import Instance, Standing
+from midwatch_services.kill_switch import history, store, view
+from midwatch_services.kill_switch.policy import POLICY
+
+SERVICE = subjects.KILL_SWITCH
+WITHIN = 3.0  # seconds for the bus to say how things stand
+MISSED = (NatsError, MidwatchError, OSError, TimeoutError)  # what keeps the bus from being asked
+
+
+@dataclass(frozen=True)
+class State:
+    """Agents by name, what is halted, who runs. `known` is false where the bus did not answer."""
+
+    agents: Mapping[str, view.AgentView] = field(default_factory=dict)
+    instances: Sequence[Instance] = ()
+    halts: Sequence[Standing] = ()
+    known: bool = True
+
+
+async def state(nc: Client, js: JetStreamContext) -> State:
+    """How things stand, in three seconds at most."""
+    if not nc.is_connected:
+        return State(known=False)
+    try:
+        async with asyncio.timeout(WITHIN):
+            agents, instances = await view.read(nc, js)
+    except MISSED:
+        return State(known=False)
+    some = [_instance(one) for one in instances]
+    return State({one.agent: one for one in agents}, some, _standing(agents))
+
+
+def _instance(one: view.InstanceView) -> Instance:
+    said = one.presence
+    return Instance(
+        said.agent, said.instance, one.why_not, tuple(said.runs_in_flight), tuple(said.draining), said.host, said.pid,
+        said.version, one.age,
+    )  # fmt: skip
+
+
+def _standing(agents: Sequence[view.AgentView]) -> list[Standing]:
+    """Every halt once; that of the fleet is every agent's."""
+    found: dict[tuple[str, str | None], Standing] = {}
+    for agent in agents:
+        for one in agent.halts:
+            key, target = one["key"], one["target"]
+            if key == subjects.FLEET_KEY:
+                scope = Scope()
+            elif key == subjects.tools_key(agent.agent):
+                scope = Scope(agent.agent, tool=target)
+            else:
+                scope = Scope(agent.agent, run_id=target)
+            found[key, target] = Standing(
+                scope, one["by"], one["reason"], one["at"], one["expires_at"], one["fallback"], one["drill"],
+                agent.epochs[key],
+            )  # fmt: skip
+    return sorted(found.values(), key=lambda one: (one.scope.agent or "", one.scope.target or ""))
+
+
+def strays(conn: Connection) -> dict[str, list[str]]:
+    """Runs in flight of agents that send no presence, as kill-switch saw them last in its database."""
+    since, runs = datetime.now(UTC) - POLICY.idle_after, dict[str, list[str]]()
+    for agent, run_id, last_at in store.strays(conn):
+        if last_at >= since:
+            runs.setdefault(agent, []).append(run_id)
+    return runs
+
+
+def past(conn: Connection, agent: str | None, limit: int) -> list[dict[str, Any]]:
+    """The halts that were, from kill-switch's database, the newest first, in words."""
+    found = history.read(conn, agent=agent, fleet=agent is not None, limit=limit)
+    return [
+        {
+            "what": switch_history.what(one.halt), "at": one.halt.requested_at, "by": one.halt.record.by,
+            "reason": one.halt.record.reason, "phase": one.halt.phase, "drill": one.halt.record.drill,
+            "seconds": one.report.seconds if one.report else None, "runs_stopped": one.runs_stopped,
+            "cases": one.cases, "first_case": one.first_case_seconds, "closed_at": one.closed_at,
+            "ended_by": (one.ended_by or NOT_HALTED).by, "ended_reason": (one.ended_by or NOT_HALTED).reason,
+            "missing": [f"{a.agent}/{a.instance}" for a in (one.report.instances if one.report else ())
+                        if a.state in ("unconfirmed", "lapsed")],
+        }
+        for one in found
+    ]  # fmt: skip

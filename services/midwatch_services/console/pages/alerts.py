@@ -1,0 +1,142 @@
+"""Alerts: what needs a person, who has it, who was told; taken on by one press."""
+
+import asyncio
+import time
+from typing import Any
+from urllib.parse import quote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from midwatch.contracts.subjects import is_agent_name
+from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import alerts as kept
+from midwatch_services.console.others.alerts import Wanted
+from midwatch_services.console.others.switch import MISSED
+from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.view import back, console_of, query, render, session_of
+
+_SHOWN_WITHIN = 1.5  # seconds in which the run log is to show what was said; the page goes on after them
+_LOOK = 0.05  # seconds
+_NOTE_LIMIT = 500  # characters
+
+
+@page(role=Role.VIEWER)
+async def listed(request: Request) -> Response:
+    """A page of alerts: the open ones, unless others are asked for."""
+    wanted = _wanted(request)
+    found, source = await _find(request, wanted)
+    told = await _told(request, [one["alert_id"] for one in found or ()])
+    params = {"agent": wanted.agent, "severity": wanted.severity}
+    state = wanted.state if wanted.state != "open" else None
+    older = ""
+    if found and len(found) == wanted.limit:
+        older = f"/alerts?{query(state=state, before=found[-1]['raised_key'], **params)}"
+    here = query(state=state, before=wanted.before, **params)
+    return render(
+        request, "alerts_list.html" if request.query_params.get("part") else "alerts.html", found=found, source=source,
+        wanted=wanted, told=told, older=older, here=here, states=kept.STATES, severities=kept.SEVERITIES,
+        may=session_of(request).role.may(Role.OPERATOR), run_link=_run_link,
+        scope={"agent": wanted.agent} if wanted.agent else None,
+    )  # fmt: skip
+
+
+@page(role=Role.VIEWER)
+async def alert(request: Request) -> Response:
+    """All of one alert."""
+    alert_id = request.path_params["alert"]
+    found = await _one(request, alert_id)
+    if found is None:
+        raise HTTPException(404)
+    told = await _told(request, [alert_id])
+    scope = {"agent": found["agent"]} | ({"run": found["run_id"]} if found["run_id"] else {})
+    return render(
+        request, "alert_part.html" if request.query_params.get("part") else "alert.html", one=found,
+        told=told.value.get(alert_id) if told.value else None, told_found=told, run_link=_run_link,
+        may=session_of(request).role.may(Role.OPERATOR), scope=scope,
+    )  # fmt: skip
+
+
+@action(role=Role.OPERATOR)
+async def acknowledge(request: Request) -> Response:
+    """Takes an alert on, as `midwatch ack` does."""
+    alert_id, form = request.path_params["alert"], await request.form()
+    found = await _one(request, alert_id)
+    if found is None:
+        raise HTTPException(404)
+    by, note = session_of(request).by, str(form.get("note", "")).strip()[:_NOTE_LIMIT]
+    await record(request, "alert.acknowledged", agent=found["agent"], target=alert_id, rule=found["rule"])
+    console = console_of(request)
+    await kept.acknowledge(console.js, found["agent"], alert_id, by=by, note=note, source=f"/people/{by}")
+    await _shown(request, alert_id)
+    to = f"/alerts/{quote(alert_id, safe='')}" if form.get("from") == "one" else f"/alerts?{form.get('here', '')}"
+    name = "alerts.over_already" if found["state"] == "resolved" else "alerts.taken"
+    if found["state"] == "acknowledged" and found["acknowledged_by"] != by:
+        name = "alerts.taken_before"
+    return back(request, to.rstrip("?"), name, by=found["acknowledged_by"] or "")
+
+
+async def _shown(request: Request, alert_id: str) -> None:
+    """Waits a moment for the run log to have read it, so that the next page shows it."""
+    until = time.monotonic() + _SHOWN_WITHIN
+    while time.monotonic() < until:
+        found = await console_of(request).reading.read(kept.LOG, lambda conn: kept.one(conn, alert_id))
+        if not found.ok or found.value is None or found.value["state"] != "open":
+            return
+        await asyncio.sleep(_LOOK)
+
+
+async def _find(request: Request, wanted: Wanted) -> tuple[list[dict[str, Any]] | None, Any]:
+    """From the run log; from the bus where that cannot be read; None where neither answers."""
+    console = console_of(request)
+    found = await console.reading.read(kept.LOG, lambda conn: kept.listed(conn, wanted))
+    if found.ok:
+        return found.value, found
+    try:
+        async with asyncio.timeout(3):
+            return await kept.heard(console.nc, console.now(), wanted), found
+    except MISSED:
+        return None, found
+
+
+async def _one(request: Request, alert_id: str) -> dict[str, Any] | None:
+    console = console_of(request)
+    found = await console.reading.read(kept.LOG, lambda conn: kept.one(conn, alert_id))
+    if found.ok and found.value is not None:
+        return found.value
+    heard = []
+    try:
+        async with asyncio.timeout(3):
+            heard = await kept.heard(console.nc, console.now(), Wanted(state="all", limit=1000), alert_id)
+    except MISSED as error:
+        if not found.ok:
+            raise HTTPException(503, str(error) or type(error).__name__) from None
+    return next((one for one in heard if one["alert_id"] == alert_id), None)
+
+
+async def _told(request: Request, alert_ids: list[str]) -> Any:
+    return await console_of(request).reading.read(kept.PAGER, lambda conn: kept.told(conn, alert_ids))
+
+
+def _wanted(request: Request) -> Wanted:
+    asked = request.query_params
+    state, agent = asked.get("state") or "open", asked.get("agent") or None
+    severity, before = asked.get("severity") or None, asked.get("before") or None
+    known = state in kept.STATES and severity in (None, *kept.SEVERITIES) and (agent is None or is_agent_name(agent))
+    if not known or (before is not None and len(before) > 400):
+        raise HTTPException(404)
+    return Wanted(state=state, agent=agent, severity=severity, before=before, limit=kept.PAGE)  # type: ignore[arg-type]
+
+
+def _run_link(agent: str, run_id: str) -> str:
+    return f"/runs/{quote(agent, safe='')}/{quote(run_id, safe='')}"
+
+
+LINK = "/alerts"
+ROUTES = [
+    Route("/alerts", listed),
+    Route("/alerts/{alert}", alert),
+    Route("/alerts/{alert}/acknowledge", acknowledge, methods=["POST"]),
+]

@@ -1,0 +1,107 @@
+"""Drills: what the last ones measured, when the next is due, and one begun here."""
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from midwatch.contracts.subjects import is_agent_name
+from midwatch_services.console.access.roles import Role
+from midwatch_services.console.live import Topic
+from midwatch_services.console.others import drills
+from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.view import back, console_of, render, session_of
+
+_SHOWN = 100  # drills
+_KEPT = 20  # drills begun here that are remembered
+
+
+@page(role=Role.VIEWER)
+async def listed(request: Request) -> Response:
+    """The drills that were, and those that are due."""
+    console = console_of(request)
+    now = console.now()
+    past = await drills.past(console.nc, now)
+    cards = sorted(console.cards.all(), key=lambda card: card.agent)
+    due = [drills.due(card, past, now) for card in cards] if past is not None else []
+    return render(
+        request, "drills_list.html" if request.query_params.get("part") else "drills.html", past=past, due=due,
+        shown=_SHOWN, may=session_of(request).role.may(Role.OPERATOR), limits=drills.LIMITS,
+        running=[one for one in _courses(request).values() if not one.over],
+    )  # fmt: skip
+
+
+@page(role=Role.OPERATOR)
+async def plan(request: Request) -> Response:
+    """Says what a drill of an agent would do, and does nothing."""
+    agent = request.query_params.get("agent", "")
+    if not is_agent_name(agent):
+        raise HTTPException(404)
+    console = console_of(request)
+    ready = await drills.ready(console.nc, console.js, agent)
+    return render(
+        request, "drill_plan.html", agent=agent, ready=ready, shape=drills.SHAPE, limits=drills.LIMITS,
+        scope={"agent": agent},
+    )  # fmt: skip
+
+
+@action(role=Role.OPERATOR)
+async def begin(request: Request) -> Response:
+    """Begins a drill. One at a time: pressing twice shows the one that runs."""
+    agent = str((await request.form()).get("agent", ""))
+    if not is_agent_name(agent):
+        raise HTTPException(404)
+    courses, console = _courses(request), console_of(request)
+    running = next((one for one in courses.values() if not one.over), None)
+    if running is None:
+        await record(request, "drill.began", agent=agent, target=agent)
+        running = next((one for one in courses.values() if not one.over), None)
+    if running is not None:
+        request.state.recorded = True  # what runs was recorded when it began
+        return back(request, f"/drills/{running.drill_id}", "drills.runs_already", agent=running.agent)
+    course, task = drills.begin(
+        console.settings, agent, session_of(request).by, lambda: console.tasks.discard(task)
+    )  # fmt: skip
+    console.tasks.add(task)
+    for old in list(courses)[: max(0, len(courses) - _KEPT)]:
+        del courses[old]
+    courses[course.drill_id] = course
+    return back(request, f"/drills/{course.drill_id}")
+
+
+@page(role=Role.VIEWER)
+async def one(request: Request) -> Response:
+    """One drill: how far it is, or what it found."""
+    drill_id, console = request.path_params["drill"], console_of(request)
+    course = _courses(request).get(drill_id)
+    result = course.result if course else None
+    if course is None:
+        past = await drills.past(console.nc, console.now())
+        if past is None:
+            raise HTTPException(503, "the bus does not answer")
+        result = next((found for found in past if found.drill_id == drill_id), None)
+        if result is None:
+            raise HTTPException(404)
+    agent = course.agent if course else result.agent if result else ""
+    return render(
+        request, "drill_part.html" if request.query_params.get("part") else "drill.html", drill_id=drill_id,
+        course=course, result=result, limits=drills.LIMITS, agent=agent, scope={"agent": agent},
+    )  # fmt: skip
+
+
+def _courses(request: Request) -> dict[str, drills.Course]:
+    kept = request.app.state
+    if not hasattr(kept, "courses"):
+        kept.courses = {}
+    courses: dict[str, drills.Course] = kept.courses
+    return courses
+
+
+LINK = "/drills"
+ROUTES = [
+    Route("/drills", listed),
+    Route("/drills/plan", plan),
+    Route("/drills/begin", begin, methods=["POST"]),
+    Route("/drills/{drill}", one),
+]
+TOPICS = {"drills": Topic(("midwatch.switch.{agent}.drilled",))}

@@ -1,0 +1,128 @@
+"""Finding runs: a search that is its own address, page by page, and as a file."""
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from midwatch_services.console import table_file
+from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import runs as log_of
+from midwatch_services.console.routes import page, record
+from midwatch_services.console.search import (
+    FILTERS,
+    MODES,
+    RESOLUTIONS,
+    VERDICTS,
+    Place,
+    Search,
+    packed,
+    parse,
+    unpacked,
+)
+from midwatch_services.console.view import console_of, render
+
+MOST = 50_000  # runs of a file
+_AT_ONCE = 1_000
+_OFTEN = ("text", "agent", "since", "until", "resolution", "mode")
+
+log = structlog.get_logger("midwatch.console")
+
+
+@page(role=Role.VIEWER)
+async def runs(request: Request) -> Response:
+    """The newest runs that are as asked, and where the older ones are."""
+    console, search = console_of(request), asked(request)
+    after = _place(request.query_params.get("before"))
+    found = unread = None
+    if not search.wrong:
+        found = await console.reading.read(
+            log_of.SERVICE, lambda conn: log_of.find(conn, search, after, log_of.PAGE + 1)
+        )
+        if found.ok and (search.word("text") or search.word("tool")):
+            now = console.now()
+            unread = (
+                await console.reading.read(log_of.SERVICE, lambda conn: log_of.unread_for(conn, search, now))
+            ).value
+    rows = (found | [])[: log_of.PAGE] if found else []
+    more = found is not None and len(found | []) > log_of.PAGE
+    here = request.query_params.get("before", "") if after else ""
+    return render(
+        request, "runs.html", search=search, found=found, rows=rows, unread=unread,
+        older=search.address(before=packed(log_of.place_of(rows[-1]))) if more else "", here=here,
+        inside=search.address(), modes=MODES, resolutions=RESOLUTIONS, verdicts=VERDICTS, most=MOST,
+        rare=[name for name in FILTERS if name not in _OFTEN], zone=console.settings.digest_zone,
+        agents=sorted(card.agent for card in console.cards.all()),
+        scope={"agent": search.word("agent") or ""} if search.word("agent") else None,
+    )  # fmt: skip
+
+
+@page(role=Role.VIEWER)
+async def as_file(request: Request) -> Response:
+    """The same search as a table for other programs. It is recorded, for it leaves the house."""
+    search = asked(request)
+    if search.wrong:
+        raise HTTPException(400, "; ".join(search.wrong.values()))
+    await record(request, "runs.exported", target="csv", filters=" ".join(sorted(search.typed)))
+    name = f"runs-{console_of(request).now():%Y-%m-%d-%H%M}.csv"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_lines(request, search), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
+    """The file in pieces, each read by itself: it holds no reader up and never stands in memory as a whole."""
+    reading = console_of(request).reading
+    yield _written([table_file.COLUMNS])
+    count, after = 0, None
+    while count < MOST:
+        size, behind = min(_AT_ONCE, MOST - count), after
+        found = await reading.read(
+            log_of.SERVICE,
+            lambda conn, size=size, behind=behind: log_of.find(conn, search, behind, size),  # type: ignore[misc]
+        )
+        if not found.ok:
+            log.warning("export_broken_off", rows=count, problem=found.problem)
+            yield _written([[f"Broken off after {count:,} runs: the run log does not answer."]])
+            return
+        rows: list[dict[str, Any]] = found | []
+        yield _written([table_file.row(one) for one in rows])
+        count += len(rows)
+        if len(rows) < size:
+            return
+        after = log_of.place_of(rows[-1])
+    yield _written([[f"Cut: these are the newest {MOST:,} runs. Narrow the search for the others."]])
+
+
+def _written(rows: list[Any]) -> str:
+    file = io.StringIO()
+    csv.writer(file).writerows(rows)
+    return file.getvalue()
+
+
+def asked(request: Request) -> Search:
+    """What the address asks for."""
+    console = console_of(request)
+    search = parse(request.query_params, console.now(), console.settings.digest_zone)
+    text = search.word("text")
+    if text and "text" not in search.wrong and (why := log_of.bad_words(text)):
+        search.wrong["text"] = why
+    return search
+
+
+def _place(text: str | None) -> Place | None:
+    if not text:
+        return None
+    found = unpacked(text)
+    if found is None:
+        raise HTTPException(404)
+    return found
+
+
+LINK = "/runs"
+ROUTES = [Route("/runs", runs), Route("/runs.csv", as_file)]

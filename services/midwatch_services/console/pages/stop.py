@@ -1,0 +1,330 @@
+"""Stop: halt the fleet, an agent, a tool or a run in two steps, and see who has confirmed. Needs the bus alone."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from midwatch.contracts import subjects
+from midwatch.errors import MidwatchError, Temporary
+from midwatch.runtime.switchboard import Scope, Switchboard, Written, standing_of
+from midwatch_services.console import stopping
+from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import switch
+from midwatch_services.console.others.containment import Watches
+from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.view import back, console_of, environment, query, render, session_of
+
+_HISTORY = 30  # halts that are listed
+_STRAYS_FOR = 2.0  # seconds for which what the database says of runs in flight is kept
+_RECORD_WITHIN = 4.0  # seconds
+_AT_ONCE = 0.5  # seconds: nothing that is only good to know holds up a halt for longer
+_FORM = ("what", "agent", "tool", "run", "reason", "fallback", "expires")
+
+log = structlog.get_logger("midwatch.console")
+
+
+@page(role=Role.VIEWER)
+async def choose(request: Request) -> Response:
+    """How things stand, and what is to be stopped, with what the page before was about chosen already."""
+    return await _choose(request, dict(request.query_params))
+
+
+async def _choose(request: Request, given: Mapping[str, str], wrong: str = "", status: int = 200) -> Response:
+    state = await _state(request)
+    known = given.get("agent") if subjects.is_agent_name(given.get("agent") or "") else ""
+    kind = given.get("what") or (
+        "run" if given.get("run") else "tool" if given.get("tool") else "agent" if known else "fleet"
+    )
+    cards = {card.agent: sorted(card.tools) for card in console_of(request).cards.all()}
+    agents = sorted({*state.agents, *cards, *([known] if known else [])})
+    return render(
+        request, "stop.html", status=status, state=state, given=_fields(given), kind=kind, agents=agents, wrong=wrong,
+        tools=sorted({tool for some in cards.values() for tool in some}), limit=stopping.REASON_LIMIT,
+        may=session_of(request).role.may(Role.OPERATOR), expiries=list(stopping.EXPIRIES), fields_of=stopping.fields_of,
+    )  # fmt: skip
+
+
+@page(role=Role.VIEWER)
+async def standing(request: Request) -> Response:
+    """The part that says how things stand."""
+    may = session_of(request).role.may(Role.OPERATOR)
+    return render(
+        request, "stop_state.html", state=await _state(request), may=may, fields_of=stopping.fields_of
+    )  # fmt: skip
+
+
+@page(role=Role.OPERATOR)
+async def confirm(request: Request) -> Response:
+    """Says in one sentence what would stop, and how much is in flight."""
+    given = dict(request.query_params)
+    try:
+        scope = scope_of(given)
+    except Wrong as error:
+        return await _choose(request, given, error.name, 422)
+    if wrong := _wrong(given):
+        return await _choose(request, given, wrong, 422)
+    state, strays = await asyncio.gather(_state(request), strays_of(request))
+    met = stopping.effect(scope, state.instances, strays)
+    has_card = scope.agent is None or any(card.agent == scope.agent for card in console_of(request).cards.all())
+    already = next((one for one in state.halts if one.scope == scope), None)
+    return render(
+        request, "stop_confirm.html", given=_fields(given), kind=stopping.kind_of(scope), at=scope, met=met,
+        state=state, has_card=has_card, already=already, scope=stopping.fields_of(scope),
+    )  # fmt: skip
+
+
+@action(role=Role.OPERATOR)
+async def halt(request: Request) -> Response:
+    """Halts. Recording it waits until it stands: nothing may keep a halt from being written."""
+    pressed = asyncio.get_running_loop().time()
+    given = {name: str(value) for name, value in (await request.form()).items()}
+    try:
+        scope = scope_of(given)
+    except Wrong as error:
+        return await _choose(request, given, error.name, 422)
+    if wrong := _wrong(given):
+        return await _choose(request, given, wrong, 422)
+    until = stopping.EXPIRIES[given.get("expires", "")]
+    how = {
+        "reason": given["reason"], "by": session_of(request).by, "fallback": given.get("fallback") or None,
+        "expires_at": console_of(request).now() + until if until else None,
+    }  # fmt: skip
+    try:
+        _bus_answers(request)
+        before = await _standing(request, scope)
+        written = await watches_of(request).halt(scope, pressed, **how)
+    except switch.MISSED as error:
+        return _not_done(request, "halt", scope, error)
+    kept = await _record(request, "halt", scope, written, reason=given["reason"])
+    other = written.record.by if not written.changed else before
+    name = "stop.not_recorded" if not kept else "stop.halted_before" if other else "stop.halted"
+    to = f"/stop/proof?{query(**stopping.fields_of(scope))}"
+    if other == how["by"] and not written.changed and kept:
+        name = "stop.halted_twice"
+    return back(request, to, name, by=other or "", epoch=str(written.revision))
+
+
+@page(role=Role.VIEWER)
+async def proof(request: Request) -> Response:
+    """Who has confirmed a halt, as it fills."""
+    try:
+        scope = scope_of(dict(request.query_params))
+    except Wrong:
+        raise HTTPException(404) from None
+    told = await watches_of(request).told(scope)
+    where: Mapping[tuple[str, str], stopping.Instance] = {}
+    if told.missing:
+        where = {(one.agent, one.instance): one for one in (await _state(request)).instances}
+    fields = stopping.fields_of(scope)
+    return render(
+        request, "stop_proof_part.html" if request.query_params.get("part") else "stop_proof.html", told=told,
+        at=scope, kind=stopping.kind_of(scope), where=where, scope=fields, given=fields,
+        may=session_of(request).role.may(Role.OPERATOR),
+    )  # fmt: skip
+
+
+@page(role=Role.OPERATOR)
+async def resume(request: Request) -> Response:
+    """Says whose halt would be lifted, what it would start, and what stays halted."""
+    try:
+        scope = scope_of(dict(request.query_params))
+    except Wrong:
+        raise HTTPException(404) from None
+    return await _resume(request, scope)
+
+
+async def _resume(request: Request, scope: Scope, wrong: str = "", status: int = 200) -> Response:
+    state = await _state(request)
+    try:
+        entry = await Switchboard(console_of(request).js).read(scope.key) if state.known else None
+    except switch.MISSED:
+        entry = None
+    stands = standing_of(entry, scope) if entry else None
+    met = stopping.effect(scope, state.instances, None)
+    others = [one for one in state.halts if one.scope != scope and scope.agent in (None, one.scope.agent)]
+    if scope.agent is not None:
+        others += [one for one in state.halts if one.scope.agent is None]
+    return render(
+        request, "stop_resume.html", status=status, at=scope, kind=stopping.kind_of(scope), met=met, state=state,
+        stands=stands, known=entry is not None, halted=_is_halted(stands, scope), mark=stopping.mark(stands),
+        others=others, wrong=wrong, scope=stopping.fields_of(scope), given=stopping.fields_of(scope),
+        limit=stopping.REASON_LIMIT,
+    )  # fmt: skip
+
+
+@action(role=Role.OPERATOR)
+async def resumed(request: Request) -> Response:
+    """Lifts the halt that its page showed, and no other."""
+    given = {name: str(value) for name, value in (await request.form()).items()}
+    try:
+        scope = scope_of(given)
+    except Wrong:
+        raise HTTPException(404) from None
+    reason = given.get("reason", "").strip()
+    if not reason:
+        return await _resume(request, scope, "reason", 422)
+    turned_away: list[str] = []
+
+    def only(stands: Any) -> bool:
+        turned_away[:] = [] if stopping.mark(stands) == given.get("seen") else [stands.by if stands else ""]
+        return not turned_away
+
+    try:
+        _bus_answers(request)
+        board = Switchboard(console_of(request).js)
+        written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
+    except switch.MISSED as error:
+        return _not_done(request, "resume", scope, error)
+    if turned_away:
+        return await _resume(request, scope, "conflict", 409)
+    await _record(request, "resume", scope, written, reason=reason)
+    name = "stop.resumed" if written.changed else "stop.ran_already"
+    return back(request, "/stop", name, name=name_of(scope), by=written.record.by or "")
+
+
+@page(role=Role.VIEWER)
+async def history(request: Request) -> Response:
+    """The halts that were."""
+    agent = request.query_params.get("agent") or None
+    if agent is not None and not subjects.is_agent_name(agent):
+        raise HTTPException(404)
+    found = await console_of(request).reading.read(
+        switch.SERVICE, lambda conn: switch.past(conn, agent, _HISTORY), keep=("halts", agent), seconds=2
+    )
+    return render(request, "stop_history.html", found=found, agent=agent, limit=_HISTORY)
+
+
+# What they share
+
+
+class Wrong(MidwatchError):
+    """{name}."""
+
+    @property
+    def name(self) -> str:
+        return str(self.fields["name"])
+
+
+def scope_of(given: Mapping[str, str]) -> Scope:
+    """What is to be stopped. Raises Wrong with the name of the text that says what is missing."""
+    kind = given.get("what", "")
+    agent, tool, run = (given.get(name, "").strip() for name in ("agent", "tool", "run"))
+    if kind not in stopping.KINDS:
+        raise Wrong(name="what")
+    if kind == "fleet":
+        return Scope()
+    if not subjects.is_agent_name(agent):
+        raise Wrong(name="agent")
+    if kind == "agent":
+        return Scope(agent)
+    target = tool if kind == "tool" else run
+    if not 0 < len(target) <= stopping.NAME_LIMIT:
+        raise Wrong(name=kind)
+    return Scope(agent, tool=target) if kind == "tool" else Scope(agent, run_id=target)
+
+
+def name_of(scope: Scope) -> str:
+    """What is stopped, in words."""
+    words: Any = environment().globals["t"]
+    return str(words(f"stop.name.{stopping.kind_of(scope)}", agent=scope.agent or "", target=scope.target or ""))
+
+
+def _fields(given: Mapping[str, str]) -> dict[str, str]:
+    """What a form of ours holds, each of its fields."""
+    return {name: given.get(name, "").strip() for name in _FORM}
+
+
+def _wrong(given: Mapping[str, str]) -> str:
+    if not given.get("reason", "").strip():
+        return "reason"
+    if not stopping.is_fallback(given.get("fallback", "")):
+        return "fallback"
+    return "" if given.get("expires", "") in stopping.EXPIRIES else "expires"
+
+
+def _is_halted(stands: Any, scope: Scope) -> bool:
+    return stands.state == "halted" if stands is not None else scope.target is None
+
+
+def watches_of(request: Request) -> Watches:
+    """The halts that this console follows."""
+    console, kept = console_of(request), request.app.state
+    if not hasattr(kept, "watches"):
+        kept.watches = Watches(console.nc, console.js, console.tasks)
+    watches: Watches = kept.watches
+    return watches
+
+
+async def _state(request: Request) -> switch.State:
+    console = console_of(request)
+    return await switch.state(console.nc, console.js)
+
+
+async def strays_of(request: Request) -> dict[str, list[str]] | None:
+    """Runs of agents that send no presence; None where their database does not answer at once."""
+    reading = console_of(request).reading
+    try:
+        async with asyncio.timeout(1):
+            found = await reading.read(switch.SERVICE, switch.strays, keep=("strays",), seconds=_STRAYS_FOR)
+    except TimeoutError:
+        return None
+    return found.value if found.ok else None
+
+
+async def _standing(request: Request, scope: Scope) -> str:
+    """Who had halted it before; empty where nobody had, or where that cannot be read."""
+    try:
+        async with asyncio.timeout(_AT_ONCE):
+            stands = standing_of(await Switchboard(console_of(request).js).read(scope.key), scope)
+    except switch.MISSED:
+        return ""
+    return stands.by if stands is not None and stands.state == "halted" else ""
+
+
+def _bus_answers(request: Request) -> None:
+    """Raises Temporary while there is no connection: what is written then might arrive long after it was meant."""
+    if not console_of(request).nc.is_connected:
+        raise Temporary("the console has no connection to NATS")
+
+
+async def _record(request: Request, what: str, scope: Scope, written: Written, *, reason: str) -> bool:
+    """Records what was done; the switch itself says by whom as well. Returns whether the record is kept."""
+    agent = scope.agent or subjects.FLEET
+    target = written.key if scope.target is None else f"{written.key} {scope.target}"
+    detail = {"reason": reason[: stopping.REASON_LIMIT], "epoch": written.revision, "changed": written.changed}
+    try:
+        async with asyncio.timeout(_RECORD_WITHIN):
+            await record(request, f"switch.{what}", agent=agent, target=target, **detail)
+    except (Temporary, TimeoutError) as error:
+        log.error("halt_not_recorded", target=target, by=session_of(request).by, why=str(error))
+        request.state.recorded = True  # in the switch's own record, which the halt or resume is
+        return False
+    return True
+
+
+def _not_done(request: Request, what: str, scope: Scope, error: Exception) -> Response:
+    log.error("switch_not_written", what=what, key=scope.key, why=str(error) or type(error).__name__)
+    return render(
+        request, "stop_failed.html", status=503, what=what, at=scope, kind=stopping.kind_of(scope),
+        scope=stopping.fields_of(scope), why=str(error) or type(error).__name__, lease=timedelta(seconds=5),
+    )  # fmt: skip
+
+
+LINK = "/stop"
+ROUTES = [
+    Route("/stop", choose),
+    Route("/stop/state", standing),
+    Route("/stop/confirm", confirm),
+    Route("/stop/halt", halt, methods=["POST"]),
+    Route("/stop/proof", proof),
+    Route("/stop/resume", resume),
+    Route("/stop/resumed", resumed, methods=["POST"]),
+    Route("/stop/history", history),
+]

@@ -1,0 +1,224 @@
+"""A run as people read it: what was said on one side, what was looked up and changed on the other. Pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+
+from midwatch.contracts.control import ToolRule
+from midwatch.contracts.runs import Usage
+from midwatch.runtime.pricing import or_estimate, price, tool_cost
+
+from .filters import said
+
+Side = Literal["talk", "work", "both"]
+_ON_A_LINE = 120  # characters
+_SPEAKERS = {"customer": "customer", "agent": "agent", "human": "human"}
+_ERASABLE = ("started", "said", "model_called", "tool_called", "handed_off", "finished")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event. `what` is a text of the catalogue under `run.steps`, with `names` in it; `texts` are other people's
+    words, each under a label of `run.labels`. `cost` is None where it has none or nobody knows it (`unpriced`)."""
+
+    id: str
+    event: str
+    number: int
+    at: str
+    after: float
+    side: Side
+    what: str
+    names: dict[str, Any] = field(default_factory=dict)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    tone: Literal["", "changed", "failed", "end"] = ""
+    cost: Decimal | None = None
+    unpriced: bool = False
+    took: float | None = None
+    note: str = ""
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def names_said(self) -> dict[str, Any]:
+        """The names as they may be shown."""
+        return {name: said(value, 80) if isinstance(value, str) else value for name, value in self.names.items()}
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes two steps the same step of two runs, however it went."""
+        return (self.event, self.what if self.event == "said" else str(self.names.get("tool", "")))
+
+
+def steps(
+    events: Sequence[Mapping[str, Any]], start: str, tools: Mapping[str, ToolRule], *, first: int = 0,
+    alerts: Sequence[dict[str, Any]] = (), before: str | None = None, is_last: bool = True,
+) -> list[Step]:  # fmt: skip
+    """The steps of a page of a run's events, of which `first` stand before it, the last of them at `before`. An alert
+    stands with the event that raised it, or that came before it."""
+    began = datetime.fromisoformat(start)
+    found = [_step(event, first + place, began, tools) for place, event in enumerate(events)]
+    of_id = {step.id: step for step in found}
+    for alert in reversed(alerts):
+        step = of_id.get(alert["event_id"] or "") or _by_time(found, alert["raised_at"], before, is_last=is_last)
+        if step is not None:
+            step.alerts.append(alert)
+    return found
+
+
+def _by_time(found: Sequence[Step], at: str, before: str | None, *, is_last: bool) -> Step | None:
+    if not found or at < found[0].at:
+        return found[0] if found and before is None else None
+    if at > found[-1].at and not is_last:
+        return None
+    return [step for step in found if step.at <= at][-1]
+
+
+def _step(event: Mapping[str, Any], number: int, began: datetime, tools: Mapping[str, ToolRule]) -> Step:
+    data, name, at = event["data"], event["event"], event["time"]
+    given: dict[str, Any] = {
+        "id": event["id"], "event": name, "number": number, "at": at, "note": event["note"] or "",
+        "after": (datetime.fromisoformat(at) - began).total_seconds(),
+    }  # fmt: skip
+    if "erased" in event:
+        return Step(**given, side="talk", what=f"erased_{name}" if name in _ERASABLE else "erased")
+    match name:
+        case "model_called":
+            return Step(**given, **_model(data, datetime.fromisoformat(at)))
+        case "tool_called":
+            return Step(**given, **_tool(data, tools.get(data["tool"])))
+        case _:
+            return Step(**given, **_talk(name, data))
+
+
+def _talk(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    match name:
+        case "started":
+            return {"side": "talk", "what": "asked", "texts": _messages(data["input"])}
+        case "said":
+            who = _SPEAKERS.get(data["by"], "other")
+            return {"side": "talk", "what": f"said_{who}", "texts": [("", data["text"])]}
+        case "handed_off":
+            to = data["to"].removeprefix("agent:")
+            what = "handed_to_people" if data["to"] == "human" else "handed_to_agent"
+            texts = _texts(data, why="reason", told="summary")
+            return {"side": "talk", "what": what, "names": {"to": to}, "tone": "end", "texts": texts}
+        case "finished":
+            texts = _texts(data, answer="output")
+            tone = "failed" if data["resolution"] in ("failed", "halted") else "end"
+            return {"side": "talk", "what": f"ended_{data['resolution']}", "tone": tone, "texts": texts}
+        case "proposed" | "human_acted":
+            return {"side": "talk", "what": name, "texts": _texts(data, what="action", answer="output")}
+    return {"side": "both", "what": "unknown", "names": {"event": name}}
+
+
+def _model(data: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    usage = data.get("usage")
+    cost = price(
+        data.get("provider"), data["model"], None if usage is None else msgspec.convert(usage, Usage),
+        data.get("cost_usd"), at,
+    )  # fmt: skip
+    cost = or_estimate(cost, data.get("estimate_usd"))
+    tokens = {} if usage is None else {name: usage.get(f"{name}_tokens", 0) for name in ("input", "output")}
+    return {
+        "side": "work", "what": "model_counted" if tokens else "model", "names": {"model": data["model"], **tokens},
+        "texts": _texts(data, answered="output"), "tone": "failed" if data.get("error") is not None else "",
+        "cost": cost.amount, "unpriced": cost.amount is None, "took": _seconds(data),
+    }  # fmt: skip
+
+
+def _tool(data: Mapping[str, Any], rule: ToolRule | None) -> dict[str, Any]:
+    kind = rule.kind if rule else data.get("kind") or "other"
+    failed = data.get("error") is not None
+    cost = tool_cost(data.get("cost_usd"), rule.cost if rule else None)
+    given = [("given", _shown(data["arguments"]))] if data.get("arguments") else []
+    return {
+        "side": "work", "what": f"{kind}_failed" if failed else kind, "names": {"tool": data["tool"]},
+        "tone": "failed" if failed else "changed" if kind == "write" else "",
+        "texts": given + _texts(data, came="result"),
+        "cost": cost.amount if cost else None, "took": _seconds(data),
+    }  # fmt: skip
+
+
+def _seconds(data: Mapping[str, Any]) -> float | None:
+    took = data.get("latency_ms")
+    return None if took is None else float(took) / 1000
+
+
+def _texts(data: Mapping[str, Any], **fields: str) -> list[tuple[str, str]]:
+    found = [(label, _shown(data[name])) for label, name in fields.items() if data.get(name) not in (None, "")]
+    return found + ([("failed", data["error"])] if data.get("error") is not None else [])
+
+
+def _shown(value: Any) -> str:
+    """A text as it is; data on one line where it is short."""
+    if isinstance(value, str):
+        return value
+    line = json.dumps(value, ensure_ascii=False)
+    return line if len(line) <= _ON_A_LINE else json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def _messages(asked: Any) -> list[tuple[str, str]]:
+    """What a run began with: a text, or the messages of a conversation, whose roles are a label each."""
+    if not isinstance(asked, list) or not all(isinstance(one, Mapping) for one in asked):
+        return [("", _shown(asked))]
+    roles = {"user": "customer", "customer": "customer", "assistant": "agent", "agent": "agent", "system": "system"}
+    return [(roles.get(str(one.get("role")), "other"), _shown(one.get("content", dict(one)))) for one in asked]
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """What a run had cost by a step. `unknown`: so many steps by then whose cost nobody knows."""
+
+    step: Step
+    total: Decimal
+    unknown: int
+
+
+def along(found: Sequence[Step]) -> list[Along]:
+    """The steps that cost something, or would if one knew."""
+    total, unknown, rows = Decimal(0), 0, []
+    for step in found:
+        if step.cost is None and not step.unpriced:
+            continue
+        total += step.cost or Decimal(0)
+        unknown += step.unpriced
+        rows.append(Along(step, total, unknown))
+    return rows
+
+
+def chart(found: Sequence[Step]) -> dict[str, list[float]]:
+    """The same as two lists: seconds since the beginning, and US dollars by then."""
+    rows = along(found)
+    if len(rows) < 2:
+        return {}
+    seconds = [0.0, *(round(row.step.after, 3) for row in rows)]
+    if found[-1].after > seconds[-1]:
+        rows = [*rows, rows[-1]]
+        seconds.append(round(found[-1].after, 3))
+    ordered = sorted(zip(seconds, [0.0, *(float(row.total) for row in rows)], strict=True))
+    return {"seconds": [at for at, _ in ordered], "dollars": [cost for _, cost in ordered]}
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """How often a tool was called, and how often in vain."""
+
+    tool: str
+    count: int
+    failed: int
+
+
+def uses(found: Sequence[Step]) -> dict[str, list[Uses]]:
+    """The tools by what they do: `read`, `write`, `other`."""
+    counts: dict[str, dict[str, list[int]]] = {"read": {}, "write": {}, "other": {}}
+    for step in found:
+        if step.event == "tool_called" and "tool" in step.names:
+            kind, tool = step.what.removesuffix("_failed"), str(step.names["tool"])
+            one = counts[kind].setdefault(tool, [0, 0])
+            one[0] += 1
+            one[1] += step.tone == "failed"
+    return {kind: [Uses(tool, *two) for tool, two in tools.items()] for kind, tools in counts.items()}

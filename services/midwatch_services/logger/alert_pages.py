@@ -1,0 +1,61 @@
+"""Alerts a page at a time, the newest first, as people leaf through them."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from .store import alert_of
+
+State = Literal["open", "acknowledged", "resolved", "all"]
+_STATES = {
+    "open": ["acknowledged_at IS NULL", "resolved_at IS NULL"],
+    "acknowledged": ["acknowledged_at IS NOT NULL", "resolved_at IS NULL"],
+    "resolved": ["resolved_at IS NOT NULL"],
+    "all": [],
+}  # fmt: skip
+_COLUMNS = (
+    "raised, raised_key, raised_at, service, acknowledged_at, acknowledged_by, resolved_at, resolved_reason, repeats"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which alerts: all that is given must be so. `before`: the `raised_key` of the last that was seen."""
+
+    state: State = "open"
+    agent: str | None = None
+    severity: str | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+def find(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
+    """The alerts with the contract's fields, what became of them, and `raised_key`."""
+    clauses = ["raised IS NOT NULL", *_STATES[wanted.state]]
+    given: dict[str, Any] = {}
+    if wanted.agent is not None:
+        clauses.append("agent = :agent")
+        given["agent"] = wanted.agent
+    if wanted.before is not None:
+        clauses.append("raised_key < :before")
+        given["before"] = wanted.before
+    query = sa.text(
+        f"SELECT {_COLUMNS} FROM logger_alerts WHERE {' AND '.join(clauses)} ORDER BY raised_key DESC"  # noqa: S608
+    )
+    found: list[dict[str, Any]] = []
+    for row in conn.execute(query, given):
+        one = alert_of(dict(row._mapping))
+        if wanted.severity is None or one["severity"] == wanted.severity:
+            found.append(one)
+        if len(found) == wanted.limit:
+            break
+    return found
+
+
+def one(conn: Connection, alert_id: str) -> dict[str, Any] | None:
+    """One alert."""
+    query = sa.text(f"SELECT {_COLUMNS} FROM logger_alerts WHERE alert_id = :id AND raised IS NOT NULL")  # noqa: S608
+    row = conn.execute(query, {"id": alert_id}).first()
+    return None if row is None else alert_of(dict(row._mapping))

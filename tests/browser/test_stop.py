@@ -1,0 +1,128 @@
+"""Stopping in a real browser: by thumb, by keyboard alone, and the proof as it fills without a reload."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from nats.js import JetStreamContext
+from playwright.async_api import Browser
+
+from browser_helpers import PHONE, WIDE, axe, fits, picture, window
+from console_helpers import Running, console
+from kill_switch_helpers import Pod as Said
+from kill_switch_helpers import put
+from midwatch.contracts import subjects
+from midwatch.runtime.nats_server import NatsServer
+from midwatch.runtime.settings import Settings
+from midwatch.runtime.switchboard import Switchboard
+from midwatch_services.console.access.roles import Role
+from pods import arm, pod
+
+pytestmark = pytest.mark.browser
+LOOKS = [("light", WIDE), ("dark", WIDE), ("light", PHONE), ("dark", PHONE)]
+HOSTILE = "<img src=x onerror='window.ran=1'>\u202egnp"
+
+
+@pytest.fixture
+async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
+    await put(js, "fleet", b'{"state":"running"}')
+    await arm(js, "refund-desk")
+    await arm(js, "invoice-helper")
+    async with console(settings) as one:
+        yield one
+
+
+async def some_run(js: JetStreamContext) -> Said:
+    """Two agents that run, of which one process is behind."""
+    board = Switchboard(js)
+    fleet = (await board.read("fleet")).revision
+    for agent, names in (("refund-desk", ("pod-1", "pod-2")), ("invoice-helper", ("worker-a",))):
+        own = (await board.read(subjects.agent_key(agent))).revision
+        for place, name in enumerate(names):
+            one = Said(js, name=name, agent=agent, lease=60)
+            applied = dict.fromkeys(subjects.switch_keys(agent), 0) | {"fleet": fleet, subjects.agent_key(agent): own}
+            await one.say(applied if name != "pod-2" else {"fleet": fleet}, runs_in_flight=[f"r-{place}", "r-7"])
+    return one
+
+
+@pytest.mark.parametrize(("theme", "size"), LOOKS)
+async def test_the_pages_of_a_halt_read_well_in_every_theme_and_size(
+    browser: Browser, running: Running, js: JetStreamContext, theme: str, size: tuple[int, int]
+) -> None:
+    await some_run(js)
+    name = f"{theme}-{size[0]}"
+    async with window(browser, running, by="eva", size=size, theme=theme) as page:  # type: ignore[arg-type]
+        await page.goto("/stop?agent=refund-desk")
+        await picture(page, f"stop-{name}")
+        assert await axe(page) == []
+        assert await fits(page)
+        await page.fill("#reason", HOSTILE)
+        await page.click(".stopping .press")
+        await page.wait_for_selector(".pressing .press")
+        await picture(page, f"stop-confirm-{name}")
+        assert await axe(page) == []
+        assert await fits(page)
+        box = await page.locator(".pressing .press").bounding_box()
+        assert box and box["height"] >= 88 and box["width"] >= 300
+        await page.click(".pressing .press")
+        await page.wait_for_selector("text=have not confirmed")
+        await picture(page, f"stop-proof-{name}")
+        assert await axe(page) == []
+        assert await fits(page)
+        await page.click("text=Start again …")
+        await page.wait_for_selector(".pressing .press")
+        await picture(page, f"stop-resume-{name}")
+        assert await axe(page) == []
+        assert await fits(page)
+        await page.goto("/stop")
+        await picture(page, f"stop-halted-{name}")
+        assert await axe(page) == []
+        assert await fits(page)
+        assert await page.evaluate("window.ran") is None
+        assert "\u202e" not in await page.inner_text("main")
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+async def test_a_halt_by_keyboard_alone_stops_a_real_process_and_the_proof_fills_without_a_reload(
+    browser: Browser, running: Running, nats_server: NatsServer, tmp_path: Path, js: JetStreamContext,
+    size: tuple[int, int],
+) -> None:  # fmt: skip
+    async with (
+        pod(tmp_path, nats_server.url, agent="refund-desk", runs=3) as one,
+        window(browser, running, Role.OPERATOR, by="eva", size=size) as page,
+    ):
+        await page.goto("/stop?agent=refund-desk")
+        await page.keyboard.press("w")
+        await page.keyboard.type("refunds the wrong customers")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector(".pressing .press:focus")
+        await page.evaluate("window.stayed = 1")
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector('[data-phase="contained"]')
+        await page.wait_for_selector("text=3 runs stopped")
+        text = await page.inner_text("main")
+        assert "from your press" in text
+        assert "refund-desk/pod-1" in text
+        await picture(page, f"stop-contained-{size[0]}")
+        assert await axe(page) == []
+        assert one.child.returncode is None
+        # Without a reload the page hears that somebody else lifts it.
+        await page.evaluate("window.stayed = 2")
+        await Switchboard(js).resume_agent("refund-desk", reason="mended", by="ben")
+        await page.wait_for_selector("text=Lifted by ben: mended")
+        assert await page.evaluate("window.stayed") == 2
+
+
+async def test_the_stop_button_of_every_page_leads_here_and_a_viewer_finds_nothing_to_press(
+    browser: Browser, running: Running
+) -> None:
+    async with window(browser, running, Role.VIEWER) as page:
+        await page.goto("/about")
+        await page.click(".top .stop")
+        await page.wait_for_url("**/stop")
+        assert await page.locator(".press").count() == 0
+        await picture(page, "stop-viewer")
+        assert await axe(page) == []
+        await page.goto("/stop/history")
+        await picture(page, "stop-history-empty")
+        assert await axe(page) == []

@@ -1,0 +1,121 @@
+"""Drills in the console: what was measured, what is due, and one that is really run from the page."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from nats.js import JetStreamContext
+
+from console_helpers import Running, console
+from drill_helpers import LONG_AGO, apply_card, is_armed
+from helpers import eventually
+from kill_switch_helpers import kill_switch, put
+from midwatch.contracts.envelope import utc_now
+from midwatch.contracts.governance import SwitchDrilled
+from midwatch.runtime.nats_server import NatsServer
+from midwatch.runtime.settings import Settings
+from midwatch.runtime.switchboard import Switchboard
+from midwatch_services.console.access.roles import Role
+from midwatch_services.kill_switch.drills import drill
+from midwatch_services.kill_switch.policy import POLICY
+from pods import arm, pod
+
+DRILLED = SwitchDrilled(
+    drill_id="drill-20261120-0a0a0a", agent="desk", by="ben", started_at=utc_now() - timedelta(days=3), passed=False,
+    failures=["2 of 40 tickets were lost: <b>x</b>"], effective_seconds=0.4123, first_fallback_seconds=None,
+    restore_seconds=2.25, tickets=40, answered=30, fell_back=8, lost=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
+    await put(js, "agent.desk", b'{"state":"running"}')
+    async with console(settings) as one:
+        yield one
+
+
+async def test_past_drills_show_their_times_and_what_is_due_is_said_without_any_database(
+    running: Running, js: JetStreamContext
+) -> None:
+    await apply_card(js, agent="desk", drill="weekly", drill_hours="02:00-05:00")
+    await apply_card(js, agent="old-desk", applied_at=LONG_AGO, drill="weekly", drill_hours="02:00-05:00")
+    await apply_card(js, agent="quiet", drill="never")
+    await drill.publish(js, DRILLED, "result")
+    async with running.person(Role.VIEWER) as vera:
+
+        async def look() -> str:
+            page = (await vera.get("/drills")).text
+            assert "quiet" in page
+            return page
+
+        page = await eventually(look)
+        row = re.search(r"drill-20261120-0a0a0a.*?</tr>", page.split("Drills that were")[-1], re.S)
+        assert row and all(
+            text in row[0] for text in ("Not passed", "0.4 s", "not reached", "2.2 s", "ben", "&lt;b&gt;")
+        )
+        assert re.search(r"the weekly drill of old-desk is \d+ days overdue; none was ever run", page)
+        assert "never, by its card" in page
+        assert "Drill …" not in page
+        one = (await vera.get("/drills/drill-20261120-0a0a0a")).text
+        assert "40: 30 answered, 8 to the fallback, 2 lost, 0 doubled" in one and "(limit 5.0 s)" in one
+        assert (await vera.get("/drills/drill-x")).status_code == 404
+        assert (await vera.act("/drills/begin", agent="desk")).status_code == 403
+        assert (await vera.get("/drills/plan?agent=desk")).status_code == 403
+
+
+async def test_what_may_not_be_drilled_is_told_why_and_nothing_is_halted(
+    running: Running, js: JetStreamContext
+) -> None:
+    await apply_card(js)
+    async with running.person(Role.OPERATOR) as ann:
+        plan = (await ann.get("/drills/plan?agent=desk")).text
+        assert "It may not begin: no instance of desk is armed" in plan
+        assert "Drill now" not in plan
+        begun = await ann.act("/drills/begin", agent="desk")
+
+        async def failed() -> bool:
+            return "It did not come to a halt: no instance of desk is armed" in (
+                await ann.get(begun.headers["location"])
+            ).text  # fmt: skip
+
+        await eventually(failed)
+    record = (await Switchboard(js).read("agent.desk")).record()
+    assert record is not None and record.state == "running"
+
+
+async def test_a_drill_from_the_page_halts_a_real_process_measures_and_restores(
+    running: Running, js: JetStreamContext, nats_server: NatsServer, settings: Settings, tmp_path: Path
+) -> None:
+    await arm(js, lease=5.0)
+    async with (
+        kill_switch(settings, POLICY),
+        pod(tmp_path, nats_server.url, runs=2),
+        running.person(Role.OPERATOR, "eva") as eva,
+    ):
+        await eventually(lambda: is_armed(running.context.nc, js))
+
+        async def ready() -> bool:
+            return "2 runs in flight stop and go to its fallback" in (await eva.get("/drills/plan?agent=desk")).text
+
+        await eventually(ready)
+        token = await eva.token()
+        both = await asyncio.gather(*(eva.act("/drills/begin", token, agent="desk") for _ in range(2)))
+        where = {one.headers["location"] for one in both}
+        assert len(where) == 1, "pressing twice begins one drill"
+        (where_to,) = where
+
+        async def over() -> str:
+            page = (await eva.get(f"{where_to}?part=1")).text
+            assert "data-drill=" in page, page
+            return page
+
+        page = await eventually(over, 60)
+        assert 'data-drill="passed"' in page, page
+        assert "0 lost, 0 doubled" in page
+        assert where_to in (await eva.get("/drills")).text
+    record = (await Switchboard(js).read("agent.desk")).record()
+    assert record is not None and record.state == "running"
+    assert [one["action"] for one in await running.recorded()] == ["drill.began"]
