@@ -1,4 +1,4 @@
-"""Reviewing in a real browser: ten runs by keys alone, and every page about reviews and evals in each theme and size."""
+"""Reviewing in a real browser: ten runs by keys alone; every page about reviews and evals in each theme and size."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -17,6 +18,7 @@ from console_helpers import Running, console
 from eval_helpers import put
 from gate_helpers import case as result
 from gate_helpers import results
+from helpers import eventually
 from logged import received
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.governance import EvalCompleted
@@ -24,7 +26,7 @@ from midwatch.contracts.runs import Started
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
-from midwatch_services.evals import load, outcome
+from midwatch_services.evals import load
 from midwatch_services.logger import store
 from review_helpers import judge, judged, put_card, rows, sampler
 
@@ -52,7 +54,7 @@ async def keep_runs(js: JetStreamContext, settings: Settings, runs: list[str]) -
             steps = [*steps[:1], ("said", {"by": "customer", "text": shop.HOSTILE}), *steps[1:]]
         batch = [
             received(event, run_id=run_id, agent=AGENT, seq=seq, version=shop.NEW, ticket=f"T-{place}",
-                     at=began + timedelta(seconds=3 * seq), **fields)
+                     at=began + timedelta(seconds=3 * seq), stored_at=began + timedelta(seconds=3 * seq), **fields)
             for seq, (event, fields) in enumerate(steps)
         ]  # fmt: skip
         await database.write(lambda conn, batch=batch: store.save(conn, batch))  # type: ignore[misc]
@@ -63,8 +65,6 @@ async def keep_runs(js: JetStreamContext, settings: Settings, runs: list[str]) -
 
 
 async def wait_for_queue(settings: Settings, count: int) -> None:
-    from helpers import eventually
-
     await eventually(lambda: len(rows(settings, "SELECT 1 FROM reviewer_sampler_queue")) == count)
 
 
@@ -121,13 +121,16 @@ async def test_ten_runs_are_reviewed_by_keys_alone(browser: Browser, running: Ru
     await judged(js)
     found = {one["run_id"]: one for one in rows(running.settings, SAID)}
     assert [(run, one["verdict"], one["reasons"]) for run, one in found.items()] == [
-        ("run-00", "pass", "[]"), ("run-01", "fail", '["promised_too_much","tone"]'), ("run-02", "fail", "[]"),
-        ("run-03", "unsure", "[]"), ("run-05", "fail", '["wrong_fact"]'), *((f"run-{at:02d}", "pass", "[]") for at in range(6, 11)),
+        ("run-00", "pass", "[]"), ("run-01", "fail", '["promised_too_much","should_have_handed_off"]'),
+        ("run-02", "fail", "[]"),
+        ("run-03", "unsure", "[]"), ("run-05", "fail", '["wrong_fact"]'),
+        *((f"run-{at:02d}", "pass", "[]") for at in range(6, 11)),
     ]  # fmt: skip
     assert (found["run-02"]["corrected"], found["run-02"]["note"]) == (
         "The refund takes five days; p is no key here.", "too short",
     )  # fmt: skip
-    assert all(0 < one["seconds"] < 60 for one in found.values())
+    assert all(0 <= one["seconds"] < 60 for one in found.values())
+    assert found["run-02"]["seconds"] > 0
     assert rows(running.settings, "SELECT run_id FROM reviewer_sampler_claims WHERE over = 0") == []
 
 
@@ -149,8 +152,6 @@ async def test_two_who_review_at_once_never_see_the_same_run(browser: Browser, r
 async def test_a_run_is_held_while_its_page_is_in_sight(
     browser: Browser, js: JetStreamContext, settings: Settings
 ) -> None:
-    from helpers import eventually
-
     await put_card(js, AGENT, claim=3.0)
     held = "SELECT until FROM reviewer_sampler_claims"
     async with sampler(settings), console(settings) as running:
@@ -160,7 +161,7 @@ async def test_a_run_is_held_while_its_page_is_in_sight(
             await page.goto("/review")
             first = rows(settings, held)[0]["until"]
             await eventually(lambda: rows(settings, held)[0]["until"] > first + 3)
-            assert "It is held for you" in await page.inner_text("#hold")
+            assert "Held for you" in await page.inner_text("#hold")
 
 
 @pytest.mark.parametrize(("theme", "size"), VIEWS)
@@ -232,7 +233,7 @@ async def eval_set(settings: Settings, js: JetStreamContext) -> None:
     ]
     folder = settings.evals / AGENT / "results"
     folder.mkdir()
-    (folder / "new.json").write_bytes(outcome_bytes(results(made, "2026-11-20", agent=AGENT)))
+    (folder / "new.json").write_bytes(msgspec.json.encode(results(made, "2026-11-20", agent=AGENT)))
     for version, verdict, worse in (("2026-11-10", "passed", []), ("2026-11-20", "failed", ["late-parcel"])):
         data = EvalCompleted(
             agent=AGENT, version=version, verdict=verdict, why="It got worse: 1 of 3 cases fail that passed.",  # type: ignore[arg-type]
@@ -240,12 +241,6 @@ async def eval_set(settings: Settings, js: JetStreamContext) -> None:
         )  # fmt: skip
         body = codec.encode(codec.envelope("eval", "completed", data, source="/people/command-line"))
         await js.publish(subjects.evaluated(AGENT, "completed"), body)
-
-
-def outcome_bytes(found: outcome.Results) -> bytes:
-    import msgspec
-
-    return msgspec.json.encode(found)
 
 
 @pytest.mark.parametrize(("theme", "size"), VIEWS)

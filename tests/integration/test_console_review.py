@@ -89,7 +89,10 @@ async def test_one_judges_by_plain_buttons_and_is_given_the_next(running: Runnin
     ]  # fmt: skip
     assert (found[0]["seconds"], found[0]["corrected"], found[0]["note"]) == (41.5, "It is lost.", "late")
     assert 0 <= found[1]["seconds"] < 30  # counted by the console where the page could not
-    kept = [(one["by"], one["role"], one["action"], one["target"], one["detail"]) for one in await running.recorded()]
+    kept = [
+        (one["by"], one["role"], one["action"], one["target"], one.get("detail", {}))
+        for one in await running.recorded()
+    ]
     assert kept == [("olga", "reviewer", "review.judged", f"r-{number}", {}) for number in (1, 2, 3)]
 
 
@@ -272,7 +275,7 @@ async def test_the_weeks_corrections_are_a_page_and_a_file(running: Running, nc:
         page = (await vera.get(f"/review/feedback?week={week}")).text
         assert "Tone" in page
         assert "Sorry *for* that. &lt;b&gt;" in page
-        assert "1 runs settled, 1 of them failed." in page
+        assert "One run settled, 1 of them failed." in page
         file = await vera.get(f"/review/feedback.md?week={week}")
         assert file.headers["content-disposition"] == f'attachment; filename="corrections-{week}.md"'
         assert "  - Better: Sorry \\*for\\* that. \\<b\\>" in file.text
@@ -298,9 +301,9 @@ async def test_agreement_is_told_with_its_interval_or_as_too_few(
     async with console(settings) as running, running.person(Role.REVIEWER) as olga:
         page = (await olga.get("/review/agreement")).text
         # Of 12 pairs 11 agree: chance is (4*3 + 8*9)/144 = 0.5833, kappa (0.9167 - 0.5833)/(1 - 0.5833) = 0.80.
-        assert "0.80 (surely between" in page
+        assert "0.80 (with 95 % certainty between" in page
         assert "12 that chance gave to two people were read by both." in page
         assert "They differed on one of them (8 %)." in page
-        assert "25.0 % (surely between" in page
+        assert "25.0 % (with 95 % certainty between" in page
         assert "3 of 12" in page
         assert "too few (fewer than 10)" in page

@@ -44,7 +44,7 @@ async def listed(request: Request) -> Response:
     console = console_of(request)
     names = await asyncio.to_thread(evals.agents, console.settings)
     names = sorted({*names, *(card.agent for card in console.cards.all())})
-    lines = [line for name in names if (line := await _line(request, name))]
+    lines = [line for line in await asyncio.gather(*(_line(request, name) for name in names)) if line]
     return render(request, "evals.html", lines=lines, folder=str(console.settings.evals))
 
 
