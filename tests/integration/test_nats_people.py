@@ -53,6 +53,14 @@ async def test_what_people_do_is_recorded_by_the_console_and_operators_alone(con
             assert await one.may_publish(subjects.audit(AGENT, "acted")) is may, user
 
 
+async def test_the_console_takes_runs_for_reviewers_with_the_services_rights(connect: Connect) -> None:
+    async with connect("services") as one, connect("help-desk") as other:
+        for verb in ("take", "extend", "release"):
+            assert await one.may_publish(subjects.claim(AGENT, verb))
+            assert not await other.may_publish(subjects.claim(AGENT, verb))
+        assert await one.may_publish(subjects.review(AGENT, "judged"))
+
+
 READ_BY_A_REVIEWER = ("sampled", "added", "rated", "agreed", "disputed", "summed", "committed", "revealed")
 
 

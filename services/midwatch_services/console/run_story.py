@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -222,3 +222,12 @@ def uses(found: Sequence[Step]) -> dict[str, list[Uses]]:
             one[0] += 1
             one[1] += step.tone == "failed"
     return {kind: [Uses(tool, *two) for tool, two in tools.items()] for kind, tools in counts.items()}
+
+
+STILL = timedelta(minutes=10)  # since its last event, for which a run without an end is taken to go on
+
+
+def goes_on(run: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a run of the log has no end yet and was heard of just now: there is nothing to judge yet."""
+    last = run["last_event_at"]
+    return not run["resolution"] and last is not None and now - datetime.fromisoformat(last) < STILL

@@ -1,8 +1,7 @@
-"""What waits to be judged, for who looks at the queue or sits at the desk. Nothing of what anybody else said is told."""
+"""What waits to be judged, for the queue's page and the desk. Nothing of what others said is told."""
 
 import json
 from datetime import UTC, datetime
-from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -10,14 +9,15 @@ from sqlalchemy.engine import Connection
 
 from .. import tables
 from ..decide import Run
+from ..schedule import plan
+from ..schedule import store as planned
+from ..schedule.policy import MEDIAN_OF
 from . import store
 from .decide import OPEN
 
 _queue, _judgements = tables.Queued.__table__, tables.Judgement.__table__
 _LIVE = sa.and_(_queue.c.track == "live", _queue.c.mode != "drill")
 _WAITS = sa.and_(_LIVE, _queue.c.state.in_(OPEN))
-_USUAL = 180.0  # seconds that one run takes, where too few were read to know
-_LEAST, _NEWEST = 10, 50  # judgements below which nothing is known, and those that are looked at
 
 Standing = Literal["open", "judged", "settled", "erased", "unknown"]
 
@@ -45,28 +45,12 @@ class Settled(NamedTuple):
     at: datetime
 
 
-class Share(NamedTuple):
-    """How many wait, and for how many of them there is time until the end of the day."""
-
-    waiting: int
-    today: int
-    last_day: str
-
-
 class Progress(NamedTuple):
     """Of one person: runs judged today, those that are due today and left, and seconds that one usually takes."""
 
     done: int
     due: int
     seconds_each: float
-
-
-def share(conn: Connection, agent: str | None, today: str) -> Share:
-    """The queue in figures."""
-    in_time = sa.func.coalesce(sa.func.sum(sa.case((_queue.c.due_day <= today, 1), else_=0)), 0)
-    query = sa.select(sa.func.count(), in_time, sa.func.max(_queue.c.due_day)).where(_WAITS)
-    row = conn.execute(query.where(_queue.c.agent == agent) if agent else query).one()
-    return Share(int(row[0]), int(row[1]), max(row[2] or "", today))
 
 
 def waiting(conn: Connection, agent: str | None, limit: int, skip: int = 0) -> list[Waits]:
@@ -99,24 +83,15 @@ def agents(conn: Connection) -> list[str]:
     return list(conn.execute(sa.select(_queue.c.agent).where(_LIVE).distinct().order_by(_queue.c.agent)).scalars())
 
 
-def progress(conn: Connection, by: str, agent: str | None, now: datetime) -> Progress:
-    """How far a person is today (UTC). What he or she holds is still to be judged."""
+def progress(conn: Connection, by: str, agent: str, now: datetime) -> Progress:
+    """How far a person is today (UTC) with an agent's runs. What he or she holds is still to be judged."""
     today = now.astimezone(UTC).date()
     begins = datetime(today.year, today.month, today.day, tzinfo=UTC).timestamp()
     own = sa.select(sa.func.count()).select_from(_judgements)
-    own = own.where(_judgements.c.by == by, _judgements.c.judged_at >= begins)
-    done = conn.execute(own.where(_judgements.c.agent == agent) if agent else own).scalar_one()
+    own = own.where(_judgements.c.by == by, _judgements.c.judged_at >= begins, _judgements.c.agent == agent)
+    done = conn.execute(own).scalar_one()
     due = store.due_for(conn, by, now.timestamp(), agent=agent, day=today.isoformat())
-    return Progress(int(done), due, seconds_each(conn, agent))
-
-
-def seconds_each(conn: Connection, agent: str | None) -> float:
-    """What one run takes: the median of the last ones, which somebody who went to lunch does not move."""
-    query = sa.select(_judgements.c.seconds).where(_judgements.c.seconds.is_not(None))
-    query = query.where(_judgements.c.agent == agent) if agent else query
-    newest = query.order_by(_judgements.c.judged_at.desc(), _judgements.c.run_id, _judgements.c.by).limit(_NEWEST)
-    found = [float(one) for one in conn.execute(newest).scalars()]
-    return median(found) if len(found) >= _LEAST else _USUAL
+    return Progress(int(done), due, plan.seconds_each(planned.seconds(conn, agent, MEDIAN_OF)))
 
 
 def standing(conn: Connection, by: str, agent: str, run_id: str) -> Standing:

@@ -1,0 +1,166 @@
+"""Eval sets: the cases that a new version is held against, and what the gate said."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from midwatch.contracts.subjects import is_agent_name
+from midwatch.errors import MidwatchError
+from midwatch_services.console import eval_rows
+from midwatch_services.console.access.roles import Role
+from midwatch_services.console.live import Topic
+from midwatch_services.console.others import evals
+from midwatch_services.console.others.evals import Case, EvalSet, Said
+from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.view import back, console_of, render, session_of
+
+PAGE = 100  # cases of a list
+_VERDICTS = 20  # of the gate, the newest
+_KEEP = 5.0  # seconds for which what the gate said is not asked for again
+log = structlog.get_logger("midwatch.console")
+_said: dict[tuple[int, str], tuple[float, list[Said]]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An agent of the list."""
+
+    agent: str
+    cases: int
+    gating: int
+    broken: int
+    last: Said | None
+
+
+@page(role=Role.VIEWER)
+async def listed(request: Request) -> Response:
+    """A line an agent."""
+    console = console_of(request)
+    names = await asyncio.to_thread(evals.agents, console.settings)
+    names = sorted({*names, *(card.agent for card in console.cards.all())})
+    lines = [line for line in await asyncio.gather(*(_line(request, name) for name in names)) if line]
+    return render(request, "evals.html", lines=lines, folder=str(console.settings.evals))
+
+
+async def _line(request: Request, agent: str) -> Line | None:
+    found = await asyncio.to_thread(evals.eval_set, console_of(request).settings, agent)
+    said = await _history(request, agent)
+    if found is None and not said:
+        return None
+    cases = [case for case in found.cases if not case.twin_of] if found else []
+    gating = sum(evals.gate_of(case)[0] for case in cases)
+    return Line(agent, len(cases), gating, len(found.broken) if found else 0, said[-1] if said else None)
+
+
+@page(role=Role.VIEWER)
+async def of_agent(request: Request) -> Response:
+    """An agent's cases, what got worse first, and what the gate said of its versions."""
+    console, agent, number = console_of(request), _agent(request), _number(request)
+    found = await asyncio.to_thread(evals.eval_set, console.settings, agent)
+    last = await asyncio.to_thread(evals.last, console.settings, agent)
+    said = await _history(request, agent)
+    if found is None and not said and not console.cards.get(agent).owner:
+        raise HTTPException(404)
+    worse = said[-1].data.regressions if said else []
+    results = {one.case: one for one in last.results.results} if last.results else {}
+    rows = eval_rows.rows(found.cases, evals.gate_of, results, worse) if found else []
+    return render(
+        request, "evals_agent.html", agent=agent, found=found, last=last, said=list(reversed(said or []))[:_VERDICTS],
+        is_heard=said is not None, rows=rows[(number - 1) * PAGE : number * PAGE], count=len(rows), number=number,
+        size=PAGE, gating=sum(row.gates for row in rows), folder=str(console.settings.evals), scope={"agent": agent},
+        gone=[name for name in worse if name not in {row.case.name for row in rows}],
+    )  # fmt: skip
+
+
+@page(role=Role.VIEWER)
+async def of_case(request: Request) -> Response:
+    """One case: what is said, and what is asked of the agent; not who agreed."""
+    console, agent = console_of(request), _agent(request)
+    found, case = await _case(request, agent)
+    last = await asyncio.to_thread(evals.last, console.settings, agent)
+    results = {one.case: one for one in last.results.results} if last.results else {}
+    result = results.get(case.name)
+    does, why = evals.gate_of(case)
+    session = session_of(request)
+    return render(
+        request, "evals_case.html", agent=agent, case=case, criteria=list(evals.criteria(case.expect)), gates=does,
+        why=why, twins=[one for one in found.cases if one.twin_of == case.name], last=last, result=result,
+        is_current=bool(result and result.hash == case.hash), results=results,
+        may_agree=session.role.may(Role.REVIEWER) and evals.may_agree(case), is_agreed=evals.agrees(case, session.by),
+        whole=request.query_params.get("all", ""), scope={"agent": agent},
+    )  # fmt: skip
+
+
+@action(role=Role.REVIEWER)
+async def agree(request: Request) -> Response:
+    """Somebody has read the criteria and says that they are right."""
+    console, agent, form = console_of(request), _agent(request), await request.form()
+    _, case = await _case(request, agent)
+    here = f"/evals/{agent}/{case.name}"
+    await record(request, "eval.agreed", agent=agent, target=case.name)
+    if form.get("criteria") != case.expect.hash:
+        return back(request, here, "evals.told.changed")
+    try:
+        now = await asyncio.to_thread(evals.agree, case, session_of(request).by, console.now())
+    except evals.AgreedBefore:
+        return back(request, here, "evals.told.before")
+    except MidwatchError as error:
+        return back(request, here, "evals.told.failed", why=str(error)[:300])
+    does, why = evals.gate_of(now)
+    return back(request, here, "evals.told.gates" if does else f"evals.told.not_yet_{why}")
+
+
+async def _case(request: Request, agent: str) -> tuple[EvalSet, Case]:
+    found = await asyncio.to_thread(evals.eval_set, console_of(request).settings, agent)
+    name = request.path_params["case"]
+    case = next((one for one in found.cases if one.name == name), None) if found else None
+    if found is None or case is None:
+        raise HTTPException(404)
+    return found, case
+
+
+async def _history(request: Request, agent: str) -> list[Said] | None:
+    """What the gate said of the agent, the oldest first; None where the bus does not answer."""
+    nc = console_of(request).nc
+    name, now = (id(nc), agent), time.monotonic()
+    if (kept := _said.get(name)) and kept[0] > now:
+        return kept[1]
+    try:
+        found: list[Said] = await evals.history(nc, agent)
+    except Exception as error:  # whatever it is, the rest of the page goes on
+        log.warning("gate_not_heard", agent=agent, why=str(error))
+        return None
+    if len(_said) > PAGE:
+        _said.clear()
+    _said[name] = (now + _KEEP, found)
+    return found
+
+
+def _agent(request: Request) -> str:
+    agent: str = request.path_params["agent"]
+    if not is_agent_name(agent):
+        raise HTTPException(404)
+    return agent
+
+
+def _number(request: Request) -> int:
+    text = request.query_params.get("page", "1")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= PAGE):
+        raise HTTPException(404)
+    return int(text)
+
+
+LINK = "/evals"
+TOPICS = {"evals": Topic(("midwatch.eval.{agent}.completed",))}
+ROUTES = [
+    Route("/evals", listed),
+    Route("/evals/{agent}", of_agent),
+    Route("/evals/{agent}/{case}", of_case),
+    Route("/evals/{agent}/{case}/agree", agree, methods=["POST"]),
+]

@@ -1,0 +1,96 @@
+"""Eval sets on the console: cases, what the gate said, and agreeing without seeing who did before."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from nats.js import JetStreamContext
+
+from console_helpers import Running, console
+from eval_helpers import SMALLEST, put
+from gate_helpers import pair
+from midwatch.contracts import codec, subjects
+from midwatch.runtime.settings import Settings
+from midwatch_services.console.access.roles import Role
+from midwatch_services.evals import load
+from midwatch_services.evals.gate import compare
+from midwatch_services.evals.verdicts import completed
+from review_helpers import put_card
+
+ASKS = SMALLEST + "expect: {says: refund}\n"
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return settings.model_copy(update={"evals": tmp_path / "evals"})
+
+
+@pytest.fixture
+async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
+    put(settings.evals.parent, "one.yaml", ASKS)
+    put(settings.evals.parent, "two.yaml", SMALLEST.replace("duplicate-charge", "asks-nothing"))
+    put(settings.evals.parent, "bad.yaml", "case: [")
+    async with console(settings) as one:
+        yield one
+
+
+async def test_two_people_agree_and_neither_sees_the_other(running: Running, settings: Settings) -> None:
+    here = "/evals/desk/duplicate-charge"
+    criteria = load.load("desk", settings.evals)[0][0].expect.hash
+    async with running.person(Role.REVIEWER, by="zacharias") as one, running.person(Role.REVIEWER, by="ben") as two:
+        page = (await one.get(here)).text
+        assert "say “refund”" in page
+        assert "two people have to agree" in page
+        assert (await one.act(f"{here}/agree", criteria=criteria)).headers["location"] == here
+        assert "One more person has to agree before it gates." in (await one.get(here)).text
+        await one.act(f"{here}/agree", criteria=criteria)
+        assert "it takes another person" in (await one.get(here)).text
+        for path in ("/evals", "/evals/desk", here):
+            assert "zacharias" not in (await two.get(path)).text
+        assert "I agree with these criteria" in (await two.get(here)).text
+        await two.act(f"{here}/agree", criteria=criteria)
+        assert "The case gates now." in (await two.get(here)).text
+        await two.act("/evals/desk/asks-nothing/agree", criteria="x")
+        assert "The case has changed since you opened it" in (await two.get("/evals/desk/asks-nothing")).text
+    assert [one.by for one in load.load("desk", settings.evals)[0][0].agreed] == ["zacharias", "ben"]
+    actions = [(one["by"], one["action"], one["target"]) for one in await running.recorded()]
+    assert actions[0] == ("zacharias", "eval.agreed", "duplicate-charge")
+
+
+async def test_an_agents_page_tells_cases_files_that_are_wrong_and_why_none_gates(running: Running) -> None:
+    async with running.person(Role.VIEWER) as vera:
+        assert "one file cannot be read" in (await vera.get("/evals")).text
+        page = (await vera.get("/evals/desk")).text
+        assert "2 cases, 0 that gate." in page
+        assert "it asks nothing yet." in page
+        assert "bad.yaml:1" in page
+        assert "It was not replayed yet." in page
+        assert "I agree" not in (await vera.get("/evals/desk/duplicate-charge")).text
+        assert (await vera.act("/evals/desk/duplicate-charge/agree", criteria="x")).status_code == 403
+        wrong = ("/evals/desk/none", "/evals/desk/..%2Fx", "/evals/nobody", "/evals/desk?page=0")
+        assert [(await vera.get(path)).status_code for path in wrong] == [404] * 4
+
+
+async def test_what_the_gate_said_is_told_regressions_first_without_any_folder(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    new, old = pair(regressions=9, repairs=0, kept=30)
+    await put_card(js, "refund-desk")
+    envelope = completed(compare(new, old), new, old, "ana")
+    await js.publish(subjects.evaluated("refund-desk", "completed"), codec.encode(envelope))
+    async with console(settings) as running, running.person(Role.VIEWER) as vera:
+        page = (await vera.get("/evals")).text
+        assert "refund-desk" in page
+        assert "Failed" in page
+        page = (await vera.get("/evals/refund-desk")).text
+        assert "Got worse:" in page
+        assert "c0, c1, c2" in page.replace("<bdi>", "").replace("</bdi>", "")
+        assert "The console sees no cases of this agent" in page
+        assert str(settings.evals) in page
+
+
+async def test_with_no_eval_set_at_all_the_page_says_how_to_begin(js: JetStreamContext, settings: Settings) -> None:
+    async with console(settings) as running, running.person(Role.VIEWER) as vera:
+        page = (await vera.get("/evals")).text
+        assert "No eval set yet" in page
+        assert "MIDWATCH_EVALS" in page
