@@ -74,7 +74,7 @@ def add_run(
     if not case.turns:
         raise SaysNothing(run_id=run_id)
     cut = any(one["data"].get("truncated") for one in events if one["event"] == "tool_called")
-    target = folder or load.folder_of(owner)
+    target = folder or load.folder_of(owner, settings.evals)
     if target.is_dir():
         for other in load.load(target)[0]:
             if other.name == case.name:

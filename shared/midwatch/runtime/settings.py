@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     )
     digest_zone: str = Field(default="UTC", description="Time zone of the days that digests tell of: Europe/Berlin")
     digest_words: int = Field(default=2000, ge=100, le=2000, description="Words that a digest has at most")
+    evals: Path = Field(default=Path("evals"), description="The folder of the eval sets, one inside for each agent")
     console_url: str | None = Field(
         default=None, pattern=r"^https?://", description="Where runs are shown on pages; what links in digests lead to"
     )

@@ -30,8 +30,9 @@ class NotAnswered(MidwatchError):
 class Desk:
     """What one person does over a connection."""
 
-    def __init__(self, nc: Client, by: str) -> None:
-        self._nc, self.by = nc, by
+    def __init__(self, nc: Client, by: str, source: str = "/people/command-line") -> None:
+        """`source`: what the person uses."""
+        self._nc, self.by, self._source = nc, by, source
         self._js = nc.jetstream()
 
     async def take(
@@ -52,7 +53,7 @@ class Desk:
 
     async def judge(self, data: ReviewJudged) -> None:
         """Says it, acknowledged by the stream. Raises NatsError or TimeoutError without that."""
-        envelope = codec.envelope("review", "judged", data, source="/people/command-line", subject=data.run_id)
+        envelope = codec.envelope("review", "judged", data, source=self._source, subject=data.run_id)
         headers = {subjects.MSG_ID: envelope.id, subjects.CONTENT_TYPE: subjects.CLOUDEVENTS_JSON}
         await self._js.publish(
             subjects.review(data.agent, "judged"), codec.encode(envelope), timeout=WITHIN, headers=headers

@@ -124,6 +124,12 @@ def left_for(conn: Connection, by: str, now: float, *, agent: str | None, skip: 
     return int(conn.execute(sa.select(sa.func.count()).select_from(query)).scalar_one())
 
 
+def due_for(conn: Connection, by: str, now: float, *, agent: str | None, day: str) -> int:
+    """How many runs this person may judge that are due by that day, with those that he or she holds."""
+    query = _for_person(by, now, agent, None, ()).where(_queue.c.due_day <= day).subquery()
+    return int(conn.execute(sa.select(sa.func.count()).select_from(query)).scalar_one())
+
+
 def _for_person(
     by: str, now: float, agent: str | None, run_id: str | None, skip: Sequence[str], *, besides_own: bool = False
 ) -> sa.Select[Any]:
