@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.async_api import Page
 
-COLOURS = 48
+COLOURS = 24
 _APART = 14  # of 255, between two colours of the palette, the three channels together
 # Takes the commonest colours that are not too alike, and gives each point the nearest of them.
 _COUNT = """async ([source, most, apart]) => {

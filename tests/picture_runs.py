@@ -119,5 +119,5 @@ def long_run(now: datetime) -> Iterator[Received]:
         ("said", {"by": "customer", "text": "That was last week's. And the lamp of A-2044 came broken as well."}),
     ]
     begun = [one for one in steps(first, "A-2043") if one[0] != "finished"]
-    yield from run("run-2043", now - timedelta(minutes=14), [*begun, *between, *more], agent=REFUNDS,
+    yield from run("run-2043", now, [*begun, *between, *more], agent=REFUNDS,
                    version="2026-11-20", ticket="T-2043", customer="c-17")  # fmt: skip

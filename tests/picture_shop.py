@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,7 +37,9 @@ from review_helpers import judge
 
 OWNER = "Head of Support <support-lead@shop.example>"
 RUN, ALERT, CASE, DRILL = "run-2043", "alert-2043", "case-4f1c09", "drill-20261124-1c22d0"
-_SERVICES = (subjects.LOGGER, subjects.REVIEWER_SAMPLER, subjects.KILL_SWITCH, subjects.PAGER)
+_SERVICES = (
+    subjects.LOGGER, subjects.COST_WATCHDOG, subjects.REVIEWER_SAMPLER, subjects.KILL_SWITCH, subjects.PAGER, subjects.DRIFT,
+)  # fmt: skip
 _SAID_EVERY = 0.5  # seconds between two words of an instance
 
 
@@ -105,7 +108,7 @@ class Instances:
 async def log_the_past(settings: Settings) -> None:
     """Four weeks of runs, in the log, with what reviewers agreed on."""
     now = utc_now()
-    past = [*four_weeks(now), *long_run(now)]
+    past = [*four_weeks(now)]
     ended = [one.event.data.run_id for one in past if one.event.event == "finished" and one.event.agent == REFUNDS]
     agreed = [
         codec.envelope(
@@ -124,6 +127,7 @@ async def shop(settings: Settings, js: JetStreamContext) -> AsyncIterator[Instan
         await bucket.apply(js, one, by="ann" if one.agent != REFUNDS else "ben", now=utc_now())
     instances = Instances(js)
     await instances.say()
+    os.environ["PAGER_SECRET"] = pager_helpers.SECRET
     with pager_helpers.listening() as people:
         pager_helpers.write_file(settings, pager_helpers.channels(people, "ops-chat", "ben-phone"))
         up = asyncio.Event()
@@ -148,6 +152,7 @@ async def shop(settings: Settings, js: JetStreamContext) -> AsyncIterator[Instan
 async def work(settings: Settings, nc: Client, js: JetStreamContext, running: Running) -> None:
     """What happens in the shop today: runs, alerts, cases, drills, a halt that is over, and people who act."""
     now = utc_now()
+    await fill(settings, long_run(now))
     await _runs(js, now)
     await _alerts(js, now)
     await asyncio.to_thread(_cases, settings, now)
@@ -189,7 +194,7 @@ async def _alerts(js: JetStreamContext, now: datetime) -> None:
         alert("raised", alert_id=ALERT, title=f"Run {RUN} has cost $1.20, more than the $1.00 that a run may cost",
               agent=REFUNDS, run_id=RUN, ticket="T-2043", dedupe_key="budget_run:2043", value="1.20", limit="1.00",
               cost_basis="priced", action_taken="halted_run", evidence=f"midwatch show {RUN}",
-              at=now - 0.2 * hour),
+              at=now),
         alert("raised", alert_id="alert-loop", title="Run run-3100 called track_parcel 14 times with the same "
               "arguments", agent=ORDERS, rule="loop_cycle", severity="ticket", run_id="run-3100",
               dedupe_key="loop:3100", action_taken="none", at=now - 0.5 * hour),
@@ -209,12 +214,12 @@ async def _alerts(js: JetStreamContext, now: datetime) -> None:
 def _cases(settings: Settings, now: datetime) -> None:
     hour, asked = timedelta(hours=1), "The lamp of A-2044 came broken. I would like my money back."
     events = [
-        {"event": name, "time": (now - hour / 4 + timedelta(seconds=1.5 * at)).isoformat(), **fields}
+        {"event": name, "time": (now + timedelta(seconds=1.5 * at)).isoformat(), **fields}
         for at, (name, fields) in enumerate(steps(WISHES[REFUNDS][1], "A-2044", "handed_off"))
         if name not in ("handed_off", "finished")
     ]
     cases = [
-        (CASE, RUN, REFUNDS, "T-2043", asked, "The refund cannot be made just now", 0.2, "the refund may have been sent"),
+        (CASE, RUN, REFUNDS, "T-2043", asked, "The refund cannot be made just now", 0.0, "the refund may have been sent"),
         (f"{CASE[:-1]}a", "run-2017", REFUNDS, "T-2017", "I want to speak to a person.", "The customer asks for one", 1.1, ""),
         (f"{CASE[:-1]}b", "run-2021", ORDERS, "T-2021", "My parcel was stolen from the porch.", "Nothing in the card covers it", 0.6, ""),
     ]  # fmt: skip

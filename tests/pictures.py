@@ -33,7 +33,7 @@ from picture_runs import REFUNDS
 from picture_shop import ALERT, CASE, DRILL, RUN, Instances, log_the_past, shop, work
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-TALLEST = 2400  # pixels of a picture; what is below is the same again
+TALLEST = 1800  # pixels of a picture; what is below is the same again
 Theme = Literal["light", "dark"]
 LOOKS: dict[str, tuple[Theme, tuple[int, int]]] = {
     "light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHONE),
@@ -68,7 +68,7 @@ PAGES = (
           "/agents/{agent}"),
     Shown("runs", f"/runs?agent={REFUNDS}&resolution=handed_off", "A search; its address can be shared.", "/runs"),
     Shown("run", f"/runs/{REFUNDS}/{RUN}", "What was said on the left, what was looked up and changed on the right.",
-          "/runs/{agent}/{run_id:path}", until="#rules + div table"),
+          "/runs/{agent}/{run_id:path}", until="#rules + div tbody"),
     Shown("compare", f"/compare?a={REFUNDS}/{RUN}&b={REFUNDS}/run-3001", "Two runs side by side.", "/compare"),
     Shown("review", "/review", "One run at a time, judged by keys."),
     Shown("review-queue", "/review/queue", "What waits to be read."),
@@ -131,23 +131,22 @@ class Camera:
                         name = f"{one.name}-{look}"
                         self._progress.update(task, description=name)  # type: ignore[arg-type]
                         try:
-                            await self._take(page, one, name)
+                            await self._take(page, one, name, size)
                         except Exception as error:
                             self.wrong.append(f"{name}: {str(error).splitlines()[0] if str(error) else error!r}")
                         self._progress.advance(task)  # type: ignore[arg-type]
 
-    async def _take(self, page: Page, one: Shown, name: str) -> None:
+    async def _take(self, page: Page, one: Shown, name: str, size: tuple[int, int]) -> None:
         answer = await page.goto(one.address)
         if answer is None or answer.status != 200:
             raise Wrong(f"{one.address} answered {answer and answer.status}")
         await page.wait_for_selector(one.until, timeout=10_000)
         await page.evaluate("document.fonts.ready")
+        # The window grows with the page, so that what stays at its lower edge stays there in the picture.
         height = await page.evaluate("document.documentElement.scrollHeight")
-        width = page.viewport_size["width"] if page.viewport_size else WIDE[0]
-        png = await page.screenshot(
-            full_page=True, animations="disabled",
-            clip={"x": 0, "y": 0, "width": width, "height": min(height, TALLEST)},
-        )  # fmt: skip
+        await page.set_viewport_size({"width": size[0], "height": max(size[1], min(height, TALLEST))})
+        png = await page.screenshot(animations="disabled")
+        await page.set_viewport_size({"width": size[0], "height": size[1]})
         small = await shrunk(self._dark_room, png)
         (self._folder / f"{name}.png").write_bytes(small)
         self.bytes += len(small)
@@ -235,7 +234,9 @@ def main() -> int:
         (DOCS / "pictures.md").write_text("\n".join(document(shown)), encoding="utf-8")
     for line in (*missing, *wrong):
         print(line, file=sys.stderr)
-    print(f"{len(shown) * len(LOOKS)} pictures in {options.to}, {size / 1e6:.1f} MB; wrong: {len(missing) + len(wrong)}")
+    print(
+        f"{len(shown) * len(LOOKS)} pictures in {options.to}, {size / 1e6:.1f} MB; wrong: {len(missing) + len(wrong)}"
+    )
     return 1 if missing or wrong else 0
 
 

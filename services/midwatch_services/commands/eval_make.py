@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from midwatch_services.evals.case import Kind
     from midwatch_services.evals.make import Imported
 
-Root = Annotated[Path, typer.Option("--evals", envvar="MIDWATCH_EVALS", help="The folder of the eval sets.", metavar="FOLDER")]
+Root = Annotated[
+    Path, typer.Option("--evals", envvar="MIDWATCH_EVALS", help="The folder of the eval sets.", metavar="FOLDER")
+]
 ROOT = Path("evals")
 
 
