@@ -51,12 +51,12 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def begin(settings: Settings) -> tuple[asyncio.subprocess.Process, str]:
-    """The console's process, once it answers, and its address."""
+async def begin(settings: Settings, **more: str) -> tuple[asyncio.subprocess.Process, str]:
+    """The console's process, once it answers, and its address. `more`: settings of its environment."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "midwatch_services.cli", "run", "console",
         env={**os.environ, "NATS_URL": settings.url, "MIDWATCH_HOME": str(settings.home), "MIDWATCH_CONSOLE_PORT": "0",
-             "MIDWATCH_HTTP_PORT": "0"},
+             "MIDWATCH_HTTP_PORT": "0", **more},
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     for _ in range(600):

@@ -27,7 +27,7 @@ from midwatch_services.logger.search import index_store, marks, reading
 from midwatch_services.replay.mapping import HandOffStep, ModelStep, PlayedRun, SaidStep, Step, ToolStep, to_played
 from midwatch_services.replay.source import SourceRun
 
-END = datetime(2026, 11, 22, 12, tzinfo=UTC)  # of the newest run
+END = datetime(2026, 11, 22, 12, tzinfo=UTC)  # of the newest run, where nothing else is said
 APART = timedelta(days=1) / 4_000  # runs begin so long after one another
 RULES = ("budget_run", "loop_no_new_state", "velocity")
 RUN, TICKET, ID = "@run@", "@ticket@", "@id@"  # what differs in the body of an event
@@ -51,8 +51,8 @@ class Drawn:
 class Log:
     """What a log of `count` runs holds: for the questions that are put to it."""
 
-    def __init__(self, drawn: Sequence[Drawn], count: int, events_of: int) -> None:
-        self.drawn, self.count, self.events_of = drawn, count, min(events_of, count)
+    def __init__(self, drawn: Sequence[Drawn], count: int, events_of: int, end: datetime = END) -> None:
+        self.drawn, self.count, self.events_of, self.end = drawn, count, min(events_of, count), end
         self.agents = sorted({one.row.agent for one in drawn})
         self._choices = random.Random(5).choices(range(len(drawn)), k=count)
 
@@ -61,7 +61,7 @@ class Log:
         return self.drawn[self._choices[at]]
 
     def began(self, at: int) -> datetime:
-        return END - APART * (self.count - 1 - at)
+        return self.end - APART * (self.count - 1 - at)
 
     @staticmethod
     def run_id(at: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 HERE = Path(__file__).parent
 NAMES = (
     *("sdk", "switch", "kill", "logger", "keep", "watchdog", "budget", "rules", "drift", "prices", "redaction"),
-    *("readers", "review_year", "digest", "evals", "together", "log_size", "console_live"),
+    *("readers", "review_year", "digest", "evals", "together", "log_size", "console_live", "console"),
 )
 MARK = "<!-- figures: written by benchmarks/run.py -->"
 

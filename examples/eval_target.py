@@ -21,11 +21,11 @@ async def answer(run: Any, turn: Any) -> str | None:
         run.hand_off("the customer names no order", summary=turn.text)
         return None
     found = await run.tool("lookup_order", lookup_order, order_id=order[0])
-    charges = found["charges"]
-    if len(charges) < 2:
+    amount = found["charged_twice"]
+    if not amount:
         return f"Order {order[0]} was charged once."
-    await run.tool("issue_refund", issue_refund, order_id=order[0], amount=charges[0])
-    return f"You were charged twice. ${charges[0]:.2f} are on their way back to you."
+    await run.tool("issue_refund", issue_refund, order_id=order[0], amount=amount)
+    return f"You were charged twice. ${amount:.2f} are on their way back to you."
 
 
 async def complete(*, model: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -37,7 +37,7 @@ async def complete(*, model: str, messages: list[dict[str, Any]]) -> dict[str, A
 
 def lookup_order(order_id: str) -> dict[str, Any]:
     """Never called in a replay."""
-    return {"order": order_id, "charges": [19.5, 19.5]}
+    return {"order": order_id, "charged_twice": 19.5}
 
 
 def issue_refund(order_id: str, amount: float) -> str:

@@ -13,7 +13,7 @@ from logged import alert, received
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import Card, Presence, ToolRule
 from midwatch.contracts.envelope import utc_now
-from midwatch.contracts.governance import ReviewJudged
+from midwatch.contracts.governance import ReviewAgreed
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.settings import Settings
@@ -122,9 +122,9 @@ def told_of(run_id: str, at: datetime, **fields: Any) -> Any:
 
 
 def judged(run_id: str, at: datetime, verdict: str = "pass") -> Any:
-    """What a reviewer said of a run of the shop."""
-    data = ReviewJudged(run_id=run_id, agent=AGENT, verdict=verdict, by="ben")  # type: ignore[arg-type]
-    return codec.envelope("review", "judged", data, source="/reviews", time=at)
+    """The verdict that stands on a run of the shop."""
+    data = ReviewAgreed(run_id=run_id, agent=AGENT, verdict=verdict, by=["ben"])  # type: ignore[arg-type]
+    return codec.envelope("review", "agreed", data, source="/reviews", time=at)
 
 
 def refund_card(**fields: Any) -> Card:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from nats.js import JetStreamContext
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 import digest_helpers
 from browser_helpers import PHONE, WIDE, axe, fits, picture, window
@@ -97,10 +97,10 @@ async def test_the_morning_read_goes_from_a_sentence_to_its_run_to_the_next_and_
         await page.locator("#runs tbody th a").first.click()
         first = await page.inner_text("h1")
         await page.keyboard.press("n")
-        await page.wait_for_function("before => document.querySelector('h1').innerText !== before", arg=first)
+        await expect(page.locator("h1")).not_to_have_text(first)
         second = await page.inner_text("h1")
         await page.keyboard.press("p")
-        await page.wait_for_function("before => document.querySelector('h1').innerText !== before", arg=second)
+        await expect(page.locator("h1")).not_to_have_text(second)
         assert await page.inner_text("h1") == first
         await page.click("text=Today")
         await page.wait_for_selector("article")
@@ -164,7 +164,7 @@ async def test_nothing_that_somebody_wrote_runs_on_any_page(
         page.on("dialog", lambda dialog: pytest.fail(f"a dialog opened: {dialog.message}"))
         for place in ("/", "/agents", f"/agents/{AGENT}", "/runs", path, f"/compare?a={AGENT}/r-1&b={AGENT}/r-1"):
             await page.goto(place)
-            await page.wait_for_function("() => !document.querySelector('#rules + div a')")  # the rules came in
+            await expect(page.locator("#rules + div a")).to_have_count(0)  # the rules came in
             assert (place, await page.evaluate("window.ran === undefined")) == (place, True)
             assert (place, await page.locator("main img, main script, main b, main i, main iframe").count()) == (
                 place,

@@ -58,7 +58,7 @@ async def test_up_prints_an_address_that_signs_in_and_link_makes_another(tmp_pat
                 page = await client.get(address)
                 assert page.status_code == 200
                 assert said in page.text
-                assert "No digest of this day yet" in page.text
+                assert "Nothing has run here yet" in page.text
         assert stat.S_IMODE((tmp_path / "console.key").stat().st_mode) == 0o600
         process.terminate()
         assert await process.wait() == 0

@@ -99,6 +99,14 @@ async def test_a_logged_run_becomes_a_case_with_the_cards_kinds(js: JetStreamCon
     assert (the_case("r-1-first").turns, the_case("r-1-first").expect.writes) == (("I was charged twice",), ())
 
 
+async def test_a_tool_that_the_card_does_not_name_counts_as_a_write(js: JetStreamContext, log: Database) -> None:
+    card = testing.card("desk", tools=testing.tools(look_up="read"))
+    await js.publish(subjects.key_subject(subjects.AGENTS, "desk"), control.encode(card))
+    a_run(log)
+    assert (await command("add", "r-1")).exit_code == 0
+    assert the_case().expect.writes == (CallRule("issue_refund", {"amount": 20}),)
+
+
 async def test_a_case_that_is_there_stays(js: JetStreamContext, log: Database) -> None:
     a_run(log)
     assert (await command("add", "r-1")).exit_code == 0

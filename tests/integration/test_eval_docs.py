@@ -6,17 +6,19 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-from eval_replay_helpers import case, outcomes
+from eval_replay_helpers import REFUNDED, case, outcomes
 from helpers import eventually
 from midwatch.runtime.nats_server import NatsServer
+from midwatch_services.evals.case import Recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 HTTP, NATS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "eval-replay.md").read_text(), re.DOTALL)
 
 
 async def test_the_example_target_refunds_what_was_charged_twice() -> None:
+    looked_up = Recorded("lookup_order", {"order_id": "A-1001"}, {"charged_twice": 19.5}, kind="read")
     cases = [
-        case("charged twice"),
+        case("charged twice", recorded=(looked_up, REFUNDED)),
         case("names no order", turns=("Where is my money?",)),
     ]
     found = await outcomes(cases, f"{ROOT / 'examples' / 'eval_target.py'}:answer")

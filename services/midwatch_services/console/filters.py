@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,8 @@ from midwatch.contracts.money import dollars
 from midwatch_services.commands import story
 
 CUT = 600  # characters of one text, unless all of it is asked for
+_LINE = 100  # of data that stands in one line
+_CELL = re.compile(r"<t([dh])([ >])")
 # What steers a terminal or a line's direction, or cannot be seen at all; but not what joins letters and emoji.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -21,10 +24,15 @@ _HIDDEN = re.compile(
 
 def said(value: Any, limit: int | None = None) -> str:
     """What an agent or a customer wrote, as plain text in which nothing hides: the template escapes it."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1, default=str)
+    text = value if isinstance(value, str) else _written(value)
     if limit is not None and len(text) > limit:
         text = f"{text[:limit]}…"
     return _HIDDEN.sub(_shown, text.replace("\r\n", "\n"))
+
+
+def _written(value: Any) -> str:
+    short = json.dumps(value, ensure_ascii=False, default=str)
+    return short if len(short) <= _LINE else json.dumps(value, ensure_ascii=False, indent=1, default=str)
 
 
 def _shown(match: re.Match[str]) -> str:
@@ -79,7 +87,26 @@ def lines(text: str) -> Markup:
     return Markup("<br>").join(escape(line) for line in text.splitlines())
 
 
+def cost(run: dict[str, Any]) -> str:
+    """What a run cost; how that is known is said where it is less than sure."""
+    if run["cost_basis"] == "priced" and run["cost_usd"] is not None:
+        return money(run["cost_usd"])
+    return story.cost(run)
+
+
+def labelled(cells: str, columns: Sequence[str]) -> Markup:
+    """The cells of a row, each with the name of its column for screens that are too narrow for a table."""
+    names = iter(columns)
+
+    def label(match: re.Match[str]) -> str:
+        name = next(names, "").lstrip("#")
+        kind, rest = match[1], match[2]
+        return f'<td data-label="{escape(name)}"{rest}' if kind == "d" and name else match[0]
+
+    return Markup(_CELL.sub(label, cells))  # noqa: S704 — a template made the cells, and escaped what is in them
+
+
 FILTERS = {
     "said": said, "is_cut": is_cut, "when": when, "money": money, "took": took, "number": number, "share": share,
-    "lines": lines, "cost": story.cost, "run_took": story.took,
+    "lines": lines, "cost": cost, "labelled": labelled, "run_took": story.took,
 }  # fmt: skip

@@ -59,7 +59,8 @@ def add_run(
     `folder`: the agent's in the eval set. `until`: the seq of the run's event at which the conversation ends; `turn`:
     the customer's message after which it does. `corrected`: what `by` says that the agent should have answered.
     `failed`: whether a reviewer failed the run, where the log may not know it yet: then nothing that it did is asked
-    for. `kinds`: of the tools; the applied card's by default, else what the run said.
+    for. `kinds`: of the tools; by default the applied card's, to which a tool that it does not name
+    is a write; without a card what the run said.
 
     Raises NoRun, ManyRuns, Erased, SaysNothing, NameTaken, FileIsThere, NoDatabase.
     """
@@ -69,7 +70,13 @@ def add_run(
     if any("erased" in one for one in events):
         raise Erased(run_id=run_id)
     review = _review(settings, owner, run_id, verdict, corrected, by, failed)
-    known = kinds if kinds is not None else tool_kinds.applied(settings, owner)
+    known = kinds
+    if known is None and (card := tool_kinds.applied(settings, owner)) is not None:
+        called = {str(one["data"]["tool"]) for one in events if one["event"] == "tool_called"}
+        known = {
+            **dict.fromkeys(called, "write"),
+            **card,
+        }  # as the card has it: a tool that it does not name is a write
     case = logged.case_of(owner, run_id, name or logged.name_of(run_id), events, known or {}, Part(until, turn), review)
     if not case.turns:
         raise SaysNothing(run_id=run_id)
