@@ -152,7 +152,7 @@ async def test_two_who_review_at_once_never_see_the_same_run(browser: Browser, r
 async def test_a_run_is_held_while_its_page_is_in_sight(
     browser: Browser, js: JetStreamContext, settings: Settings
 ) -> None:
-    await put_card(js, AGENT, claim=3.0)
+    await put_card(js, AGENT, claim=8.0)
     held = "SELECT until FROM reviewer_sampler_claims"
     async with sampler(settings), console(settings) as running:
         await keep_runs(js, settings, RUNS[:1])
@@ -160,7 +160,7 @@ async def test_a_run_is_held_while_its_page_is_in_sight(
         async with window(browser, running, Role.REVIEWER, by="olga") as page:
             await page.goto("/review")
             first = rows(settings, held)[0]["until"]
-            await eventually(lambda: rows(settings, held)[0]["until"] > first + 3)
+            await eventually(lambda: rows(settings, held)[0]["until"] > first + 1)
             assert "Held for you" in await page.inner_text("#hold")
 
 
