@@ -143,7 +143,7 @@ async def test_an_agent_is_told_in_a_line_and_on_its_page(js: JetStreamContext, 
         own = (await ann.get(f"/agents/{AGENT}")).text
         assert "Refund a duplicate charge of up to 50 dollars" in own
         assert re.search(r"budget, run: <del><bdi>\$1</bdi></del> → <ins><bdi>\$0.50</bdi></ins>", own)
-        assert "by ben, version 2" in own
+        assert "by ben, revision 2" in own
         table = re.sub(r"<[^>]+>|\s+", " ", own[own.index("By version") : own.index("What changed in it lately")])
         assert re.search(rf"{NEW} +3 +50 % +50 % +\$0.0077 +10 seconds", table)
         assert re.search(rf"{OLD} +1 +100 % +0 % +\$0.0093 +10 seconds", table)

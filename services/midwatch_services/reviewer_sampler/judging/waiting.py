@@ -1,4 +1,4 @@
-"""What waits to be judged, for who looks at the queue or sits at the desk. Nothing of what anybody else said is told."""
+"""What waits to be judged, for who looks at the queue or sits at the desk. What anybody else said is not told."""
 
 import json
 from datetime import UTC, datetime
