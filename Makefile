@@ -40,6 +40,10 @@ test: $(STAMP) ## The tests, against real servers; under five minutes on two cor
 browser: $(STAMP) ## The console's pages in Chromium: each journey, and no barrier on any page (Debian: apt install chromium)
 	@$(BIN)/python -m pytest -n 2 tests/browser
 
+.PHONY: pictures
+pictures: $(STAMP) ## A picture of every page of the console into docs/pictures; fails where a page is wrong
+	@$(BIN)/python tests/pictures.py $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## Style, types, and who may import whom
 	@$(BIN)/ruff check .

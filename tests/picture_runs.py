@@ -84,8 +84,8 @@ def steps(wish: Wish, order: str, ending: str = "resolved") -> Steps:
     if ending == "handed_off":
         return [
             *made,
-            ("handed_off", {"to": "human", "reason": "It cannot be done just now", "summary": f"{asks} Nothing is done yet.",
-                            "context": {"order": order}}),
+            ("handed_off", {"to": "human", "reason": "It cannot be done just now", "context": {"order": order},
+                            "summary": f"{asks} Nothing is done yet."}),
             ("finished", {"resolution": "handed_off"}),
         ]  # fmt: skip
     return [

@@ -38,7 +38,8 @@ from review_helpers import judge
 OWNER = "Head of Support <support-lead@shop.example>"
 RUN, ALERT, CASE, DRILL = "run-2043", "alert-2043", "case-4f1c09", "drill-20261124-1c22d0"
 _SERVICES = (
-    subjects.LOGGER, subjects.COST_WATCHDOG, subjects.REVIEWER_SAMPLER, subjects.KILL_SWITCH, subjects.PAGER, subjects.DRIFT,
+    subjects.LOGGER, subjects.COST_WATCHDOG, subjects.REVIEWER_SAMPLER, subjects.KILL_SWITCH, subjects.PAGER,
+    subjects.DRIFT,
 )  # fmt: skip
 _SAID_EVERY = 0.5  # seconds between two words of an instance
 
@@ -219,9 +220,12 @@ def _cases(settings: Settings, now: datetime) -> None:
         if name not in ("handed_off", "finished")
     ]
     cases = [
-        (CASE, RUN, REFUNDS, "T-2043", asked, "The refund cannot be made just now", 0.0, "the refund may have been sent"),
-        (f"{CASE[:-1]}a", "run-2017", REFUNDS, "T-2017", "I want to speak to a person.", "The customer asks for one", 1.1, ""),
-        (f"{CASE[:-1]}b", "run-2021", ORDERS, "T-2021", "My parcel was stolen from the porch.", "Nothing in the card covers it", 0.6, ""),
+        (CASE, RUN, REFUNDS, "T-2043", asked, "The refund cannot be made just now", 0.0,
+         "the refund may have been sent"),
+        (f"{CASE[:-1]}a", "run-2017", REFUNDS, "T-2017", "I want to speak to a person.", "The customer asks for one",
+         1.1, ""),
+        (f"{CASE[:-1]}b", "run-2021", ORDERS, "T-2021", "My parcel was stolen from the porch.",
+         "Nothing in the card covers it", 0.6, ""),
     ]  # fmt: skip
 
     def write(conn: Any) -> None:

@@ -1,12 +1,16 @@
 """Wires the console: its server lives as long as the service does."""
 
+import asyncio
+
 from midwatch.contracts import subjects
 from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
+from .others import days
 from .server import Server
 
 _TICK = 0.5  # seconds between two looks at the connection
+_SUMMED = 28  # days, the most that a page tells of
 
 
 def build(context: Context) -> None:
@@ -20,7 +24,14 @@ def build(context: Context) -> None:
             reconnects = context.nc.stats["reconnects"]
             server.console.live.all_moved()
 
+    async def sum_days() -> None:
+        # Beside the rest: the first page then waits for no more than is left of it.
+        console = server.console
+        work = days.sums(console.reading, context.now(), console.settings.digest_zone, _SUMMED)
+        console.tasks.add(asyncio.create_task(work))
+
     context.on_start(server.start)
+    context.on_start(sum_days)
     price_book.follow(context)
     context.background(server.last)
     context.every(_TICK, look)

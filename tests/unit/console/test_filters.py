@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from markupsafe import Markup
 
-from midwatch_services.console.filters import is_cut, money, said, share, took, when
+from midwatch_services.console.filters import cost, is_cut, labelled, money, said, share, took, when
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,24 @@ def test_what_is_not_known_is_no_zero() -> None:
     assert (took(None), took(0.05), took(1.25), took(90), took(7200)) == (
         "–", "50 ms", "1.2 s", "90 seconds", "2 hours",
     )  # fmt: skip
+
+
+def test_a_cell_says_the_name_of_its_column_and_one_that_heads_its_row_does_not() -> None:
+    cells = Markup('<th scope="row">desk</th><td>3</td><td class="num">$1</td><td>–</td>')
+    assert labelled(cells, ["Agent", "#Runs", "Co<st", ""]) == (
+        '<th scope="row">desk</th><td data-label="Runs">3</td><td data-label="Co&lt;st" class="num">$1</td><td>–</td>'
+    )
+
+
+@pytest.mark.parametrize(
+    ("amount", "basis", "shown"),
+    [
+        ("1.20", "priced", "$1.20"),
+        ("1.20", "reported", "$1.20"),
+        ("1.20", "estimated", "$1.20 (estimated)"),
+        (None, "unpriced", "unpriced"),
+        (None, None, "–"),
+    ],
+)
+def test_a_cost_says_how_it_is_known_where_that_is_not_sure(amount: str | None, basis: str | None, shown: str) -> None:
+    assert cost({"cost_usd": amount, "cost_basis": basis, "unpriced_calls": 0}) == shown
