@@ -36,13 +36,9 @@ demo: $(STAMP) ## See it work in under a minute, without a key or an account
 test: $(STAMP) ## The tests, against real servers; under five minutes on two cores
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos"
 
-.PHONY: browser
-browser: $(STAMP) ## The console's pages in Chromium: each journey, and no barrier on any page (Debian: apt install chromium)
-	@$(BIN)/python -m pytest -n 2 tests/browser
-
-.PHONY: pictures
-pictures: $(STAMP) ## A picture of every page of the console into docs/pictures; fails where a page is wrong
-	@$(BIN)/python tests/pictures.py $(ARGS)
+.PHONY: console
+console: $(STAMP) ## The console's pages over HTTP and in Chromium, each journey and no barrier (Debian: apt install chromium)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/console
 
 .PHONY: lint
 lint: $(STAMP) ## Style, types, and who may import whom
