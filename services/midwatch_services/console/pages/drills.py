@@ -1,5 +1,7 @@
 """Drills: what the last ones measured, when the next is due, and one begun here."""
 
+import asyncio
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -52,20 +54,19 @@ async def begin(request: Request) -> Response:
     if not is_agent_name(agent):
         raise HTTPException(404)
     courses, console = _courses(request), console_of(request)
-    running = next((one for one in courses.values() if not one.over), None)
-    if running is None:
-        await record(request, "drill.began", agent=agent, target=agent)
+    async with _one_at_a_time(request):
         running = next((one for one in courses.values() if not one.over), None)
-    if running is not None:
-        request.state.recorded = True  # what runs was recorded when it began
-        return back(request, f"/drills/{running.drill_id}", "drills.runs_already", agent=running.agent)
-    course, task = drills.begin(
-        console.settings, agent, session_of(request).by, lambda: console.tasks.discard(task)
-    )  # fmt: skip
+        if running is not None:
+            request.state.recorded = True  # what runs was recorded when it began
+            return back(request, f"/drills/{running.drill_id}", "drills.runs_already", agent=running.agent)
+        await record(request, "drill.began", agent=agent, target=agent)
+        course, task = drills.begin(
+            console.settings, agent, session_of(request).by, lambda: console.tasks.discard(task)
+        )  # fmt: skip
+        courses[course.drill_id] = course
     console.tasks.add(task)
     for old in list(courses)[: max(0, len(courses) - _KEPT)]:
         del courses[old]
-    courses[course.drill_id] = course
     return back(request, f"/drills/{course.drill_id}")
 
 
@@ -87,6 +88,13 @@ async def one(request: Request) -> Response:
         request, "drill_part.html" if request.query_params.get("part") else "drill.html", drill_id=drill_id,
         course=course, result=result, limits=drills.LIMITS, agent=agent, scope={"agent": agent},
     )  # fmt: skip
+
+
+def _one_at_a_time(request: Request) -> asyncio.Lock:
+    if not hasattr(request.app.state, "beginning"):
+        request.app.state.beginning = asyncio.Lock()
+    lock: asyncio.Lock = request.app.state.beginning
+    return lock
 
 
 def _courses(request: Request) -> dict[str, drills.Course]:
