@@ -1,8 +1,9 @@
 """Alerts a page at a time, the newest first, as people leaf through them."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -29,6 +30,41 @@ class Wanted:
     severity: str | None = None
     before: str | None = None
     limit: int = 50
+
+
+class Unattended(NamedTuple):
+    """An alert that is neither over nor taken on, as briefly as a list needs it."""
+
+    agent: str
+    raised_at: str
+    severity: str
+    title: str
+    run_id: str | None
+
+
+class _Brief(msgspec.Struct):
+    title: str
+    severity: str
+    run_id: str | None = None
+    mode: str = "live"
+
+
+_BRIEFLY = msgspec.json.Decoder(_Brief)
+
+
+def unattended(conn: Connection) -> list[Unattended]:
+    """The live alerts that want somebody and that nobody has taken on: those that wake people before the others, the
+    newest first."""
+    query = sa.text(
+        "SELECT agent, raised_at, raised FROM logger_alerts WHERE raised IS NOT NULL AND acknowledged_at IS NULL "
+        "AND resolved_at IS NULL ORDER BY raised_key DESC"
+    )
+    found = [
+        Unattended(agent, raised_at, one.severity, one.title, one.run_id)
+        for agent, raised_at, raised in conn.execute(query)
+        if (one := _BRIEFLY.decode(raised)).mode == "live" and one.severity != "info"
+    ]
+    return sorted(found, key=lambda one: one.severity != "page")
 
 
 def find(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from midwatch_services.kill_switch import store as switch
 from midwatch_services.kill_switch import view
 from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.kill_switch.view import AgentView, InstanceView
-from midwatch_services.logger import store as log
+from midwatch_services.logger import alert_pages
+from midwatch_services.logger.alert_pages import Unattended
 from midwatch_services.reviewer_sampler import store as reviews
 
 _SECONDS = 1.0  # less than after which a live part asks for the second time
@@ -58,17 +59,26 @@ async def fleet(reading: Reading, nc: Any, js: Any) -> Found[Fleet]:
 
 
 @dataclass(frozen=True, slots=True)
+class Alerts:
+    """What wants somebody and nobody has taken on, the urgent first, the newest first; and the same by agent."""
+
+    every: list[Unattended] = field(default_factory=list)
+    by_agent: dict[str, list[Unattended]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """What waits for a person. Each part is a Found of its own: one that is missing is told as missing."""
 
-    alerts: Found[list[dict[str, Any]]]
+    alerts: Found[Alerts]
     cases: Found[list[dict[str, Any]]]
     reviews: Found[dict[str, int]]
     unconfirmed: Found[list[tuple[str, str]]]  # instances of halts, each (agent, instance)
 
-    def alerts_of(self, agent: str | None) -> list[dict[str, Any]]:
+    def alerts_of(self, agent: str | None) -> list[Unattended]:
         """Alerts that want somebody, and that nobody has taken on."""
-        return [one for one in self.alerts | [] if one["severity"] != "info" and agent in (None, one["agent"])]
+        found = self.alerts | Alerts()
+        return found.every if agent is None else found.by_agent.get(agent, [])
 
     def cases_of(self, agent: str | None) -> list[dict[str, Any]]:
         return [one for one in self.cases | [] if agent in (None, one["agent"])]
@@ -102,10 +112,11 @@ async def waiting(reading: Reading) -> Waiting:
     return Waiting(alerts, cases, backlog, unconfirmed)
 
 
-def _open_alerts(conn: Connection) -> list[dict[str, Any]]:
-    """Neither over nor taken on, the newest first."""
-    found = log.read_alerts(conn, is_open=True)
-    return [one for one in found if one["acknowledged_at"] is None and one["mode"] == "live"]
+def _open_alerts(conn: Connection) -> Alerts:
+    found = Alerts(alert_pages.unattended(conn))
+    for one in found.every:
+        found.by_agent.setdefault(one.agent, []).append(one)
+    return found
 
 
 def _unconfirmed(conn: Connection) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from midwatch_services.console import digest_text, figures
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.figures import Alike, Sum
 from midwatch_services.console.others import days, digest, fleet
-from midwatch_services.console.others.fleet import Fleet, Waiting
+from midwatch_services.console.others.fleet import Fleet, Unattended, Waiting
 from midwatch_services.console.reading import Found
 from midwatch_services.console.routes import action, page, record
 from midwatch_services.console.view import back, console_of, is_part, query, render
@@ -67,9 +67,8 @@ class Need:
     fleet: Found[Fleet]
 
     @property
-    def alerts(self) -> list[dict[str, Any]]:
-        """Those that page somebody first, and of each the newest."""
-        return sorted(self.waits.alerts_of(self.agent), key=lambda one: one["severity"] != "page")
+    def alerts(self) -> list[Unattended]:
+        return self.waits.alerts_of(self.agent)
 
     @property
     def cases(self) -> list[dict[str, Any]]:
