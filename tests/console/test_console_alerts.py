@@ -16,7 +16,7 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
-from midwatch_services.logger import store
+from midwatch_services.logger import alert_pages, store
 
 HOUR = timedelta(hours=1)
 
@@ -168,3 +168,23 @@ async def test_who_was_told_is_shown_from_the_pagers_own_tables(
                 page = await eventually(look)
                 assert "Who was told, and when" in page
                 assert "arrived" in (await vera.get("/alerts")).text
+
+
+async def test_what_nobody_has_taken_on_is_told_with_the_urgent_first_and_without_drills(settings: Settings) -> None:
+    now = utc_now()
+    told = [
+        ("a-1", {"severity": "ticket"}), ("a-2", {}), ("a-3", {"severity": "info"}), ("a-4", {"mode": "drill"}),
+        ("a-5", {}), ("a-6", {}), ("a-7", {"run_id": None}),
+    ]  # fmt: skip
+    keep(
+        settings,
+        *(alert("raised", alert_id=name, title=name, at=now - HOUR / n, **fields)
+          for n, (name, fields) in enumerate(told, 1)),
+        alert("acknowledged", alert_id="a-5", by="ben", at=now), alert("resolved", alert_id="a-6", reason="x", at=now),
+    )  # fmt: skip
+    database = Database(settings.database_for(subjects.LOGGER))
+    found = await database.read(alert_pages.unattended)
+    database.close()
+    assert [(one.title, one.severity, one.run_id) for one in found] == [
+        ("a-7", "page", None), ("a-2", "page", "r-1"), ("a-1", "ticket", "r-1"),
+    ]  # fmt: skip

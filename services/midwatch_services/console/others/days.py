@@ -1,4 +1,4 @@
-"""The run log's figures, day by day. A day that is over is summed once in a while, today's each few seconds."""
+"""The run log's figures, day by day. A day that is over is summed once in a while, today's twice a minute."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from midwatch_services.logger.decide import text_of
 
 SERVICE = subjects.LOGGER
 Day = list[tuple[Alike, float | None]]
-_TODAY, _PAST = 5.0, 600.0  # seconds for which a sum is fresh
+_TODAY, _PAST = 30.0, 600.0  # seconds for which a sum is fresh
 _STALE = 86_400.0
 _AT_ONCE = 4  # days that are summed side by side
 

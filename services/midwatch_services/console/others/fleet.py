@@ -19,6 +19,7 @@ from midwatch_services.logger import alert_pages
 from midwatch_services.logger.alert_pages import Unattended
 from midwatch_services.reviewer_sampler import store as reviews
 
+__all__ = ["Unattended"]
 _SECONDS = 1.0  # less than after which a live part asks for the second time
 _MOST_CASES = 1_000
 

@@ -66,7 +66,8 @@ async def agents(request: Request) -> Response:
     )
     by_name = {card.agent: card for card in console.cards.all()}
     names = sorted({*by_name, *(known | Fleet()).agents, *_names(sums | {})})
-    lines = [_line(name, by_name.get(name), sums | {}, known | Fleet(), waits) for name in names]
+    grouped = _by_agent(sums | {})
+    lines = [_line(name, by_name.get(name), grouped, known | Fleet(), waits) for name in names]
     values: dict[str, Any] = {
         "lines": lines, "sums": sums, "known": known, "fleet": known | Fleet(), "waits": waits, "shown": SHOWN,
         "sparkline": figures.sparkline,
@@ -78,11 +79,20 @@ def _names(sums: dict[date, Day]) -> set[str]:
     return {row.agent for day in sums.values() for row, _ in day}
 
 
-def _line(name: str, card: Card | None, sums: dict[date, Day], known: Fleet, waits: Waiting) -> Line:
+def _by_agent(sums: dict[date, Day]) -> dict[date, dict[str, Day]]:
+    """The same apart for each agent, so that a line looks at its own alone."""
+    found: dict[date, dict[str, Day]] = {}
+    for day, rows in sums.items():
+        of_day: dict[str, Day] = {}
+        found[day] = of_day
+        for row in rows:
+            of_day.setdefault(row[0].agent, []).append(row)
+    return found
+
+
+def _line(name: str, card: Card | None, sums: dict[date, dict[str, Day]], known: Fleet, waits: Waiting) -> Line:
     mode = "shadow" if known.stage(name) == "shadow" else "live"
-    by_day = {
-        day: figures.summed(rows, lambda row: row.agent == name and row.mode == mode) for day, rows in sums.items()
-    }
+    by_day = {day: figures.summed(of_day.get(name, []), lambda row: row.mode == mode) for day, of_day in sums.items()}
     today = next(reversed(by_day.values()), Sum())
     alerts, reviews = len(waits.alerts_of(name)), waits.reviews_of(name)
     return Line(name, card, mode, today, by_day, alerts, reviews)
@@ -102,7 +112,7 @@ async def agent(request: Request) -> Response:
         fleet.findings(console.reading, name),
     )
     newest = next((one.card for one in kept | []), None)
-    line = _line(name, newest, sums | {}, known | Fleet(), waits)
+    line = _line(name, newest, _by_agent(sums | {}), known | Fleet(), waits)
     is_known = name in (known | Fleet()).agents or any(one.runs for one in line.by_day.values())
     if kept.ok and not kept.value and sums.ok and known.ok and not is_known:
         raise HTTPException(404)
