@@ -8,6 +8,7 @@ anything but 200, where axe finds a barrier, where a page is wider than its wind
 import argparse
 import asyncio
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from midwatch.runtime.settings import Settings
 from midwatch_services.console import routes
 from midwatch_services.console.access.roles import Role
 from palette import shrunk
+from picture_evals import eval_set
 from picture_runs import REFUNDS
 from picture_shop import ALERT, CASE, DRILL, RUN, Instances, log_the_past, shop, work
 
@@ -80,6 +82,10 @@ PAGES = (
     Shown("case", f"/queue/{CASE}", "A case with all that the agent knew.", "/queue/{case}"),
     Shown("writes", "/writes", "What agents changed, and what undoes it."),
     Shown("evals", "/evals", "How each agent does on its cases."),
+    Shown("eval-set", f"/evals/{REFUNDS}", "The cases of one agent, and what the gate said of its versions.",
+          "/evals/{agent}"),
+    Shown("eval-case", f"/evals/{REFUNDS}/charged-twice", "A case: what is said, and what is asked of the agent.",
+          "/evals/{agent}/{case}"),
     Shown("drills", "/drills", "When stopping was last tried, with what result, and when it is due."),
     Shown("drill", f"/drills/{DRILL}", "What a drill measured.", "/drills/{drill}"),
     Shown("drill-plan", f"/drills/plan?agent={REFUNDS}", "Beginning a drill, the first of two steps.", "/drills/plan"),
@@ -182,7 +188,9 @@ async def pictures(folder: Path, shown: list[Shown]) -> tuple[list[str], int]:
     with tempfile.TemporaryDirectory(prefix="midwatch-pictures-") as temporary:
         home = Path(temporary)
         async with await start_nats(home / "nats", sync_interval="2m") as server, chromium() as browser:
-            settings = Settings(home=home / "home", nats_url=server.url, http_port=0, console_port=0)
+            settings = Settings(
+                home=home / "home", nats_url=server.url, http_port=0, console_port=0, evals=home / "evals"
+            )
             nc = await nats.connect(server.url)
             js = nc.jetstream()
             await topology.apply(js, settings)
@@ -198,6 +206,8 @@ async def pictures(folder: Path, shown: list[Shown]) -> tuple[list[str], int]:
                 await log_the_past(settings)
                 async with shop(settings, js) as instances, console(settings) as running:
                     await work(settings, nc, js, running)
+                    os.environ["NATS_URL"] = server.url
+                    await asyncio.to_thread(eval_set, settings.evals)
                     camera = Camera(browser, running, folder, dark_room, progress)
                     await camera.take(by_time["work"], task)
                     if by_time["halted"]:
