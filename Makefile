@@ -34,7 +34,11 @@ demo: $(STAMP) ## See it work in under a minute, without a key or an account
 
 .PHONY: test
 test: $(STAMP) ## The tests, against real servers; under five minutes on two cores
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos and not proof"
+
+.PHONY: proofs
+proofs: $(STAMP) ## What holds over real runs and many repeats, with its figures
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m proof tests/unit tests/integration
 
 .PHONY: console
 console: $(STAMP) ## The console's pages over HTTP and in Chromium, each journey and no barrier (Debian: apt install chromium)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from datetime import date
 from pathlib import Path
 
+import pytest
 from nats.js import JetStreamContext
 
 from helpers import eventually
@@ -18,6 +19,8 @@ from midwatch_services import registry
 from midwatch_services.digest.policy import Policy
 from midwatch_services.digest.sources import Sources
 from midwatch_services.replay.session import Wish, replay
+
+pytestmark = pytest.mark.proof
 
 AGENT, DAY = "airline-langchain_agent", date(2025, 11, 26)  # 42 runs, the wildest of the published ones
 # What each rule of the watchdog is in words, of several runs.

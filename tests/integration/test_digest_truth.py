@@ -28,6 +28,8 @@ from midwatch_services.digest.policy import Policy
 from midwatch_services.digest.readability import grade
 from midwatch_services.digest.sources import Sources
 
+pytestmark = pytest.mark.proof
+
 DAY = date(2026, 11, 25)
 NOW = datetime(2026, 11, 26, 7, 0, tzinfo=UTC)
 WORDS = {"settled": "settled", "handed over": "handed", "failed": "failed", "broken off": "broken"}

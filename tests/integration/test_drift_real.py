@@ -11,7 +11,7 @@ from bench_drift import Group, flagged, groups, noticed, pairs, verdict, wilson
 
 from midwatch_services.drift.facts import Facts
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.proof]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from midwatch_services.evals.recorded import outcome_of
 from midwatch_services.replay.formats import Found, read
 from midwatch_services.replay.source import SourceRun
 
+pytestmark = pytest.mark.proof
+
 CASES = 60
 
 

@@ -17,7 +17,7 @@ from midwatch_services.evals.recorded import outcome_of
 from midwatch_services.replay.formats import Found, read
 from midwatch_services.replay.source import SourceRun
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.proof]
 REPEATS = 100
 GOOD, WORSE = "claude-sonnet-4-5", "ollama_chat/qwen2.5:7b"  # 42 runs of the same tasks each
 

@@ -10,6 +10,8 @@ from midwatch_services.evals import gate, mcnemar
 from midwatch_services.evals.gate import compare
 from midwatch_services.evals.outcome import Results
 
+pytestmark = pytest.mark.proof
+
 CASES, REPEATS, ONE_IN_TWENTY = 60, 1_000, 50
 
 

@@ -14,6 +14,8 @@ from midwatch_services.logger import store
 from midwatch_services.logger.evidence import source, verify
 from midwatch_services.logger.evidence.findings import Report
 
+pytestmark = pytest.mark.proof
+
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SealedLog]:

@@ -15,6 +15,8 @@ from midwatch_services.reviewer_sampler.judging import agreement
 from midwatch_services.reviewer_sampler.judging.agreement import Read, kappa, rate
 from midwatch_services.reviewer_sampler.judging.decide import BY_HASH, Agreed, Opinion, fold
 
+pytestmark = pytest.mark.proof
+
 
 def pairs(table: dict[tuple[str, str], int]) -> list[tuple[str, str]]:
     return [pair for pair, count in table.items() for _ in range(count)]

@@ -9,6 +9,8 @@ sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 from bench_review_year import DAYS, END, MARK, RUNS, SCENARIOS, Year, table, years
 
+pytestmark = pytest.mark.proof
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

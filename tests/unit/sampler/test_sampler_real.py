@@ -8,6 +8,8 @@ import pytest
 
 from midwatch_services.reviewer_sampler.decide import Run, draw
 
+pytestmark = pytest.mark.proof
+
 KEYS = [bytes([number]) * 32 for number in range(4)]
 RATES = [0.02, 0.05, 0.1, 0.2, 0.25]
 
