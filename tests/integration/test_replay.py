@@ -252,6 +252,7 @@ def source_counts(path: Path) -> dict[str, tuple[int, int, int, Decimal]]:
 
 
 @pytest.mark.data
+@pytest.mark.proof
 async def test_the_real_runs_agree_with_their_source_run_by_run(
     js: JetStreamContext, logger: Database, settings: Settings, data_dir: Path
 ) -> None:
@@ -279,6 +280,7 @@ async def test_the_real_runs_agree_with_their_source_run_by_run(
 
 @pytest.mark.data
 @pytest.mark.postgres
+@pytest.mark.proof
 async def test_the_real_runs_agree_with_their_source_on_postgresql_too(
     js: JetStreamContext, settings: Settings, postgres_url: str, data_dir: Path
 ) -> None:

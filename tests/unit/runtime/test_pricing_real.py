@@ -13,7 +13,7 @@ import pytest
 from midwatch.contracts.runs import Usage
 from midwatch.runtime import price_file, pricing
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.proof]
 
 AT = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 SUPPORT = Decimal("0.0003006")
