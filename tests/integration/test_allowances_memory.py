@@ -65,13 +65,13 @@ async def world(request: pytest.FixtureRequest, js: JetStreamContext, tmp_path: 
 
 async def reserve(watchdog: Watchdog, id: str, ceiling: str = "0.4", **fields: Any) -> Reserved:
     ask = Reserve(id=id, ceiling=ceiling, **{"run_id": "r", "ticket": "T-1", **fields})
-    (answer,) = await watchdog.allowances.judge([Request("desk", ask, "inbox")])
+    (answer,) = await watchdog.allowances.answering.answers([Request("reserve", "desk", ask, "inbox")])
     assert isinstance(answer, Reserved)
     return answer
 
 
 async def commit(watchdog: Watchdog, id: str, cost: str) -> None:
-    await watchdog.allowances.judge([Request("desk", Commit(id=id, cost=cost), "inbox")])
+    await watchdog.allowances.answering.answers([Request("commit", "desk", Commit(id=id, cost=cost), "inbox")])
 
 
 def called(reservation: str | None, cost: str | None, kind: Any = ModelCalled, **fields: Any) -> Received:
@@ -190,8 +190,8 @@ async def test_one_request_that_breaks_the_transaction_does_not_stop_the_others(
         return judge(conn, agent, ask, now)
 
     monkeypatch.setattr(allowances, "_reserve", breaks)
-    asks = [Request("desk", Reserve(id=id, run_id="r", ceiling="0.1"), "inbox") for id in ("a", "bad", "b")]
-    answers = await allowances.judge(asks)
+    asks = [Request("reserve", "desk", Reserve(id=id, run_id="r", ceiling="0.1"), "inbox") for id in ("a", "bad", "b")]
+    answers = await allowances.answering.answers(asks)
     assert [(answer.id, answer.error) for answer in answers] == [("a", None), ("bad", "unavailable"), ("b", None)]
 
 

@@ -24,8 +24,8 @@ def build(context: Context) -> None:
     price_book.follow(context)
     context.on_start(partial(rebuild, watchdog, context.nc, context.js))
     context.on_start(watchdog.load)
-    context.on_start(lambda: watchdog.allowances.subscribe(context.nc))
-    context.background(lambda: watchdog.allowances.serve(context.nc), name="allowances")
+    context.on_start(lambda: watchdog.allowances.answering.subscribe(context.nc))
+    context.background(lambda: watchdog.allowances.answering.serve(context.nc), name="allowances")
     reader = context.read_runs(subjects.COST_WATCHDOG, watchdog.on_events, outbox=watchdog.outbox)
     watchdog.caught_up = reader.caught_up
     erasure.join(

@@ -34,13 +34,13 @@ def build(context: Context) -> None:
     planner = Planner(context.database, sampler.outbox, context.cards, context.now)
     context.on_start(sampler.load)
     context.on_start(sampler.reveal)
-    context.on_start(lambda: claims.subscribe(context.nc))
+    context.on_start(lambda: claims.answering.subscribe(context.nc))
     context.read_runs(subjects.REVIEWER_SAMPLER, sampler.on_events, outbox=sampler.outbox)
     heard_of = (subjects.GOVERNANCE, subjects.REVIEWER_SAMPLER_GOVERNANCE)
     context.read(*heard_of, scheduler.on_governance, decode=heard, outbox=sampler.outbox)
     verdicts = (subjects.GOVERNANCE, subjects.REVIEWER_SAMPLER_VERDICTS)
     context.read(*verdicts, judge.on_judged, decode=judging.decode, outbox=sampler.outbox)
-    context.background(lambda: claims.serve(context.nc), name="claims")
+    context.background(lambda: claims.answering.serve(context.nc), name="claims")
     reads = [(subjects.RUNS, subjects.REVIEWER_SAMPLER), heard_of, verdicts]
     erasure.join(context, PREFIX, erasing.erase, tables=erasing.TABLES, before=weekly.publish, reads=reads)
     for look in (scheduler.look, scheduler.look_at_costs, planner.look, sampler.reveal, weekly.tick):

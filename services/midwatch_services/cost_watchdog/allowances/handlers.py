@@ -3,12 +3,10 @@
 Requests are judged in groups, each in one transaction with those that wait; an answer leaves once that is saved.
 """
 
-import asyncio
-import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -16,18 +14,13 @@ from typing import Any
 
 import msgspec
 import structlog
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import budget, subjects
 from midwatch.contracts.budget import REQUEST_LIMIT, Commit, Committed, Rates, Reserve, Reserved
 from midwatch.contracts.money import to_money
 from midwatch.contracts.runs import ModelCalled, RunData, ToolCalled, Usage
-from midwatch.errors import Temporary
-from midwatch.runtime import faults, telemetry
-from midwatch.runtime.broker import round_trip
+from midwatch.runtime import answering, faults, telemetry
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.pricing import CEILING, price
 
@@ -38,7 +31,6 @@ from . import decide
 from .decide import Key
 
 BATCH = 256  # requests in one transaction
-HEARD_WITHIN = 5.0  # seconds until the server has the subscription
 WAITING = 20_000  # requests that wait for one; more are told to ask again
 FIRST_CALL = Usage(input_tokens=10_000, output_tokens=2_000)  # what a call is taken for of whose kind none was seen
 REMEMBERED = 4096  # models of agents whose dearest call is remembered
@@ -59,13 +51,7 @@ Write = Callable[[Callable[[Connection], object]], Awaitable[None]]
 Answer = Reserved | Committed
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request as it came; `ask` is the answer already where it cannot be judged."""
-
-    agent: str
-    ask: Reserve | Commit | Answer
-    reply: str
+Request = answering.Request[Reserve | Commit, Answer]
 
 
 class Allowances:
@@ -76,37 +62,14 @@ class Allowances:
     ) -> None:
         self._states, self._write, self._cards, self._now = states, write, cards, now
         self._fleet_budget = fleet_budget
-        self._waiting: list[Request] = []
-        self._arrived = asyncio.Event()
         self._dearest: OrderedDict[tuple[str, str], Decimal] = OrderedDict()  # call of an agent's model, seen so far
-
-    async def subscribe(self, nc: Client) -> None:
-        """From now on requests are heard. Of several watchdogs one hears each."""
-
-        async def hear(message: Msg) -> None:
-            request = read(message.subject, message.data, message.reply)
-            if len(self._waiting) >= WAITING:
-                await self._say(nc, request, _refusal(request, "unavailable", "too many requests wait: ask again"))
-                return
-            self._waiting.append(request)
-            self._arrived.set()
-
         subject = subjects.budget("*", "*")  # one subscription: a commit is not to overtake its reservation
-        await nc.subscribe(subject, queue=subjects.COST_WATCHDOG, cb=hear)
-        await round_trip(nc, HEARD_WITHIN)
+        self.answering = answering.Answering(
+            subject, subjects.COST_WATCHDOG, batch=BATCH, waiting=WAITING, read=read, judge=self._judge_saved,
+            refuse=_refusal, encode=_encoded,
+        )  # fmt: skip
 
-    async def serve(self, nc: Client) -> None:
-        """Answers what was heard until cancelled."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                for request, answer in zip(batch, await self.judge(batch), strict=True):
-                    await self._say(nc, request, answer)
-
-    async def judge(self, batch: list[Request]) -> list[Answer]:
-        """The answers to some requests, saved."""
+    async def _judge_saved(self, batch: list[Request]) -> list[Answer]:
         answers: list[Answer] = []
 
         def work(conn: Connection) -> None:
@@ -114,16 +77,7 @@ class Allowances:
             answers.extend(self._judge_all(conn, batch))
             self._states.save(conn, self._now())
 
-        try:
-            await self._write(work)
-        except Temporary as error:
-            log.warning("allowances_not_saved", error=str(error), requests=len(batch))
-            return [_refusal(request, "unavailable", str(error)) for request in batch]
-        except Exception:
-            if len(batch) > 1:  # one of them is not to stop the others
-                return [answer for request in batch for answer in await self.judge([request])]
-            log.exception("allowance_failed", agent=batch[0].agent)
-            return [_refusal(batch[0], "unavailable", "the request could not be judged: cost-watchdog's log says why")]
+        await self._write(work)
         faults.reach("cost_watchdog.allowances.saved")
         return answers
 
@@ -217,34 +171,33 @@ class Allowances:
         while len(self._dearest) > REMEMBERED:
             self._dearest.popitem(last=False)
 
-    async def _say(self, nc: Client, request: Request, answer: Answer) -> None:
-        telemetry.BUDGET_ANSWERS.labels(subjects.COST_WATCHDOG, _outcome(answer)).inc()
-        if request.reply:
-            with contextlib.suppress(NatsError):  # the agent asks again
-                await nc.publish(request.reply, budget.encode(answer))
-
 
 def read(subject: str, body: bytes, reply: str) -> Request:
     """A request, or what to answer where it breaks the contract. The agent is the one in the subject."""
     agent, verb = subject.split(".")[2:4]
     wrong: type[Answer] = Committed if verb == "commit" else Reserved
     if verb not in _decoders or not subjects.is_agent_name(agent):
-        return Request(agent, wrong(error="malformed", reason=f"{subject} is no subject of a budget"), reply)
+        return Request(verb, agent, wrong(error="malformed", reason=f"{subject} is no subject of a budget"), reply)
     if len(body) > REQUEST_LIMIT:
         why = f"the request has {len(body)} bytes, the limit is {REQUEST_LIMIT}"
-        return Request(agent, wrong(error="oversized", reason=why), reply)
+        return Request(verb, agent, wrong(error="oversized", reason=why), reply)
     try:
         ask = _decoders[verb].decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return Request(agent, wrong(error="malformed", reason=f"the request breaks the contract: {error}"), reply)
+        return Request(verb, agent, wrong(error="malformed", reason=f"the request breaks the contract: {error}"), reply)
     if isinstance(ask, Reserve) and not reply:
-        return Request(agent, wrong(error="malformed", reason="nobody waits for the answer"), reply)
-    return Request(agent, ask, reply)
+        return Request(verb, agent, wrong(error="malformed", reason="nobody waits for the answer"), reply)
+    return Request(verb, agent, ask, reply)
 
 
-def _refusal(request: Request, error: str, reason: str) -> Answer:
+def _refusal(request: Request, reason: str) -> Answer:
     wrong: type[Answer] = Committed if isinstance(request.ask, Commit | Committed) else Reserved
-    return wrong(id=request.ask.id, error=error, reason=reason)
+    return wrong(id=request.ask.id, error="unavailable", reason=reason)
+
+
+def _encoded(answer: Answer) -> bytes:
+    telemetry.BUDGET_ANSWERS.labels(subjects.COST_WATCHDOG, _outcome(answer)).inc()
+    return budget.encode(answer)
 
 
 def _outcome(answer: Answer) -> str:

@@ -5,17 +5,12 @@ leaves once that is saved. A claim whose time is over holds nothing any more, by
 """
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-import structlog
 from msgspec.structs import replace
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
@@ -24,8 +19,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts import subjects
 from midwatch.contracts.claims import REQUEST_LIMIT, Hold, Take, Taken
 from midwatch.errors import Temporary
-from midwatch.runtime import faults
-from midwatch.runtime.broker import round_trip
+from midwatch.runtime import answering, faults
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database
 
@@ -35,11 +29,9 @@ from .store import Held, new_key
 
 BATCH = 64  # requests in one transaction
 WAITING = 5_000  # requests that wait for one; more are told to ask again
-HEARD_WITHIN = 5.0  # seconds until the server has the subscription
 READ_WITHIN = 1.0  # seconds for which a request waits until the judgements made before it are read
 LOOK = 0.01  # seconds between two looks at that
 
-log = structlog.get_logger("midwatch.reviewer_sampler.claims")
 _decoders: dict[str, msgspec.json.Decoder[Take] | msgspec.json.Decoder[Hold]] = {
     "take": msgspec.json.Decoder(Take),
     "extend": msgspec.json.Decoder(Hold),
@@ -49,14 +41,7 @@ _CLAIM = re.compile(rb'"claim"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request as it came; `ask` is the answer already where it cannot be judged. `agent` is None for any."""
-
-    verb: str
-    agent: str | None
-    ask: Take | Hold | Taken
-    reply: str
+Request = answering.Request[Take | Hold, Taken]
 
 
 class Claims:
@@ -69,53 +54,20 @@ class Claims:
         """`keep`: for how long a claim that is over is remembered."""
         self._database, self._js, self._cards, self._now, self._new_key = database, js, cards, now, new_key
         self._keep = keep
-        self._waiting: list[Request] = []
-        self._arrived = asyncio.Event()
+        self.answering = answering.Answering(
+            subjects.claim("*", "*"), subjects.REVIEWER_SAMPLER, batch=BATCH, waiting=WAITING, read=read,
+            judge=self._judge_saved, refuse=_refusal, encode=_encode,
+        )  # fmt: skip
 
-    async def subscribe(self, nc: Client) -> None:
-        """From now on requests are heard. Of several samplers one hears each."""
-
-        async def hear(message: Msg) -> None:
-            request = read(message.subject, message.data, message.reply)
-            if len(self._waiting) >= WAITING:
-                await _say(nc, request, _refusal(request, "unavailable", "too many requests wait: ask again"))
-                return
-            self._waiting.append(request)
-            self._arrived.set()
-
-        await nc.subscribe(subjects.claim("*", "*"), queue=subjects.REVIEWER_SAMPLER, cb=hear)
-        await round_trip(nc, HEARD_WITHIN)
-
-    async def serve(self, nc: Client) -> None:
-        """Answers what was heard until cancelled."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                for request, answer in zip(batch, await self.judge(batch), strict=True):
-                    await _say(nc, request, answer)
-
-    async def judge(self, batch: list[Request]) -> list[Taken]:
-        """The answers to some requests, saved."""
+    async def _judge_saved(self, batch: list[Request]) -> list[Taken]:
         answers: list[Taken] = []
 
         def work(conn: Connection) -> None:
             answers.extend(self._judge(conn, request) for request in batch)
 
-        try:
-            if any(isinstance(request.ask, Take) for request in batch):
-                await self._hear_judgements()
-            await self._database.write(work)
-        except Temporary as error:
-            log.warning("claims_not_saved", error=str(error), requests=len(batch))
-            return [_refusal(request, "unavailable", str(error)) for request in batch]
-        except Exception:
-            if len(batch) > 1:  # one of them is not to stop the others
-                return [answer for request in batch for answer in await self.judge([request])]
-            log.exception("claim_failed")
-            why = "the request could not be judged: reviewer-sampler's log says why"
-            return [_refusal(batch[0], "unavailable", why)]
+        if any(isinstance(request.ask, Take) for request in batch):
+            await self._hear_judgements()
+        await self._database.write(work)
         faults.reach("reviewer_sampler.claimed")
         return answers
 
@@ -148,7 +100,7 @@ class Claims:
     def _judge(self, conn: Connection, request: Request) -> Taken:
         ask, now = request.ask, self._now()
         if isinstance(ask, Take):
-            return self._take(conn, ask, request.agent or ask.agent, now)
+            return self._take(conn, ask, _only(request.agent) or ask.agent, now)
         if isinstance(ask, Hold):
             return self._hold(conn, request, ask, now)
         return ask
@@ -190,7 +142,7 @@ class Claims:
 
     def _hold(self, conn: Connection, request: Request, ask: Hold, now: datetime) -> Taken:
         held, at = store.claim(conn, ask.claim), now.timestamp()
-        if held is None or request.agent not in (None, held.run.agent):
+        if held is None or _only(request.agent) not in (None, held.run.agent):
             return Taken(claim=ask.claim, reason="there is no such claim: take the run")
         if held.by != ask.by or held.over or held.until <= at:
             return Taken(claim=ask.claim, reason=_why_not(held, ask.by))
@@ -213,14 +165,19 @@ def _why_not(held: Held, by: str) -> str:
     return "this claim is over: the run was judged, released, or its time has passed"
 
 
+def _only(agent: str) -> str | None:
+    """The one agent that a subject names; None where it is any."""
+    return None if agent == subjects.FLEET else agent
+
+
 def read(subject: str, body: bytes, reply: str) -> Request:
     """A request, or what to answer where it breaks the contract."""
     agent, verb = subject.split(".")[2:4]
-    only = None if agent == subjects.FLEET else agent
+    only = _only(agent)
 
     def wrong(error: str, reason: str) -> Request:
         found = _CLAIM.search(body[:REQUEST_LIMIT])
-        return Request(verb, only, Taken(claim=found[1].decode() if found else "", error=error, reason=reason), reply)
+        return Request(verb, agent, Taken(claim=found[1].decode() if found else "", error=error, reason=reason), reply)
 
     if verb not in _decoders or (only is not None and not subjects.is_agent_name(only)):
         return wrong("malformed", f"{subject} is no subject of a claim: those are take, extend and release")
@@ -236,14 +193,8 @@ def read(subject: str, body: bytes, reply: str) -> Request:
         return wrong("malformed", f"the subject says agent {only!r}, the request says {ask.agent!r}")
     if isinstance(ask, Take) and not ask.by.strip():
         return wrong("malformed", "say who asks in `by`")
-    return Request(verb, only, replace(ask, by=ask.by.strip()), reply)
+    return Request(verb, agent, replace(ask, by=ask.by.strip()), reply)
 
 
-def _refusal(request: Request, error: str, reason: str) -> Taken:
-    return Taken(claim=request.ask.claim, error=error, reason=reason)
-
-
-async def _say(nc: Client, request: Request, answer: Taken) -> None:
-    if request.reply:
-        with contextlib.suppress(NatsError):  # the reviewer asks again
-            await nc.publish(request.reply, _encode(answer))
+def _refusal(request: Request, reason: str) -> Taken:
+    return Taken(claim=request.ask.claim, error="unavailable", reason=reason)
