@@ -22,7 +22,7 @@ from typing import Any
 import load
 
 from midwatch.contracts.control import ReviewRule
-from midwatch.contracts.governance import RateCause
+from midwatch.contracts.reviews import RateCause
 from midwatch_services.reviewer_sampler.decide import Run, draw
 from midwatch_services.reviewer_sampler.schedule import decide, policy
 from midwatch_services.reviewer_sampler.schedule.decide import Counts, State

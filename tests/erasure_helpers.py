@@ -12,7 +12,7 @@ from nats.js import JetStreamContext
 
 from helpers import eventually
 from logged import publish
-from midwatch.contracts import codec, control, governance, subjects
+from midwatch.contracts import codec, control, governance, reviews, subjects
 from midwatch.contracts.control import CaseClaim, SwitchRecord
 from midwatch.contracts.envelope import new_id, utc_now
 from midwatch.runtime.dead_letters import bury
@@ -71,7 +71,7 @@ async def plant_decisions(js: JetStreamContext, run_id: str = "r-1", agent: str 
     case = subjects.case_id(agent, run_id)
     await say(js, "case", "accepted", governance.CaseAccepted(case_id=case, by="bo", reference="plantcase"))
     await say(js, "case", "returned", governance.CaseReturned(case_id=case, by="bo", note="plantnote"))
-    judged = governance.ReviewJudged(
+    judged = reviews.ReviewJudged(
         run_id=run_id, agent=agent, by="ann", verdict="fail", note="plantreview", corrected="plantbetter"
     )  # fmt: skip
     await say(js, "review", "judged", judged)

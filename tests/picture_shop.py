@@ -19,7 +19,8 @@ from logged import alert, publish
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import BudgetRule, Card, Presence, ReviewRule, SwitchRule, ToolRule
 from midwatch.contracts.envelope import utc_now
-from midwatch.contracts.governance import CaseOpened, ReviewAgreed, SwitchDrilled
+from midwatch.contracts.governance import CaseOpened, SwitchDrilled
+from midwatch.contracts.reviews import ReviewAgreed
 from midwatch.runtime.database import Database
 from midwatch.runtime.service import run_services
 from midwatch.runtime.settings import Settings

@@ -13,7 +13,7 @@ from logged import alert, received
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import Card, Presence, ToolRule
 from midwatch.contracts.envelope import utc_now
-from midwatch.contracts.governance import ReviewAgreed
+from midwatch.contracts.reviews import ReviewAgreed
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
 from midwatch.runtime.settings import Settings

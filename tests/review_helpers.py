@@ -16,7 +16,7 @@ from helpers import eventually
 from logged import received
 from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import Card, ReviewRule
-from midwatch.contracts.governance import ReviewJudged, Verdict
+from midwatch.contracts.reviews import ReviewJudged, Verdict
 from midwatch.contracts.runs import Started
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.service import run_services

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from midwatch.contracts import codec, control, governance, subjects
+from midwatch.contracts import codec, control, governance, reviews, subjects
 from midwatch.contracts.control import Card, ReviewRule, SwitchRecord
 from midwatch.contracts.envelope import new_id
 from midwatch.contracts.runs import RUN_EVENTS
@@ -98,7 +98,7 @@ class Bed:
         return [data for data in events if isinstance(data, kind)]
 
     async def rates(self, agent: str = "desk") -> list[tuple[float, int, str]]:
-        found = await self.said(governance.ReviewRated)
+        found = await self.said(reviews.ReviewRated)
         return [(one.rate, one.step, one.cause) for one in found if one.agent == agent]
 
     async def rows(self, statement: str) -> list[Any]:

@@ -6,7 +6,7 @@ import sys
 
 import nats
 
-from midwatch.contracts.governance import ReviewJudged
+from midwatch.contracts.reviews import ReviewJudged
 from midwatch_services.reviewer_sampler.judging.desk import Desk
 
 

@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 from helpers import eventually
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.erasure import ErasedRun, ErasureResolved
-from midwatch.contracts.governance import DigestRun, ReviewSummed
+from midwatch.contracts.reviews import DigestRun, ReviewSummed
 from midwatch.runtime.database import Database
 from midwatch.runtime.outbox import Outbox
 from midwatch.runtime.settings import Settings

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from digest_helpers import log
 from logged import alert, received
 from midwatch.contracts import subjects
-from midwatch.contracts.governance import DigestWritten
+from midwatch.contracts.reviews import DigestWritten
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch_services.cli import app

@@ -12,7 +12,7 @@ from digest_helpers import Crash, log, service
 from helpers import eventually
 from logged import publish, received
 from midwatch.contracts import codec, subjects
-from midwatch.contracts.governance import DigestWritten
+from midwatch.contracts.reviews import DigestWritten
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings

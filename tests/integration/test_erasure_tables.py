@@ -11,7 +11,7 @@ from drift_helpers import Log, facts, log_run
 from logged import NOON
 from midwatch.contracts import subjects
 from midwatch.contracts.erasure import ErasedRun, ErasureResolved
-from midwatch.contracts.governance import DigestRun, DigestWritten
+from midwatch.contracts.reviews import DigestRun, DigestWritten
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.outbox import Outbox, Outgoing
 from midwatch.runtime.settings import Settings

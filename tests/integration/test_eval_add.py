@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 from eval_helpers import midwatch
 from logged import NOON, received
 from midwatch import testing
-from midwatch.contracts import codec, control, governance, subjects
+from midwatch.contracts import codec, control, reviews, subjects
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch_services.evals import load, logged
@@ -67,7 +67,7 @@ def a_run(log: Database, run_id: str = "r-1", agent: str = "desk", said: str = "
 
 
 def judged(log: Database, run_id: str, verdict: str) -> None:
-    data = governance.ReviewAgreed(by=["ana", "bo"], run_id=run_id, agent="desk", verdict=verdict)  # type: ignore[arg-type]
+    data = reviews.ReviewAgreed(by=["ana", "bo"], run_id=run_id, agent="desk", verdict=verdict)  # type: ignore[arg-type]
     made = codec.envelope("review", "agreed", data, source="/services/reviewer-sampler", time=NOON + timedelta(hours=1))
     log.write_now(lambda conn: store.save_review(conn, made))
 

@@ -12,7 +12,7 @@ from nats.js import JetStreamContext
 
 from helpers import eventually
 from logged import NOON, alert, envelope, publish
-from midwatch.contracts import codec, governance, subjects
+from midwatch.contracts import codec, reviews, subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime import faults, telemetry
 from midwatch.runtime.database import Database
@@ -155,7 +155,7 @@ async def test_a_run_can_be_searched_a_moment_after_it_ended(js: JetStreamContex
     [run] = await eventually(found, within=20)
     assert (run["run_id"], run["resolution"]) == ("r-1", "resolved")
     assert b'midwatch_index_lag_seconds{service="logger"} 0.0' in telemetry.metrics("logger")
-    agreed = governance.ReviewAgreed(run_id="r-1", agent="desk", verdict="fail", by=["anna"])
+    agreed = reviews.ReviewAgreed(run_id="r-1", agent="desk", verdict="fail", by=["anna"])
     body = codec.encode(codec.envelope("review", "agreed", agreed, source="/services/reviewer-sampler"))
     await js.publish(subjects.review("desk", "agreed"), body)
 

@@ -13,7 +13,7 @@ import shipped_server
 from gate_helpers import pair
 from helpers import eventually
 from midwatch.contracts import codec, subjects
-from midwatch.contracts.governance import ReviewJudged
+from midwatch.contracts.reviews import ReviewJudged
 from midwatch.runtime.settings import Settings
 from midwatch_services.commands import ack, evals
 from midwatch_services.evals.verdicts import passed_gate

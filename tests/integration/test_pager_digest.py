@@ -17,7 +17,7 @@ from digest_helpers import log, service
 from helpers import eventually
 from logged import received
 from midwatch.contracts import codec, subjects
-from midwatch.contracts.governance import DigestWritten
+from midwatch.contracts.reviews import DigestWritten
 from midwatch.runtime import faults
 from midwatch.runtime.settings import Settings
 from midwatch_services.pager import messages

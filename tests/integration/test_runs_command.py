@@ -20,7 +20,7 @@ from helpers import eventually
 from logged import NOON, alert, publish, received
 from midwatch.contracts import codec
 from midwatch.contracts.envelope import utc_now
-from midwatch.contracts.governance import ReviewAgreed
+from midwatch.contracts.reviews import ReviewAgreed
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings

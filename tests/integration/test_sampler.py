@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from helpers import eventually
 from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import Card, ReviewRule
-from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewSampled
+from midwatch.contracts.reviews import ReviewKeyCommitted, ReviewKeyRevealed, ReviewSampled
 from midwatch.contracts.runs import RUN_EVENTS
 from midwatch.errors import Temporary
 from midwatch.runtime import faults

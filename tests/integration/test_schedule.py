@@ -9,7 +9,8 @@ from nats.js import JetStreamContext
 import schedule_helpers
 from midwatch.contracts import subjects
 from midwatch.contracts.control import BesidesRule
-from midwatch.contracts.governance import AlertRaised, ReviewRated, ReviewSampled
+from midwatch.contracts.governance import AlertRaised
+from midwatch.contracts.reviews import ReviewRated, ReviewSampled
 from midwatch_services.reviewer_sampler.schedule.handlers import heard
 from schedule_helpers import QUEUE, Bed, day, read_well, tapered
 

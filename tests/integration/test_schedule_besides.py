@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 import schedule_helpers
 from midwatch.contracts import subjects
 from midwatch.contracts.control import BesidesRule
-from midwatch.contracts.governance import ReviewAdded, ReviewSampled
+from midwatch.contracts.reviews import ReviewAdded, ReviewSampled
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch_services.logger import store as run_log

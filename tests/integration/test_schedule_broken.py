@@ -13,7 +13,8 @@ from nats.js import JetStreamContext
 import schedule_helpers
 from helpers import eventually
 from midwatch.contracts import subjects
-from midwatch.contracts.governance import AlertRaised, ReviewAdded
+from midwatch.contracts.governance import AlertRaised
+from midwatch.contracts.reviews import ReviewAdded
 from midwatch.errors import Temporary
 from midwatch.runtime import database as runtime_database
 from midwatch.runtime import faults

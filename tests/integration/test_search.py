@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from logged import NOON, alert, received
 from midwatch.contracts import codec
-from midwatch.contracts.governance import ReviewAgreed, ReviewJudged, ReviewSampled
+from midwatch.contracts.reviews import ReviewAgreed, ReviewJudged, ReviewSampled
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received

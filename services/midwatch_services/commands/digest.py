@@ -11,7 +11,7 @@ import typer
 from .output import USAGE, JsonOption, console, emit_json, emit_table, fail
 
 if TYPE_CHECKING:
-    from midwatch.contracts.governance import DigestWritten
+    from midwatch.contracts.reviews import DigestWritten
     from midwatch.runtime.settings import Settings
     from midwatch_services.digest.decide import Digest
 

@@ -15,7 +15,7 @@ from .runs import read_log, read_story
 
 if TYPE_CHECKING:
     from midwatch.contracts.claims import Taken
-    from midwatch.contracts.governance import Verdict
+    from midwatch.contracts.reviews import Verdict
     from midwatch_services.reviewer_sampler.judging.desk import Desk
 
 STILL = timedelta(minutes=10)  # since its last event, for which a run without an end is taken to go on
@@ -160,7 +160,7 @@ def said(
     corrected: str = "", note: str = "", seconds: float | None = None,
 ) -> Any:  # fmt: skip
     """The judgement as it is published."""
-    from midwatch.contracts.governance import ReviewJudged
+    from midwatch.contracts.reviews import ReviewJudged
 
     return ReviewJudged(
         run_id=run_id, agent=agent, verdict=verdict, by=by, note=note, ticket=held.ticket, mode=held.mode,

@@ -18,7 +18,7 @@ from .reviews_judge import By, OfAgent, at_desk
 
 if TYPE_CHECKING:
     from midwatch.contracts.claims import Taken
-    from midwatch.contracts.governance import Verdict
+    from midwatch.contracts.reviews import Verdict
     from midwatch_services.reviewer_sampler.judging.desk import Desk
 
 _HELP = "p pass · f fail · u cannot say · c correct the answer · n note · e fail, and an eval case · s skip · q quit"

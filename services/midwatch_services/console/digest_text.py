@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from midwatch.contracts.governance import DigestRun, DigestWritten
+from midwatch.contracts.reviews import DigestRun, DigestWritten
 
 from .addresses import run_path
 

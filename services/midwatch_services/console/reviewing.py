@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from midwatch.contracts.governance import Verdict
+from midwatch.contracts.reviews import Verdict
 from midwatch.contracts.subjects import is_agent_name
 
 from .view import query

@@ -6,7 +6,7 @@ from datetime import date
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts.erasure import ErasureResolved
-from midwatch.contracts.governance import DigestWritten
+from midwatch.contracts.reviews import DigestWritten
 from midwatch.runtime.erasure import Counts
 from midwatch.runtime.outbox import Outbox
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.erasure import ErasureResolved
-from midwatch.contracts.governance import DigestRun, DigestWritten
+from midwatch.contracts.reviews import DigestRun, DigestWritten
 from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.card_book import CardBook

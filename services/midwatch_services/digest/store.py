@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from midwatch.contracts.governance import DigestWritten
+from midwatch.contracts.reviews import DigestWritten
 from midwatch.runtime.database import insert_new
 
 from . import tables

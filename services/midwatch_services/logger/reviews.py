@@ -7,7 +7,7 @@ kept: whoever judges the run next is not to know what was said of it.
 import msgspec
 
 from midwatch.contracts.envelope import Envelope
-from midwatch.contracts.governance import ReviewAgreed, ReviewJudged, ReviewSampled
+from midwatch.contracts.reviews import ReviewAgreed, ReviewJudged, ReviewSampled
 
 from .decide import text_of
 

@@ -14,7 +14,8 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused
-from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved, DigestWritten, ReviewSummed
+from midwatch.contracts.governance import AlertAcknowledged, AlertRaised, AlertResolved
+from midwatch.contracts.reviews import DigestWritten, ReviewSummed
 from midwatch.runtime import faults, telemetry
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database

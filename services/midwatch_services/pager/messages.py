@@ -5,7 +5,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from midwatch.contracts.governance import DigestWritten, ReviewSummed
+from midwatch.contracts.reviews import DigestWritten, ReviewSummed
 
 from . import words
 from .decide import Tell

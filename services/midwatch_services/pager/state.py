@@ -5,7 +5,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from midwatch.contracts.governance import AlertRaised, DigestWritten, ReviewSummed
+from midwatch.contracts.governance import AlertRaised
+from midwatch.contracts.reviews import DigestWritten, ReviewSummed
 
 # early: its end or its acknowledgement came first; unsent: nobody is to be told; superseded: raised again under its key
 AlertPhase = Literal["early", "unsent", "open", "superseded", "resolved"]

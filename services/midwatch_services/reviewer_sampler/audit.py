@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused
-from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
+from midwatch.contracts.reviews import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
 from midwatch.errors import MidwatchError
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings

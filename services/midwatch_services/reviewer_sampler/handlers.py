@@ -12,7 +12,7 @@ from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
-from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewSampled
+from midwatch.contracts.reviews import ReviewKeyCommitted, ReviewKeyRevealed, ReviewSampled
 from midwatch.errors import Temporary
 from midwatch.runtime import faults
 from midwatch.runtime.card_book import CardBook

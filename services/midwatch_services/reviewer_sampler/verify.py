@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Literal, NamedTuple
 
-from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
+from midwatch.contracts.reviews import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
 
 from .decide import Run, draw, name_of
 from .policy import GRACE

@@ -7,7 +7,7 @@ from typing import Any
 from logged import NOON
 from midwatch.contracts import codec
 from midwatch.contracts.envelope import Envelope
-from midwatch.contracts.governance import ReviewAgreed, ReviewJudged, ReviewSampled
+from midwatch.contracts.reviews import ReviewAgreed, ReviewJudged, ReviewSampled
 from midwatch_services.logger.reviews import ReviewRow, fold_review
 
 

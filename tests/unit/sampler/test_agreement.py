@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from midwatch.contracts.control import ReviewRule
-from midwatch.contracts.governance import Verdict
+from midwatch.contracts.reviews import Verdict
 from midwatch_services.reviewer_sampler.decide import Run, draw
 from midwatch_services.reviewer_sampler.judging import agreement
 from midwatch_services.reviewer_sampler.judging.agreement import Read, kappa, rate

@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 
 from midwatch.contracts.control import ReviewRule
-from midwatch.contracts.governance import Verdict
+from midwatch.contracts.reviews import Verdict
 from midwatch_services.reviewer_sampler.decide import Run
 from midwatch_services.reviewer_sampler.judging.decide import (
     BY_FAIL,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from midwatch.contracts.governance import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
+from midwatch.contracts.reviews import ReviewKeyCommitted, ReviewKeyRevealed, ReviewRated, ReviewSampled
 from midwatch_services.reviewer_sampler.decide import DayKey, Run, draw
 from midwatch_services.reviewer_sampler.verify import Evidence, Said, days_of, verify
 

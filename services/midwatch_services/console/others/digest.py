@@ -5,7 +5,7 @@ from datetime import date
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
-from midwatch.contracts.governance import DigestWritten
+from midwatch.contracts.reviews import DigestWritten
 from midwatch_services.digest import store
 
 SERVICE = subjects.DIGEST

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
 from midwatch.contracts.claims import Taken
-from midwatch.contracts.governance import ReviewJudged
+from midwatch.contracts.reviews import ReviewJudged
 from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime.settings import Settings
 from midwatch_services.commands.reviews_read import causes

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from midwatch.contracts.governance import ReviewJudged, Verdict
+from midwatch.contracts.reviews import ReviewJudged, Verdict
 from midwatch.contracts.runs import Mode
 from midwatch.contracts.subjects import is_agent_name
 from midwatch.errors import MidwatchError, Temporary

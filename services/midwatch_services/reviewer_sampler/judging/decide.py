@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from midwatch.contracts.control import ReviewRule
-from midwatch.contracts.governance import Verdict
+from midwatch.contracts.reviews import Verdict
 
 from ..decide import Run
 

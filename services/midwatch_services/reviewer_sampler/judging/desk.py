@@ -10,7 +10,7 @@ from nats.errors import NoRespondersError
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.claims import Hold, Take, Taken
-from midwatch.contracts.governance import ReviewJudged
+from midwatch.contracts.reviews import ReviewJudged
 from midwatch.errors import MidwatchError
 
 WITHIN = 5.0  # seconds for an answer

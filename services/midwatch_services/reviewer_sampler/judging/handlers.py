@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused
 from midwatch.contracts.envelope import Envelope
-from midwatch.contracts.governance import ReviewAgreed, ReviewDisputed, ReviewJudged
+from midwatch.contracts.reviews import ReviewAgreed, ReviewDisputed, ReviewJudged
 from midwatch.runtime import faults
 from midwatch.runtime.card_book import CardBook
 from midwatch.runtime.database import Database

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from midwatch.contracts.governance import ReviewJudged
+from midwatch.contracts.reviews import ReviewJudged
 from midwatch.contracts.runs import Mode
 from midwatch.runtime.database import insert_new
 

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.erasure import ErasureResolved
-from midwatch.contracts.governance import DigestRun, ReviewSummed
+from midwatch.contracts.reviews import DigestRun, ReviewSummed
 from midwatch.errors import MidwatchError
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database

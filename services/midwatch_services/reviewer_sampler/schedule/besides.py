@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from midwatch.contracts.governance import AlertRaised
-from midwatch.contracts.governance import Besides as Cause
+from midwatch.contracts.reviews import Besides as Cause
 from midwatch.contracts.runs import HandedOff, Message, Said, Started, ToolCalled
 
 from ..decide import Run

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from midwatch.contracts.governance import RateCause
+from midwatch.contracts.reviews import RateCause
 
 from .policy import LEAST_FAILS, LONGEST_VERSION, MANY_VERSIONS, RECENT, WEEK, Policy
 

@@ -5,7 +5,8 @@ from hashlib import sha256
 from typing import Any
 
 from midwatch.contracts import codec, subjects
-from midwatch.contracts.governance import AlertRaised, AlertResolved, ReviewAdded, ReviewRated
+from midwatch.contracts.governance import AlertRaised, AlertResolved
+from midwatch.contracts.reviews import ReviewAdded, ReviewRated
 from midwatch.runtime.outbox import Outgoing
 
 from .ageing import Decision, Raise

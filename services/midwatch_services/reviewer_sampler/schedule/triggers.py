@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from midwatch.contracts import subjects
-from midwatch.contracts.governance import AlertRaised, RateCause, SwitchMoved
+from midwatch.contracts.governance import AlertRaised, SwitchMoved
+from midwatch.contracts.reviews import RateCause
 
 _DRIFT = subjects.DRIFT  # the rule of its alerts
 
