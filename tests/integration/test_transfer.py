@@ -14,9 +14,11 @@ import sqlalchemy as sa
 
 from kept import NOW, alerts, count, empty_log, placed, run_ids, save, save_alert_of, sqlite_url, whole_run
 from logged import received
+from midwatch.contracts.erasure import ErasedRun
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch_services.logger import store
+from midwatch_services.logger.erasure import store as erasures
 from midwatch_services.logger.evidence import chain, chain_store
 from midwatch_services.logger.keeping.export_store import exports_with, read_exports
 from midwatch_services.logger.transfer.bring_back import Import, OtherStreams, Report
@@ -158,6 +160,28 @@ def test_what_was_removed_comes_back_and_the_chain_says_so(open_log: Open, tmp_p
     assert [block.kind for block in blocks] == ["events", "imported"]
     assert len(msgspec.json.decode(blocks[1].note)["places"]) == 4
     assert count(log, "logger_late") == 0  # the chain has their leaves
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_an_export_brings_back_nothing_that_a_run_said_that_was_erased_here(
+    open_log: Open, tmp_path: Path, kind: str
+) -> None:
+    log = open_log(kind)
+    fill(log)
+    made(log, tmp_path / "out")
+    erased = ErasedRun(agent="desk", run_id="r-1", tickets=["T-1"])
+    log.write_now(lambda conn: erasures.remember(conn, "er-1", [erased]))
+    for name in ("events", "runs", "alerts"):
+        log.write_now(lambda conn, name=name: conn.exec_driver_sql(f"DELETE FROM logger_{name}"))
+    report = brought(log, tmp_path / "out")
+    assert (report.runs, report.events, report.alerts, report.erased) == (3, 10, 2, 4)
+    kept = json.dumps([shown(log), [str(row) for row in table(log, "logger_events", "1, 2")]])
+    assert "T-1" not in kept
+    assert "c-7" not in kept
+    notes = [str(row) for row in table(log, "logger_blocks", "1, 2") if "er-1" in str(row)]
+    assert len(notes) == 1
+    again = brought(log, tmp_path / "out")
+    assert (again.events, again.erased, again.there) == (0, 0, 10)
 
 
 @pytest.mark.parametrize("kind", BOTH)

@@ -66,6 +66,8 @@ def _tell(report: "Report", problem: str | None) -> None:
     console.print(f"{what} came in; {report.there:,} events were there already", soft_wrap=True)
     if report.gone:
         console.print(f"{report.gone:,} events are of runs that were removed meanwhile", soft_wrap=True)
+    if report.erased:
+        console.print(f"{report.erased:,} came without what they say: their runs were erased", soft_wrap=True)
     if problem:
         sys.stderr.write(f"midwatch: NOT verified: {problem}\n")
     if report.unread:

@@ -12,7 +12,7 @@ from ..evidence.leaf import content_hash
 ERASED = "erased"
 # Of a query: events that were not erased. What an agent wrote has a salt, whatever it wrote.
 STANDS = """AND NOT (salt IS NULL AND body LIKE '{"erased":%')"""
-_PERSONAL = ("ticket", "session", "customer", "error", "handed_off_reason")  # of a run's row
+PERSONAL = ("ticket", "session", "customer", "error", "handed_off_reason")  # of a run's row
 
 
 class Blank(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +41,7 @@ def erased_by(body: str) -> str | None:
 
 def run_of(row: RunRow) -> RunRow:
     """The run without what names its customer or quotes anybody."""
-    return msgspec.structs.replace(row, **dict.fromkeys(_PERSONAL))
+    return msgspec.structs.replace(row, **dict.fromkeys(PERSONAL))
 
 
 def alert_of(raised: str) -> str:

@@ -21,7 +21,6 @@ from . import blank, log, store
 from .match import RunKey
 
 EVENTS, RUNS, ALERTS = (file_of(table, "jsonl") for table in ("events", "runs", "alerts"))
-_PERSONAL = ("ticket", "session", "customer", "error", "handed_off_reason")
 
 Row = dict[str, Any]
 Change = Callable[[Row], bool]  # changes the row; whether it did
@@ -95,8 +94,8 @@ def _event(row: Row, what: Erased) -> bool:
 def _run(row: Row, what: Erased) -> bool:
     if (row["agent"], row["run_id"]) not in what.runs:
         return False
-    was = any(row.get(name) is not None for name in _PERSONAL)
-    row.update(dict.fromkeys(_PERSONAL))
+    was = any(row.get(name) is not None for name in blank.PERSONAL)
+    row.update(dict.fromkeys(blank.PERSONAL))
     return was
 
 

@@ -1,7 +1,7 @@
 """An import: what an export holds and the log does not, at its old places, beside a logger that goes on writing."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -19,6 +19,9 @@ from midwatch.runtime import faults
 from midwatch.runtime.database import Database, insert_new
 
 from ..decide import RunRow, fold, text_of
+from ..erasure import blank
+from ..erasure import log as erasure_log
+from ..erasure import store as erasures
 from ..evidence import chain_store
 from ..evidence.chain import Block
 from ..partitions import make_partitions
@@ -32,6 +35,7 @@ Told = Callable[[int, int], None]
 Key = tuple[str, str]  # agent, run id
 
 BATCH = 500  # events of one transaction
+BY = "the log, at an import"
 _REST = 1.0  # seconds for each second of writing
 
 
@@ -42,7 +46,8 @@ class OtherStreams(MidwatchError):
 
 @dataclass
 class Report:
-    """What an import brought, and what was there already. `gone`: events of runs that were removed meanwhile."""
+    """What an import brought, and what was there already. `gone`: events of runs that were removed meanwhile; `erased`:
+    events that came without what they say, since their runs were erased."""
 
     runs: int = 0
     events: int = 0
@@ -50,6 +55,7 @@ class Report:
     chains: int = 0
     there: int = 0
     gone: int = 0
+    erased: int = 0
     oldest: str | None = None  # when the log heard last of the oldest run that was brought
     unread: str | None = None  # what of an altered export could not be read
 
@@ -123,6 +129,8 @@ class Import:
             self._write(lambda conn, rows=rows: self._save_runs(conn, rows))  # type: ignore[misc]
 
     def _save_runs(self, conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        erased = erasures.erased(conn, _keys(rows))
+        rows = [row | dict.fromkeys(blank.PERSONAL) if _key(row) in erased else row for row in rows]
         values = [[row[name] for name in RUN_COLUMNS] for row in rows]
         fresh = set(insert_new(conn, "logger_runs", RUN_COLUMNS, values, ("agent", "run_id")))
         there = [(row["agent"], row["run_id"]) for at, row in enumerate(rows) if at not in fresh]
@@ -145,6 +153,8 @@ class Import:
         runs = load_runs(conn, list({(row["agent"], row["run_id"]) for row in rows}))
         known = [row for row in rows if (row["agent"], row["run_id"]) in runs]
         self._report.gone += len(rows) - len(known)
+        erased = erasures.erased(conn, _keys(known))
+        blanked = {row["id"] for row in known if _key(row) in erased and _blank(row, erased[_key(row)])}
         for row in known:
             row["month"] = runs[row["agent"], row["run_id"]].month
         make_partitions(conn, {row["month"] for row in known})
@@ -153,6 +163,7 @@ class Import:
         self._report.events += len(fresh)
         self._report.there += len(known) - len(fresh)
         self._chain(conn, fresh)
+        self._note_erased(conn, [row for row in fresh if row["id"] in blanked], erased)
         folded = [
             _folded(runs[key], [row for row in fresh if (row["agent"], row["run_id"]) == key])
             for key in {(row["agent"], row["run_id"]) for row in fresh} & self._differ
@@ -173,10 +184,19 @@ class Import:
                 } | ({"unverified": self.unverified} if self.unverified else {})  # fmt: skip
                 chain_store.append_note(conn, agent, "imported", note, self.now)
 
+    def _note_erased(self, conn: Connection, rows: Sequence[dict[str, Any]], erased: Mapping[Key, str]) -> None:
+        """What the export still says of runs that were erased was left out, and the chains say so."""
+        self._report.erased += len(rows)
+        of: dict[str, list[erasure_log.Leaf]] = {}
+        for row in rows:
+            leaf = erasure_log.Leaf(row["agent"], row["id"], row["run_id"], row["place"], (row["leaf"] or b"").hex())
+            of.setdefault(erased[_key(row)], []).append(leaf)
+        for erasure, leaves in of.items():
+            erasure_log.note(conn, erasure, leaves, at=text_of(self.now), by=BY)
+
     def _alerts(self) -> None:
         for rows in in_batches(self._file("alerts"), ALERT_COLUMNS, BATCH):
-            values = [[row[name] for name in ALERT_COLUMNS] for row in rows]
-            fresh = self._write(_inserting_alerts(values))
+            fresh = self._write(lambda conn, rows=rows: _save_alerts(conn, rows))  # type: ignore[misc]
             self._report.alerts += len(fresh)
 
     def _recount(self) -> None:
@@ -203,8 +223,29 @@ _STREAMS = sa.text("SELECT number, created FROM logger_streams ORDER BY number")
 _ADD_STREAM = sa.text("INSERT INTO logger_streams (number, created) VALUES (:number, :created)")
 
 
-def _inserting_alerts(values: Sequence[Sequence[Any]]) -> Callable[[Connection], list[int]]:
-    return lambda conn: insert_new(conn, "logger_alerts", ALERT_COLUMNS, values, ("alert_id",))
+def _key(row: Mapping[str, Any]) -> Key:
+    return row["agent"], row["run_id"]
+
+
+def _keys(rows: Iterable[Mapping[str, Any]]) -> list[Key]:
+    return list({_key(row) for row in rows if row["agent"] and row["run_id"]})
+
+
+def _blank(row: dict[str, Any], erasure: str) -> bool:
+    """Takes from an event what it says; whether it said anything still."""
+    if blank.erased_by(row["body"]) is not None:
+        return False
+    row.update(body=blank.body_of(erasure, row["salt"], row["body"]), salt=None, ticket=None, note=None)
+    return True
+
+
+def _save_alerts(conn: Connection, rows: Sequence[dict[str, Any]]) -> list[int]:
+    erased = erasures.erased(conn, _keys(rows))
+    for row in rows:
+        if row["raised"] and _key(row) in erased:
+            row.update(raised=blank.alert_of(row["raised"]), resolved_reason=None)
+    values = [[row[name] for name in ALERT_COLUMNS] for row in rows]
+    return insert_new(conn, "logger_alerts", ALERT_COLUMNS, values, ("alert_id",))
 
 
 def _folded(row: RunRow, events: Sequence[dict[str, Any]]) -> RunRow:
