@@ -95,6 +95,8 @@ async def test_a_halt_by_keyboard_alone_stops_a_real_process_and_the_proof_fills
         await page.keyboard.press("w")
         await page.keyboard.type("refunds the wrong customers")
         await page.keyboard.press("Enter")
+        await page.wait_for_selector("h1:focus")
+        await page.keyboard.press("Tab")
         await page.wait_for_selector(".pressing .press:focus")
         await page.evaluate("window.stayed = 1")
         await page.keyboard.press("Enter")
