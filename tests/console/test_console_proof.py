@@ -5,6 +5,7 @@ import html
 import re
 import shlex
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 import typer
@@ -16,15 +17,21 @@ from kill_switch_helpers import Pod as Said
 from kill_switch_helpers import heard, kill_switch, put
 from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Presence
+from midwatch.contracts.envelope import utc_now
+from midwatch.contracts.governance import SwitchDrilled
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services import cli
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import drills
+from midwatch_services.kill_switch.drills import drill
 
 DESK = {"what": "agent", "agent": "desk"}
 TOOL = {"what": "tool", "agent": "desk", "tool": "refund"}
 WHY = {"reason": "wrong refunds"}
+DRILLED = SwitchDrilled(
+    drill_id="drill-20261120-0a0a0a", agent="desk", by="ben", started_at=utc_now() - timedelta(days=3), passed=True
+)
 
 
 @pytest.fixture
@@ -181,6 +188,8 @@ async def test_every_command_that_stop_and_drill_pages_print_is_one_of_ours(
 ) -> None:
     async with running.person(Role.OPERATOR) as ann:
         pages = [(await ann.get(path)).text for path in ("/stop", "/stop/history", "/drills")]
+        await drill.publish(js, DRILLED, "result")
+        pages.append((await ann.get(f"/drills/{DRILLED.drill_id}")).text)
         await board.halt_agent("desk", reason="it loops", by="ben")
         await Said(js, lease=60).say({"agent.desk": 0})
         await eventually(lambda: _prints(ann, "write-off pod-1"))
@@ -190,7 +199,8 @@ async def test_every_command_that_stop_and_drill_pages_print_is_one_of_ours(
     found = [command for page in pages for command in commands(page)]
     assert found == [
         "midwatch card new desk", "midwatch apply agents/desk.yaml", "midwatch drill AGENT --dry-run",
-        "midwatch drill AGENT --dry-run", 'midwatch switch write-off pod-1 --agent desk --reason "…"',
+        "midwatch drill AGENT --dry-run", "midwatch drill desk --sign-off drill-20261120-0a0a0a",
+        'midwatch switch write-off pod-1 --agent desk --reason "…"',
         'midwatch halt desk --reason "…" --wait', 'midwatch halt --fleet --reason "…" --wait',
     ]  # fmt: skip
     for command in found:
@@ -298,4 +308,6 @@ async def test_a_drill_that_fails_in_an_unforeseen_way_is_over(
             return "It did not come to a halt: RuntimeError" in (await ann.get(begun)).text
 
         await eventually(over)
+        seen = re.search(r'name="seen" value="(\w+)"', (await ann.get(begun)).text)
+        assert seen and (await ann.get(f"{begun}?part=1&seen={seen[1]}")).status_code == 204
         assert (await ann.act("/drills/begin", token, agent="desk")).headers["location"] != begun

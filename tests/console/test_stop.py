@@ -119,6 +119,8 @@ async def test_enter_that_is_held_down_halts_nothing(
     browser: Browser, running: Running, js: JetStreamContext
 ) -> None:  # fmt: skip
     async with window(browser, running, Role.OPERATOR, by="eva") as page:
+        pressed: list[str] = []
+        page.on("request", lambda one: pressed.append(one.url) if one.method == "POST" else None)
         await page.goto("/stop?agent=refund-desk")
         await page.fill("#reason", "refunds the wrong customers")
         await page.focus("#reason")
@@ -127,12 +129,15 @@ async def test_enter_that_is_held_down_halts_nothing(
         await page.keyboard.down("Enter")  # as a keyboard repeats it
         await page.focus(".pressing .press")
         await page.keyboard.down("Enter")
-        assert "/stop/confirm" in page.url
+        await page.evaluate("new Promise(requestAnimationFrame)")
+        await page.evaluate("new Promise(requestAnimationFrame)")
+        assert pressed == []
         record = (await Switchboard(js).read("agent.refund-desk")).record()
         assert record is not None and record.state == "running"
         await page.keyboard.up("Enter")
         await page.keyboard.press("Enter")
         await page.wait_for_url("**/stop/proof?**")
+        assert len(pressed) == 1
 
 
 async def test_a_proof_that_says_the_same_leaves_focus_selection_and_what_is_said_alone(

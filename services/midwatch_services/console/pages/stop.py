@@ -13,7 +13,6 @@ from starlette.routing import Route
 from midwatch.contracts import subjects
 from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime.switchboard import Scope, Switchboard, standing_of
-from midwatch_services.commands.switch_output import write_off_command
 from midwatch_services.console import stopping
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import switch
@@ -132,7 +131,7 @@ async def proof(request: Request) -> Response:
     return render(
         request, "stop_proof_part.html" if request.query_params.get("part") else "stop_proof.html", told=told,
         at=scope, kind=stopping.kind_of(scope), where=where, since=since, seen=shown, scope=fields, given=fields,
-        may=session_of(request).role.may(Role.OPERATOR), write_off=write_off_command,
+        may=session_of(request).role.may(Role.OPERATOR), write_off=switch.write_off,
     )  # fmt: skip
 
 
