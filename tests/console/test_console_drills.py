@@ -60,7 +60,11 @@ async def test_past_drills_show_their_times_and_what_is_due_is_said_without_any_
         assert "never, by its card" in page
         assert "Drill …" not in page
         one = (await vera.get("/drills/drill-20261120-0a0a0a")).text
-        assert "40: 30 answered, 8 to the fallback, 2 lost, 0 doubled" in one and "(limit 5.0 s)" in one
+        assert (
+            "40: 30 answered, 8 to the fallback, 2 lost, 0 doubled" in one
+            and "(limit 5 seconds)" in one
+            and "(limit 10 seconds)" in one
+        )
         assert (await vera.get("/drills/drill-x")).status_code == 404
         assert (await vera.act("/drills/begin", agent="desk")).status_code == 403
         assert (await vera.get("/drills/plan?agent=desk")).status_code == 403

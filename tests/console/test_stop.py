@@ -95,6 +95,8 @@ async def test_a_halt_by_keyboard_alone_stops_a_real_process_and_the_proof_fills
         await page.keyboard.press("w")
         await page.keyboard.type("refunds the wrong customers")
         await page.keyboard.press("Enter")
+        await page.wait_for_selector("h1:focus")
+        await page.keyboard.press("Tab")
         await page.wait_for_selector(".pressing .press:focus")
         await page.evaluate("window.stayed = 1")
         await page.keyboard.press("Enter")
@@ -111,6 +113,57 @@ async def test_a_halt_by_keyboard_alone_stops_a_real_process_and_the_proof_fills
         await Switchboard(js).resume_agent("refund-desk", reason="mended", by="ben")
         await page.wait_for_selector("text=Lifted by ben: mended")
         assert await page.evaluate("window.stayed") == 2
+
+
+async def test_enter_that_is_held_down_halts_nothing(
+    browser: Browser, running: Running, js: JetStreamContext
+) -> None:  # fmt: skip
+    async with window(browser, running, Role.OPERATOR, by="eva") as page:
+        pressed: list[str] = []
+        page.on("request", lambda one: pressed.append(one.url) if one.method == "POST" else None)
+        await page.goto("/stop?agent=refund-desk")
+        await page.fill("#reason", "refunds the wrong customers")
+        await page.focus("#reason")
+        await page.keyboard.down("Enter")
+        await page.wait_for_selector("h1:focus")
+        await page.keyboard.down("Enter")  # as a keyboard repeats it
+        await page.focus(".pressing .press")
+        await page.keyboard.down("Enter")
+        await page.evaluate("new Promise(requestAnimationFrame)")
+        await page.evaluate("new Promise(requestAnimationFrame)")
+        assert pressed == []
+        record = (await Switchboard(js).read("agent.refund-desk")).record()
+        assert record is not None and record.state == "running"
+        await page.keyboard.up("Enter")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/stop/proof?**")
+        assert len(pressed) == 1
+
+
+async def test_a_proof_that_says_the_same_leaves_focus_selection_and_what_is_said_alone(
+    browser: Browser, running: Running, js: JetStreamContext
+) -> None:
+    await some_run(js)
+    await Switchboard(js).halt_agent("refund-desk", reason="it loops", by="ben")
+    async with window(browser, running, Role.OPERATOR, by="eva") as page:
+        await page.goto("/stop/proof?what=agent&agent=refund-desk")
+        await page.wait_for_selector("text=Who has not confirmed, and what to do")
+        async with page.expect_response(lambda one: one.status == 204):
+            pass
+        await page.evaluate("window.said = document.querySelector('main [role=status][data-says]')")
+        await page.evaluate("getSelection().selectAllChildren(document.querySelector('#proof code'))")
+        await page.focus("text=Start again …")
+        for _ in range(2):
+            async with page.expect_response(lambda one: one.status == 204):
+                pass
+        assert str(await page.evaluate("getSelection().toString()")).startswith("midwatch switch write-off pod-")
+        assert await page.evaluate("document.activeElement.textContent") == "Start again …"
+        assert await page.evaluate("window.said.textContent") == "Not contained yet: 2 processes have not confirmed"
+        await Switchboard(js).resume_agent("refund-desk", reason="mended", by="ben")
+        await page.wait_for_selector("text=Lifted by ben: mended")
+        assert await page.evaluate("window.said.isConnected")
+        assert await page.evaluate("window.said.textContent") == "Not halted any more"
+        assert not await page.is_visible("text=Start again …")
 
 
 async def test_the_stop_button_of_every_page_leads_here_and_a_viewer_finds_nothing_to_press(

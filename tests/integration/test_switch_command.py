@@ -353,6 +353,13 @@ async def test_where_an_instance_is_missing_the_command_to_write_it_off_is_named
     assert "if that process is dead: midwatch switch write-off pod-1 --agent desk --reason" in result.stdout
 
 
+async def test_no_command_is_printed_for_an_instance_with_a_name_that_a_shell_reads_as_more(js, run: Run) -> None:
+    await Pod(js, name="x;id").say()
+    result = await run("halt", "desk", "--reason", "r", "--wait", "0.3")
+    assert "desk/x;id has not confirmed" in result.stdout
+    assert "write-off" not in result.stdout
+
+
 async def test_switch_shows_the_stage_and_who_has_lost_control(js, run: Run) -> None:
     await js.publish(
         subjects.key_subject(subjects.ROUTES, "desk"), control.encode(Route(stage="canary", traffic=0.1, salt="s"))

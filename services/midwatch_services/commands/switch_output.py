@@ -1,5 +1,6 @@
 """How `midwatch halt`, `resume` and `switch` print: what was written, the proof as it fills, who is armed."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from .output import NOT_CONFIRMED, OK, clean, console, emit_json
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from midwatch_services.kill_switch.view import AgentView, InstanceView
     from midwatch_services.kill_switch.witness import FirstCase, Witness
 
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # what a shell takes as one word, and no command as an option
 _MANY_WAIT = 1_000  # events on an instance's disk that are more than what is just under way
 
 
@@ -100,15 +102,23 @@ class Shown:
         """Names who has not confirmed, and how to go on where a process is dead."""
         from midwatch_services.kill_switch.decide import NO_PRESENCE
 
-        silent = None
+        command = ""
         for report in verdict.reports:
             if (report.agent, report.instance) not in verdict.cleared and report.state in ("unconfirmed", "lapsed"):
                 if report.state == "unconfirmed":
                     say(report_line(report, verdict.blocking))
-                silent = silent or (report if report.instance != NO_PRESENCE else None)
-        if silent:
-            say(clean(f"  if that process is dead: midwatch switch write-off {silent.instance} --agent {silent.agent} "
-                      "--reason …"))  # fmt: skip
+                if report.instance != NO_PRESENCE:
+                    command = command or write_off_command(report.agent, report.instance)
+        if command:
+            say(clean(f"  if that process is dead: {command}"))
+
+
+def write_off_command(agent: str, instance: str) -> str:
+    """What writes an instance off, to be copied into a shell; empty for a name that no SDK makes, since anybody on the
+    bus may have chosen it."""
+    if not (_PLAIN.fullmatch(agent) and _PLAIN.fullmatch(instance)):
+        return ""
+    return f'midwatch switch write-off {instance} --agent {agent} --reason "…"'
 
 
 def report_line(report: "InstanceReport", blocking: "Collection[Who]" = ()) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from midwatch.contracts import control
-from midwatch.contracts.control import SwitchRecord
+from midwatch.contracts.control import Card, SwitchRecord
 from midwatch.contracts.subjects import is_agent_name
 
 Kind = Literal["fleet", "agent", "tool", "run"]
@@ -105,6 +105,21 @@ def _in_scope(scope: ScopeLike, runs: Sequence[str]) -> int:
 def is_fallback(text: str) -> bool:
     """Whether cases may be sent there."""
     return text in ("", "human") or (text.startswith("agent:") and is_agent_name(text[6:]))
+
+
+def takers(scope: ScopeLike, fallback: str, cards: Sequence[Card]) -> dict[str, list[str]]:
+    """Whose cases would go to whom, by the halt or else by each card; an agent without a card has people."""
+    by_card = {card.agent: card.fallback for card in cards}
+    agents = sorted(by_card) if scope.agent is None else [scope.agent]
+    found: dict[str, list[str]] = {}
+    for agent in agents:
+        found.setdefault(fallback or by_card.get(agent, "human"), []).append(agent)
+    return found
+
+
+def seen(*what: object) -> str:
+    """What a part of a page sends along of what it shows, so that it is not brought anew while that is the same."""
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def mark(record: SwitchRecord | None) -> str:

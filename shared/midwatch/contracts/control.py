@@ -245,7 +245,7 @@ class Presence(Struct, frozen=True, kw_only=True):
     """What one running process of an agent says of itself, each second. `applied`: revision of each key it obeys."""
 
     agent: AgentName
-    instance: str
+    instance: Annotated[str, Meta(pattern=r"^[^\s.*>]+$", max_length=255)]  # one token of a subject
     version: str
     host: str
     pid: int

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from nats.aio.client import Client
@@ -13,8 +14,9 @@ from nats.js.errors import NotFoundError
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import SwitchRecord
+from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.governance import InstanceReport, SwitchContained
-from midwatch.runtime.switchboard import Scope, Switchboard, Written, standing_of
+from midwatch.runtime.switchboard import Entry, Scope, Switchboard, Written, standing_of
 from midwatch_services.kill_switch.decide import NO_PRESENCE, Verdict, Who
 from midwatch_services.kill_switch.proof import Proof
 from midwatch_services.kill_switch.witness import FirstCase, Witness
@@ -25,15 +27,18 @@ _LIMIT = 900.0  # seconds for which one halt is followed
 _LINGER = 60.0  # seconds in which the runs and cases of a contained halt are still counted
 _LISTEN_WITHIN = 1.0  # seconds; a halt waits no longer
 _MOST = 20  # halts that are followed at once
-_REPORTS = ("contained", "unconfirmed", "revoked")
+_REPORTS = ("contained", "revoked")
+_CLOCKS_DIFFER = timedelta(seconds=2)  # less than that may lie between a writer's clock and the server's
 
+Said = Envelope[SwitchContained]
 Phase = Literal["waiting", "contained", "revoked", "lifted", "unknown"]
 
 
 @dataclass(frozen=True)
 class Told:
     """How a halt stands. `seconds`: from its write to the last confirmation; `after_press`: from the press here, if it
-    was pressed here; `judged_by`: `here` or `kill-switch`, whose word it is. `lifted`: the record that ended it."""
+    was pressed here; `judged_by`: `here` or `kill-switch`, whose word it is; `at`: when it was found contained.
+    `record`: of the halt, or what ended it."""
 
     phase: Phase
     epoch: int
@@ -41,6 +46,7 @@ class Told:
     seconds: float | None = None
     after_press: float | None = None
     judged_by: str = "here"
+    at: datetime | None = None
     instances: tuple[InstanceReport, ...] = ()
     blocking: frozenset[Who] = frozenset()
     runs_stopped: int = 0
@@ -73,12 +79,17 @@ class Watch:
         self._verdict: Verdict | None = None
         self._pressed: float | None = None
         self._after_press: float | None = None
+        self._contained_at: datetime | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def listen(self) -> None:
-        """Begins to hear. Raises what the bus raises."""
-        await self._proof.listen(self.scope.agent)
-        await self._witness.listen(self.scope.agent)
+        """Begins to hear, or hears nothing at all. Raises what the bus raises."""
+        try:
+            await self._proof.listen(self.scope.agent)
+            await self._witness.listen(self.scope.agent)
+        except BaseException:
+            await self.close()
+            raise
 
     def begin(self, epoch: int, record: SwitchRecord, pressed: float | None) -> "asyncio.Task[None]":
         """Follows the halt that was written. `pressed`: when, by the loop's clock, where it was pressed here."""
@@ -92,6 +103,7 @@ class Watch:
             verdict, lifted = await self._proof.wait(self.scope, epoch, record, _LIMIT, self._heard)
             self._verdict = verdict
             if verdict.contained and lifted is None:
+                self._contained_at = self._contained_at or datetime.now(UTC)
                 if self._pressed is not None:
                     self._after_press = asyncio.get_running_loop().time() - self._pressed
                 await asyncio.sleep(_LINGER)
@@ -101,32 +113,41 @@ class Watch:
             await self.close()
 
     async def close(self) -> None:
-        """Hears no more."""
+        """Hears no more, though whoever asks be cut off meanwhile."""
+        await asyncio.shield(self._close())
+
+    async def _close(self) -> None:
         await self._proof.close()
         await self._witness.close()
 
     def _heard(self, verdict: Verdict) -> None:
         # Only the end of the wait knows that nobody is missing where nobody was heard yet.
         self._verdict = verdict if not verdict.contained or verdict.reports else self._verdict
+        if verdict.contained and verdict.reports:
+            self._contained_at = self._contained_at or datetime.now(UTC)
+
+    @property
+    def done(self) -> bool:
+        """Whether it follows nothing any more."""
+        return self._task is None or self._task.done()
 
     @property
     def over(self) -> bool:
         """Whether it follows nothing any more, though the halt was not contained."""
-        done = self._task is None or self._task.done()
-        return done and not (self._verdict and self._verdict.contained)
+        return self.done and self._contained_at is None
 
     def told(self, epoch: int, record: SwitchRecord | None) -> Told:
         """What was heard so far."""
         verdict, caused = self._verdict, self._witness
         here = self._pressed is not None
-        contained = bool(verdict and verdict.contained and (verdict.reports or (self._task and self._task.done())))
-        contained = contained or (verdict is not None and verdict.contained and self._after_press is not None)
+        contained = self._contained_at is not None
         return Told(
             phase="contained" if contained else "waiting", epoch=epoch, record=record,
             seconds=verdict.seconds if verdict and contained and here else None, after_press=self._after_press,
-            instances=verdict.reports if verdict else (), blocking=verdict.blocking if verdict else frozenset(),
+            at=self._contained_at, instances=verdict.reports if verdict else (),
+            blocking=verdict.blocking if verdict else frozenset(),
             runs_stopped=caused.runs_stopped, cases=caused.cases, first_case=caused.first_case,
-            goes_on=self._task is not None and not self._task.done(),
+            goes_on=not self.done,
         )  # fmt: skip
 
     def end(self) -> None:
@@ -146,19 +167,21 @@ class Watches:
     async def halt(self, scope: Scope, pressed: float, **how: object) -> Written:
         """Halts and follows it. That it cannot be followed keeps nothing from being halted. Raises what `Switchboard`
         raises."""
-        watch, listens = Watch(self._nc, self._js, scope), True
+        watch, listens, begun = Watch(self._nc, self._js, scope), True, False
         try:
-            async with asyncio.timeout(_LISTEN_WITHIN):
-                await watch.listen()
-        except MISSED:
-            listens = False
-        written = await self._board.halt(scope, **how)  # type: ignore[arg-type]
-        followed = self._of(scope, written.record)
-        if listens and (written.changed or followed is None):
-            self._keep(watch)
-            self._last(watch.begin(written.revision, written.record, pressed if written.changed else None))
-        else:
-            await watch.close()
+            try:
+                async with asyncio.timeout(_LISTEN_WITHIN):
+                    await watch.listen()
+            except MISSED:
+                listens = False
+            written = await self._board.halt(scope, **how)  # type: ignore[arg-type]
+            if listens and (written.changed or self._of(scope, written.record) is None):
+                self._keep(watch)
+                self._last(watch.begin(written.revision, written.record, pressed if written.changed else None))
+                begun = True
+        finally:
+            if not begun:
+                await watch.close()
         return written
 
     async def told(self, scope: Scope) -> Told:
@@ -174,7 +197,7 @@ class Watches:
                     return Told("lifted", epoch, record)
                 watch = await self._watch(scope, epoch, record)
                 told = watch.told(epoch, record)
-                return _with(told, await self._reports(scope, epoch))
+                return _with(told, await self._reports(scope, entry, record))
         except MISSED:
             return Told("unknown", 0)
 
@@ -194,41 +217,62 @@ class Watches:
 
     def _keep(self, watch: Watch) -> None:
         place = (watch.scope.key, watch.scope.target)
-        for old in [one for one in self._found if one == place] or list(self._found)[: len(self._found) - _MOST]:
+        if before := self._found.pop(place, None):
+            before.end()
+        oldest = sorted(self._found, key=lambda one: not self._found[one].done)  # those that are done first
+        for old in oldest[: max(0, len(oldest) + 1 - _MOST)]:
             self._found.pop(old).end()
         self._found[place] = watch
 
-    async def _reports(self, scope: Scope, epoch: int) -> Mapping[str, SwitchContained]:
-        """What kill-switch said of this halt, by event."""
+    async def _reports(self, scope: Scope, entry: Entry, record: SwitchRecord) -> Mapping[str, Said]:
+        """What kill-switch said of the halt that stands, by event."""
         found = {}
         for event in _REPORTS:
             subject = subjects.switch(scope.agent or subjects.FLEET, event)
             with contextlib.suppress(NotFoundError, NatsError, codec.Refused):
                 message = await self._js.get_last_msg(subjects.GOVERNANCE, subject, direct=True)
-                data: SwitchContained = codec.decode(message.subject or "", message.data or b"").data
-                is_this = data.epoch == epoch or (scope.target is not None and data.epoch <= epoch)
-                if data.key == scope.key and data.target == scope.target and is_this:
-                    found[event] = data
+                said: Said = codec.decode(message.subject or "", message.data or b"")
+                if await self._is_of(said.data, scope, entry, record):
+                    found[event] = said
         return found
+
+    async def _is_of(self, said: SwitchContained, scope: Scope, entry: Entry, record: SwitchRecord) -> bool:
+        """Whether `said` is of the halt that stands and of none before it: the write that it names made `record`. The
+        key of a map moves on with other records, and one without a time may have been written twice."""
+        if (said.key, said.target) != (scope.key, scope.target):
+            return False
+        write = entry
+        if said.epoch != entry.revision:
+            if scope.target is None or record.at is None:
+                return False
+            found = await self._board.writes(said.epoch - 1, 1)
+            if not found or found[0].revision != said.epoch:  # the bucket holds it no more
+                return said.requested_at >= record.at - _CLOCKS_DIFFER
+            write = found[0]
+            if write.key != scope.key or standing_of(write, scope) != record:
+                return False
+        return write.written_at is not None and abs(said.requested_at - write.written_at) < _CLOCKS_DIFFER
 
     def _last(self, task: "asyncio.Task[None]") -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def _with(told: Told, reports: Mapping[str, SwitchContained]) -> Told:
-    """What was heard here beside what kill-switch said, which saw the halt being written and sees what revokes it."""
+def _with(told: Told, reports: Mapping[str, Said]) -> Told:
+    """What was heard here beside what kill-switch said, which saw the halt being written and sees what revokes it. No
+    word of it stands against a process that is missing here."""
     if revoked := reports.get("revoked"):
-        return replace(told, phase="revoked", judged_by=subjects.KILL_SWITCH, why=revoked.reason)
-    proven = reports.get("contained")
-    if proven is None:
+        return replace(told, phase="revoked", judged_by=subjects.KILL_SWITCH, why=revoked.data.reason)
+    said = reports.get("contained")
+    if said is None or told.missing:
         return told
-    better = told.phase != "contained" or told.seconds is None
+    proven, better = said.data, told.phase != "contained" or told.seconds is None
     return replace(
         told,
         phase="contained",
         seconds=proven.seconds if better else told.seconds,
         judged_by=subjects.KILL_SWITCH if better else "here",
+        at=told.at or said.time,
         instances=told.instances or tuple(proven.instances),
         runs_stopped=max(told.runs_stopped, proven.runs_stopped),
         cases=max(told.cases, proven.cases),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
@@ -17,6 +18,8 @@ from midwatch.runtime.stream_read import read_range
 from midwatch_services.kill_switch.drills import drill, drill_check, drill_plan
 
 from .switch import MISSED
+
+log = structlog.get_logger("midwatch.console")
 
 LOOKBACK = timedelta(days=400)
 LIMITS, SHAPE = drill_plan.LIMITS, drill_plan.SHAPE
@@ -83,6 +86,11 @@ async def ready(nc: Client, js: JetStreamContext, agent: str) -> Ready:
     return Ready("", len(found.instances), found.in_flight)
 
 
+def sign_off_command(agent: str, drill_id: str) -> str:
+    """What signs a drill off, to be copied into a shell; empty for an id that no drill has."""
+    return f"midwatch drill {agent} --sign-off {drill_id}" if drill_plan.is_id(drill_id) else ""
+
+
 @dataclass
 class Course:
     """A drill that was begun here. `lines`: how far it is, in words."""
@@ -114,5 +122,9 @@ async def _run(settings: Settings, course: Course, done: Callable[[], None]) -> 
             course.result = await drill.Drill(nc, js, order, course.lines.append).perform()
     except (*MISSED, MidwatchError) as error:
         course.failed = str(error) or type(error).__name__
+    except Exception as error:
+        log.exception("drill_failed", drill=course.drill_id, agent=course.agent)
+        course.failed = f"{type(error).__name__}, which nobody foresaw: the log of the console says more"
     finally:
+        course.failed = course.failed or ("" if course.result else "the console ended")
         done()

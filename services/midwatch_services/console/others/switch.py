@@ -14,12 +14,13 @@ from sqlalchemy.engine import Connection
 from midwatch.contracts import subjects
 from midwatch.errors import MidwatchError
 from midwatch.runtime.switchboard import NOT_HALTED, Scope
-from midwatch_services.commands import switch_history
+from midwatch_services.commands import switch_history, switch_output
 from midwatch_services.console.stopping import Instance, Standing
 from midwatch_services.kill_switch import history, store, view
 from midwatch_services.kill_switch.policy import POLICY
 
 SERVICE = subjects.KILL_SWITCH
+write_off = switch_output.write_off_command
 WITHIN = 3.0  # seconds for the bus to say how things stand
 MISSED = (NatsError, MidwatchError, OSError, TimeoutError)  # what keeps the bus from being asked
 

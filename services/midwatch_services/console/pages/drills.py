@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from midwatch.contracts.subjects import is_agent_name
+from midwatch_services.console import stopping
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Topic
 from midwatch_services.console.others import drills
@@ -83,10 +84,14 @@ async def one(request: Request) -> Response:
         result = next((found for found in past if found.drill_id == drill_id), None)
         if result is None:
             raise HTTPException(404)
+    shown = stopping.seen(course, result)
+    if request.query_params.get("part") and request.query_params.get("seen") == shown:
+        return Response(status_code=204)
     agent = course.agent if course else result.agent if result else ""
     return render(
         request, "drill_part.html" if request.query_params.get("part") else "drill.html", drill_id=drill_id,
         course=course, result=result, limits=drills.LIMITS, agent=agent, scope={"agent": agent},
+        seen=shown, sign_off=drills.sign_off_command(agent, drill_id),
     )  # fmt: skip
 
 

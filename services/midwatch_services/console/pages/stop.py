@@ -1,8 +1,7 @@
 """Stop: halt the fleet, an agent, a tool or a run in two steps, and see who has confirmed. Needs the bus alone."""
 
 import asyncio
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -13,15 +12,15 @@ from starlette.routing import Route
 
 from midwatch.contracts import subjects
 from midwatch.errors import MidwatchError, Temporary
-from midwatch.runtime.switchboard import Scope, Switchboard, Written, standing_of
+from midwatch.runtime.switchboard import Scope, Switchboard, standing_of
 from midwatch_services.console import stopping
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import switch
-from midwatch_services.console.others.containment import Watches
+from midwatch_services.console.others.containment import Told, Watches
 from midwatch_services.console.routes import action, page, record
 from midwatch_services.console.view import back, console_of, environment, query, render, session_of
 
-_HISTORY = 30  # halts that are listed
+_HISTORY, _HISTORY_MOST = 30, 600  # halts that are listed: so many more each time, and at most
 _STRAYS_FOR = 2.0  # seconds for which what the database says of runs in flight is kept
 _RECORD_WITHIN = 4.0  # seconds
 _AT_ONCE = 0.5  # seconds: nothing that is only good to know holds up a halt for longer
@@ -72,11 +71,13 @@ async def confirm(request: Request) -> Response:
         return await _choose(request, given, wrong, 422)
     state, strays = await asyncio.gather(_state(request), strays_of(request))
     met = stopping.effect(scope, state.instances, strays)
-    has_card = scope.agent is None or any(card.agent == scope.agent for card in console_of(request).cards.all())
+    cards = console_of(request).cards.all()
+    has_card = scope.agent is None or any(card.agent == scope.agent for card in cards)
     already = next((one for one in state.halts if one.scope == scope), None)
     return render(
         request, "stop_confirm.html", given=_fields(given), kind=stopping.kind_of(scope), at=scope, met=met,
         state=state, has_card=has_card, already=already, scope=stopping.fields_of(scope),
+        takers=stopping.takers(scope, given.get("fallback", ""), cards),
     )  # fmt: skip
 
 
@@ -102,13 +103,14 @@ async def halt(request: Request) -> Response:
         written = await watches_of(request).halt(scope, pressed, **how)
     except switch.MISSED as error:
         return _not_done(request, "halt", scope, error)
-    kept = await _record(request, "halt", scope, written, reason=given["reason"])
+    done = {"epoch": written.revision, "changed": written.changed}
+    kept = await _record(request, "halt", scope, reason=given["reason"], **done)
     other = written.record.by if not written.changed else before
     name = "stop.not_recorded" if not kept else "stop.halted_before" if other else "stop.halted"
     to = f"/stop/proof?{query(**stopping.fields_of(scope))}"
     if other == how["by"] and not written.changed and kept:
         name = "stop.halted_twice"
-    return back(request, to, name, by=other or "", epoch=str(written.revision))
+    return back(request, to, name, by=other or "")
 
 
 @page(role=Role.VIEWER)
@@ -119,15 +121,28 @@ async def proof(request: Request) -> Response:
     except Wrong:
         raise HTTPException(404) from None
     told = await watches_of(request).told(scope)
-    where: Mapping[tuple[str, str], stopping.Instance] = {}
-    if told.missing:
-        where = {(one.agent, one.instance): one for one in (await _state(request)).instances}
+    some = (await _state(request)).instances if told.missing or told.phase == "contained" else ()
+    where = {(one.agent, one.instance): (one.pid, one.host) for one in some}
+    since = _since(scope, told, some)
+    shown = stopping.seen(told, sorted(where.items()), since)
+    if request.query_params.get("part") and request.query_params.get("seen") == shown:
+        return Response(status_code=204)
     fields = stopping.fields_of(scope)
     return render(
         request, "stop_proof_part.html" if request.query_params.get("part") else "stop_proof.html", told=told,
-        at=scope, kind=stopping.kind_of(scope), where=where, scope=fields, given=fields,
-        may=session_of(request).role.may(Role.OPERATOR),
+        at=scope, kind=stopping.kind_of(scope), where=where, since=since, seen=shown, scope=fields, given=fields,
+        may=session_of(request).role.may(Role.OPERATOR), write_off=switch.write_off,
     )  # fmt: skip
+
+
+def _since(scope: Scope, told: Told, instances: Sequence[stopping.Instance]) -> list[tuple[str, str, str]]:
+    """Who came up after the halt was contained: agent, instance, and why it may not obey, if it may not."""
+    known = {(one.agent, one.instance) for one in told.instances}
+    return [
+        (one.agent, one.instance, one.why_not)
+        for one in instances
+        if told.phase == "contained" and scope.agent in (None, one.agent) and (one.agent, one.instance) not in known
+    ]
 
 
 @page(role=Role.OPERATOR)
@@ -161,7 +176,7 @@ async def _resume(request: Request, scope: Scope, wrong: str = "", status: int =
 
 @action(role=Role.OPERATOR)
 async def resumed(request: Request) -> Response:
-    """Lifts the halt that its page showed, and no other."""
+    """Lifts the halt that its page showed, and no other. It waits until that is recorded."""
     given = {name: str(value) for name, value in (await request.form()).items()}
     try:
         scope = scope_of(given)
@@ -179,12 +194,17 @@ async def resumed(request: Request) -> Response:
     try:
         _bus_answers(request)
         board = Switchboard(console_of(request).js)
+        entry = await board.read(scope.key)
+        stands = standing_of(entry, scope)
+        if _is_halted(stands, scope) and not only(stands):
+            return await _resume(request, scope, "conflict", 409)
+        if not await _record(request, "resume", scope, reason=reason, epoch=entry.revision):
+            return _not_done(request, "unrecorded", scope)
         written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
     except switch.MISSED as error:
         return _not_done(request, "resume", scope, error)
     if turned_away:
         return await _resume(request, scope, "conflict", 409)
-    await _record(request, "resume", scope, written, reason=reason)
     name = "stop.resumed" if written.changed else "stop.ran_already"
     return back(request, "/stop", name, name=name_of(scope), by=written.record.by or "")
 
@@ -195,10 +215,15 @@ async def history(request: Request) -> Response:
     agent = request.query_params.get("agent") or None
     if agent is not None and not subjects.is_agent_name(agent):
         raise HTTPException(404)
+    asked = request.query_params.get("shown", "")
+    shown = min(max(int(asked), _HISTORY), _HISTORY_MOST) if asked.isdecimal() and len(asked) < 5 else _HISTORY
     found = await console_of(request).reading.read(
-        switch.SERVICE, lambda conn: switch.past(conn, agent, _HISTORY), keep=("halts", agent), seconds=2
+        switch.SERVICE, lambda conn: switch.past(conn, agent, shown + 1), keep=("halts", agent, shown), seconds=2
     )
-    return render(request, "stop_history.html", found=found, agent=agent, limit=_HISTORY)
+    halts, older = (found.value or [])[:shown], ""
+    if len(found.value or []) > shown and shown < _HISTORY_MOST:
+        older = f"/stop/history?{query(agent=agent, shown=shown + _HISTORY)}"
+    return render(request, "stop_history.html", found=found, agent=agent, halts=halts, older=older)
 
 
 # What they share
@@ -294,26 +319,27 @@ def _bus_answers(request: Request) -> None:
         raise Temporary("the console has no connection to NATS")
 
 
-async def _record(request: Request, what: str, scope: Scope, written: Written, *, reason: str) -> bool:
-    """Records what was done; the switch itself says by whom as well. Returns whether the record is kept."""
+async def _record(request: Request, what: str, scope: Scope, *, reason: str, **more: object) -> bool:
+    """Records what is done; the switch itself says by whom as well. Returns whether the record is kept."""
     agent = scope.agent or subjects.FLEET
-    target = written.key if scope.target is None else f"{written.key} {scope.target}"
-    detail = {"reason": reason[: stopping.REASON_LIMIT], "epoch": written.revision, "changed": written.changed}
+    target = scope.key if scope.target is None else f"{scope.key} {scope.target}"
+    detail = {"reason": reason[: stopping.REASON_LIMIT], **more}
     try:
         async with asyncio.timeout(_RECORD_WITHIN):
             await record(request, f"switch.{what}", agent=agent, target=target, **detail)
     except (Temporary, TimeoutError) as error:
-        log.error("halt_not_recorded", target=target, by=session_of(request).by, why=str(error))
-        request.state.recorded = True  # in the switch's own record, which the halt or resume is
+        log.error("not_recorded", what=what, target=target, by=session_of(request).by, why=str(error))
+        request.state.recorded = True  # in the switch's own record, which a halt is
         return False
     return True
 
 
-def _not_done(request: Request, what: str, scope: Scope, error: Exception) -> Response:
-    log.error("switch_not_written", what=what, key=scope.key, why=str(error) or type(error).__name__)
+def _not_done(request: Request, what: str, scope: Scope, error: Exception | None = None) -> Response:
+    why = "" if error is None else str(error) or type(error).__name__
+    log.error("switch_not_written", what=what, key=scope.key, why=why)
     return render(
         request, "stop_failed.html", status=503, what=what, at=scope, kind=stopping.kind_of(scope),
-        scope=stopping.fields_of(scope), why=str(error) or type(error).__name__, lease=timedelta(seconds=5),
+        scope=stopping.fields_of(scope), why=why,
     )  # fmt: skip
 
 
