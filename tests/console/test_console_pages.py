@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from midwatch.contracts import subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.database import migrate
 from midwatch.runtime.settings import Settings
+from midwatch_services.console import reading as module
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Hub, Topic
-from midwatch_services.console.reading import Reading
+from midwatch_services.console.reading import SEARCHES, SUMS, Found, Reading
 
 YESTERDAY = utc_now().date() - timedelta(days=1)
 
@@ -111,6 +113,120 @@ async def test_an_older_answer_is_given_at_once_while_a_newer_one_is_fetched(set
 
     assert (await reading.ask(silent)).problem == "slow"
     await reading.close()
+
+
+COUNTING = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"  # never ends
+
+
+async def test_searches_that_take_too_long_free_their_threads_and_hold_up_nothing_else(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(migrate, settings.database_for(subjects.LOGGER), subjects.LOGGER)
+    reading = Reading(settings)
+    monkeypatch.setattr(module, "WITHIN", 0.4)
+
+    def endless(conn: Connection) -> int:
+        return int(conn.exec_driver_sql(COUNTING).scalar_one())
+
+    slow = [asyncio.create_task(reading.read(subjects.LOGGER, endless, lane=SEARCHES, within=0.4)) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    assert (await reading.read(subjects.LOGGER, lambda conn: 1)).value == 1
+    assert [(await task).problem for task in slow] == ["slow"] * 4
+    await eventually(lambda: _is_read(reading), within=2)
+    await reading.close()
+
+
+async def _is_read(reading: Reading) -> bool:
+    return (await reading.read(subjects.LOGGER, lambda conn: 1, lane=SEARCHES)).ok
+
+
+async def test_what_takes_longer_than_a_page_waits_is_there_for_the_next_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(migrate, settings.database_for(subjects.LOGGER), subjects.LOGGER)
+    reading = Reading(settings)
+    monkeypatch.setattr(module, "WITHIN", 0.1)
+    gate, begun = threading.Event(), list[int]()
+
+    def work(conn: Connection) -> int:
+        begun.append(1)
+        gate.wait(10)
+        return 7
+
+    async def asked() -> Found[int]:
+        return await reading.read(subjects.LOGGER, work, keep=("sum",), seconds=60, lane=SUMS, within=30)
+
+    assert ((await asked()).problem, (await asked()).problem) == ("slow", "slow")
+    gate.set()
+    await eventually(lambda: _is_seven(asked))
+    assert begun == [1]
+    await reading.close()
+
+
+async def _is_seven(asked: Callable[[], Awaitable[Found[int]]]) -> bool:
+    return (await asked()).value == 7
+
+
+async def test_an_error_that_nobody_foresaw_is_told_and_not_kept(settings: Settings) -> None:
+    await asyncio.to_thread(migrate, settings.database_for(subjects.LOGGER), subjects.LOGGER)
+    reading = Reading(settings)
+    answers = iter([KeyError("new"), 1, KeyError("newer"), 2])
+
+    def work(conn: Connection) -> int:
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def from_bus() -> int:
+        raise KeyError("bus")
+
+    async def asked(seconds: float) -> Found[int]:
+        return await reading.read(subjects.LOGGER, work, keep=("n",), seconds=seconds, stale=60)
+
+    assert (await asked(60)).problem == "down"
+    assert (await asked(1e-6)).value == 1
+    assert (await asked(1e-6)).value == 1  # a newer one is fetched, and fails
+    await eventually(lambda: next(iter(reading._kept.values())).newer is None)
+    assert (await asked(1e-6)).value == 1
+    await eventually(lambda: next(iter(reading._kept.values())).newer is None)
+    assert (await asked(60)).value == 2
+    assert (await reading.ask(from_bus, keep=("b",), seconds=60)).problem == "down"
+    await reading.close()
+
+
+async def test_answers_that_are_over_are_dropped_and_there_is_a_bound(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEPT", 5)
+    reading = Reading(settings)
+
+    async def one() -> int:
+        return 1
+
+    for place in range(3):
+        await reading.ask(one, keep=("brief", place), seconds=1e-6)
+    await reading.ask(one, keep=("long", 0), seconds=60)
+    assert list(reading._kept) == [("bus", "long", 0)]
+    for place in range(1, 9):
+        await reading.ask(one, keep=("long", place), seconds=60)
+    assert list(reading._kept) == [("bus", "long", place) for place in range(4, 9)]
+    await reading.close()
+
+
+async def test_a_database_that_was_removed_or_restored_is_read_as_it_is_now(
+    running: Running, settings: Settings
+) -> None:
+    keep_digest(settings, write(facts(agent=None, day=YESTERDAY, runs=runs(resolved=4, failed=1))))
+    file = Path(settings.database_for(subjects.DIGEST).removeprefix("sqlite:///"))
+    async with running.person(Role.VIEWER) as ann:
+        assert "5 runs began on this day" in (await ann.get("/")).text
+        for one in file.parent.glob(f"{file.name}*"):
+            one.unlink()
+        assert "5 runs began on this day" not in (await ann.get("/")).text
+        assert not file.exists()
+        keep_digest(settings, write(facts(agent=None, day=YESTERDAY, runs=runs(resolved=7))))
+        assert "7 runs began on this day" in (await ann.get("/")).text
 
 
 async def test_a_thousand_events_are_few_nudges_and_the_last_one_is_told(nc: Client) -> None:
