@@ -12,20 +12,23 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
-from console_helpers import Running, console, keep_digest
+from console_helpers import Person, Running, console, keep_digest
 from digest_helpers import facts, runs, write
 from helpers import eventually
 from midwatch.contracts import subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.database import migrate
 from midwatch.runtime.settings import Settings
+from midwatch_services.console import hearing
 from midwatch_services.console import reading as module
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Hub, Topic
 from midwatch_services.console.reading import SEARCHES, SUMS, Found, Reading
+from review_helpers import begin, sampler
 
 YESTERDAY = utc_now().date() - timedelta(days=1)
 
@@ -227,6 +230,65 @@ async def test_a_database_that_was_removed_or_restored_is_read_as_it_is_now(
         assert not file.exists()
         keep_digest(settings, write(facts(agent=None, day=YESTERDAY, runs=runs(resolved=7))))
         assert "7 runs began on this day" in (await ann.get("/")).text
+
+
+async def test_a_service_that_does_not_read_is_told_on_every_page_until_it_does(
+    js: JetStreamContext, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "EVERY", 0.05)
+    monkeypatch.setattr(hearing, "GRACE", 0.3)
+    said = "Reviews: its service has not read what happened since"
+
+    async def told(ann: Person) -> bool:
+        pages = [(await ann.get(path)).text for path in ("/", "/alerts", "/about")]
+        assert len({said in page for page in pages}) == 1
+        return said in pages[0] and "Does not read" in pages[2]
+
+    async with console(settings) as running, running.person(Role.VIEWER) as ann, running.person() as stranger:
+        assert not await told(ann)  # what never ran is not missed
+        async with sampler(settings):
+            await begin(js, "r-1")
+            await asyncio.sleep(0.5)
+            assert not await told(ann)
+        await eventually(lambda: told(ann))
+        assert said not in (await stranger.get("/sign-in")).text
+        async with sampler(settings):
+
+            async def silent() -> bool:
+                return not await told(ann)
+
+            await eventually(silent)
+
+
+async def test_a_service_that_reads_and_settles_nothing_is_told(
+    nc: Client, js: JetStreamContext, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "STUCK", 0.3)
+    looks = hearing.Hearing(js, utc_now)
+    await js.publish(subjects.audit("desk", "acted"), b"{}")
+    pull = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.GOVERNANCE}.{subjects.LOGGER_GOVERNANCE}"
+    held: list[Msg] = []
+
+    async def hold(message: Msg) -> None:
+        held.append(message)
+
+    await nc.subscribe("held", cb=hold)
+    await nc.publish(pull, b'{"batch": 10, "expires": 20000000000}', reply="held")
+    await eventually(lambda: held)
+    await looks.look()
+    assert looks.deaf == []
+
+    async def deaf() -> list[str]:
+        await looks.look()
+        return [one.service for one in looks.deaf]
+
+    assert await eventually(deaf) == [subjects.LOGGER]
+    await nc.publish(held[0].reply, b"+ACK")
+
+    async def again() -> bool:
+        return not await deaf()
+
+    await eventually(again)
 
 
 async def test_a_thousand_events_are_few_nudges_and_the_last_one_is_told(nc: Client) -> None:

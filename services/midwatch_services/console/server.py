@@ -32,6 +32,7 @@ from .access.link import Links, Running
 from .access.oidc import Provider
 from .access.policy import SIGNING_IN, Policy, hosts, policy_of
 from .access.session import Brief, Sessions
+from .hearing import Hearing
 from .live import Hub
 from .reading import Reading
 from .routes import Page
@@ -63,6 +64,7 @@ class Console:
     provider: Provider | None
     audit: Audit
     reading: Reading
+    hearing: Hearing
     live: Hub
     pages: list[Page]
     hosts: frozenset[str] = field(default=frozenset())
@@ -83,7 +85,8 @@ class Server:
             links=Links(secret, self._boot, now), flashes=Brief(secret, "flash", _FLASH, now),
             signing_in=Brief(secret, "sign-in", SIGNING_IN, now),
             provider=Provider(policy.issuer, f"{policy.public}/sign-in/back") if policy.issuer else None,
-            audit=Audit(js), reading=Reading(settings), live=Hub(nc, dict(routes.topics(pages))), pages=pages,
+            audit=Audit(js), reading=Reading(settings), hearing=Hearing(js, now),
+            live=Hub(nc, dict(routes.topics(pages))), pages=pages,
         )  # fmt: skip
         self._app = application(self.console)
         self._gate = Gate(self._app, policy, self.console.sessions, self._refuse)

@@ -26,7 +26,7 @@ async def about(request: Request) -> Response:
     """A line each, and what one can still do without it."""
     reading = console_of(request).reading
     found = await asyncio.gather(*(reading.read(one, _answers(one), keep=("ping",), seconds=2) for one in _KEEP))
-    return render(request, "about.html", bus=await _bus(request), found=found)
+    return render(request, "about.html", bus=await _bus(request), found=found, hearing=console_of(request).hearing)
 
 
 def _answers(service: str) -> Callable[[Connection], bool]:
