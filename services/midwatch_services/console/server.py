@@ -92,7 +92,7 @@ class Server:
         self._gate = Gate(self._app, policy, self.console.sessions, self._refuse)
         self._serving = Serving(
             self._gate, host=settings.console_host, port=settings.console_port, taken=ConsolePortTaken,
-            proxies=settings.console_proxies,
+            named="MIDWATCH_CONSOLE", proxies=settings.console_proxies,
         )  # fmt: skip
 
     @property
@@ -101,7 +101,7 @@ class Server:
         return self.console.policy.public or self._serving.url
 
     async def start(self) -> None:
-        """Listens, and notes where. Raises ConsolePortTaken."""
+        """Listens, and notes where. Raises ConsolePortTaken or CannotListen."""
         await self._serving.start()
         self.console.hosts = hosts(self.console.policy, self._serving.host, self._serving.port)
         self._gate.hosts = self.console.hosts
