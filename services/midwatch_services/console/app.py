@@ -9,13 +9,14 @@ from midwatch.runtime.service import Context, Service
 from . import hearing
 from .others import days
 from .server import Server
+from .waiting import standin
 
 _TICK = 0.5  # seconds between two looks at the connection
 _SUMMED = 28  # days, the most that a page tells of
 
 
 def build(context: Context) -> None:
-    """Listens as soon as NATS is there, before anything is read. Raises Misconfigured."""
+    """Listens as soon as NATS is there, before anything is read; until then `standin` does. Raises Misconfigured."""
     server = Server(context.settings, context.nc, context.js, context.cards, context.now)
     reconnects = context.nc.stats["reconnects"]
 
@@ -39,4 +40,4 @@ def build(context: Context) -> None:
     context.every(hearing.EVERY, server.console.hearing.look)
 
 
-SERVICE = Service(subjects.CONSOLE, build, tables=False)
+SERVICE = Service(subjects.CONSOLE, build, tables=False, standin=standin)
