@@ -143,6 +143,29 @@ async def _is_read(reading: Reading) -> bool:
     return (await reading.read(subjects.LOGGER, lambda conn: 1, lane=SEARCHES)).ok
 
 
+@pytest.mark.postgres
+async def test_on_postgresql_too_a_reader_cannot_write_and_its_query_ends(
+    settings: Settings, postgres_url: str
+) -> None:
+    there = settings.model_copy(update={"database_url": postgres_url})
+    await asyncio.to_thread(migrate, there.database_for(subjects.DIGEST), subjects.DIGEST)
+    reading = Reading(there)
+
+    def write(conn: Connection) -> None:
+        conn.exec_driver_sql("DELETE FROM digest_written")
+
+    def endless(conn: Connection) -> int:
+        return int(conn.exec_driver_sql(COUNTING).scalar_one())
+
+    assert (await reading.read(subjects.DIGEST, write)).problem == "down"
+    assert (await reading.read(subjects.DIGEST, endless, within=0.2)).problem == "slow"
+    assert (await reading.read(subjects.DIGEST, lambda conn: 1)).value == 1
+    assert (
+        await reading.read(subjects.LOGGER, lambda conn: conn.exec_driver_sql("SELECT 1 FROM logger_runs"))
+    ).problem == ("none_yet")
+    await reading.close()
+
+
 async def test_what_takes_longer_than_a_page_waits_is_there_for_the_next_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
