@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from console_helpers import Running, console
 from midwatch.contracts.envelope import utc_now
+from midwatch.runtime.serving import CannotListen
 from midwatch.runtime.settings import Settings
 from midwatch_services.console import routes
 from midwatch_services.console.access import key
@@ -226,6 +227,23 @@ async def test_a_port_that_is_taken_is_one_line_that_names_the_setting(running: 
     assert str(caught.value) == (
         f"Port {running.port} on 127.0.0.1, for the console, is taken: stop what uses it, or choose another with "
         "MIDWATCH_CONSOLE_PORT (0 picks a free one)."
+    )
+
+
+async def test_an_address_that_is_not_this_machines_is_one_line_that_names_the_settings(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    provider = {
+        "oidc_issuer": "https://issuer.example", "oidc_client_id": "midwatch", "oidc_roles": "staff=viewer",
+        "console_url": "https://midwatch.example", "console_host": "192.0.2.1",
+    }  # fmt: skip
+    with pytest.raises(CannotListen) as caught:
+        async with console(settings.model_copy(update=provider)):
+            pass
+    assert str(caught.value) == (
+        "Nothing can listen on port 0 of 192.0.2.1 (Cannot assign requested address): set MIDWATCH_CONSOLE_HOST to an "
+        "address of this machine, and MIDWATCH_CONSOLE_PORT to a port that this user may open, such as one above 1023 "
+        "(0 picks a free one)."
     )
 
 

@@ -190,7 +190,7 @@ async def test_an_eval_case_is_made_of_a_fail_and_its_path_told(running: Running
 async def test_what_was_erased_meanwhile_is_not_judged(running: Running, settings: Settings) -> None:
     async with running.person(Role.REVIEWER, by="olga") as olga:
         page = (await olga.get("/review")).text
-        database = Database(settings.database_for(subjects.REVIEWER_SAMPLER), must_exist=True)
+        database = Database(settings.database_for(subjects.REVIEWER_SAMPLER))
         await database.write(lambda conn: erasing.erase(conn, ERASED))
         database.close()
         await says(olga, page, "fail", note="personal")
@@ -255,7 +255,7 @@ async def test_the_queue_tells_what_is_old_and_for_what_there_is_time(js: JetStr
     await put_card(js, age=0.001, minutes_a_day=6)
     async with sampler(settings), console(settings) as running, running.person(Role.VIEWER) as vera:
         await begin(js, *(f"r-{number}" for number in range(5)))
-        database = Database(settings.database_for(subjects.REVIEWER_SAMPLER), must_exist=True)
+        database = Database(settings.database_for(subjects.REVIEWER_SAMPLER))
         later = "UPDATE reviewer_sampler_queue SET due_day = '9999-01-01' WHERE run_id > 'r-1'"
         await database.write(lambda conn: conn.exec_driver_sql(later))
         database.close()

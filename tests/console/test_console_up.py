@@ -11,10 +11,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import nats
 import pytest
 from nats.js import JetStreamContext
 
+from helpers import eventually
+from midwatch.runtime import topology
+from midwatch.runtime.nats_server import start_nats
 from midwatch.runtime.settings import Settings
+from stack import free_port
 
 MIDWATCH = (sys.executable, "-m", "midwatch_services.cli")
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/enter\?token=\S+")
@@ -71,6 +76,36 @@ async def test_the_container_of_the_console_prints_its_address_too(
     url = str(settings.nats_url)
     async with _started(tmp_path / "c", "run", "console", NATS_URL=url) as process, httpx.AsyncClient() as client:
         assert (await client.get(await _address(process))).status_code == 303
+
+
+async def test_a_console_without_nats_says_so_at_its_address_and_opens_once_it_is_there(tmp_path: Path) -> None:
+    bus, port = free_port(), free_port()
+    url, more = f"http://127.0.0.1:{port}/stop", {"MIDWATCH_CONSOLE_PORT": str(port)}
+    async with (
+        _started(tmp_path / "c", "run", "console", NATS_URL=f"nats://127.0.0.1:{bus}", **more) as process,
+        httpx.AsyncClient(timeout=10) as client,
+    ):
+
+        async def asked() -> httpx.Response | None:
+            try:
+                return await client.get(url)
+            except httpx.TransportError:
+                return None
+
+        page = await eventually(asked)
+        assert page.status_code == 503
+        assert page.headers["retry-after"] == "5"
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        assert "<h1>The console waits for the bus</h1>" in page.text
+        assert "fall back by themselves once their lease has run out" in page.text
+        async with await start_nats(tmp_path / "nats", port=bus) as server:
+            nc = await nats.connect(server.url)
+            await topology.apply(nc.jetstream(), Settings(home=tmp_path / "c"))
+            await nc.close()
+            await _address(process)
+            page = await asked()
+            assert page is not None
+            assert (page.status_code, page.headers["location"]) == (303, "/sign-in?next=%2Fstop")
 
 
 @pytest.mark.parametrize("command", [["up"], ["run", "console"]])

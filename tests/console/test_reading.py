@@ -12,11 +12,13 @@ import digest_helpers
 from browser_helpers import PHONE, WIDE, axe, fits, picture, window
 from console_helpers import Running, console, keep_digest
 from digest_helpers import runs
+from midwatch.contracts import subjects
 from midwatch.contracts.control import BudgetRule
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch.testing import card
+from midwatch_services.console import hearing
 from midwatch_services.console.access.roles import Role
 from reading_helpers import (
     AGENT,
@@ -118,6 +120,26 @@ async def test_what_needs_somebody_appears_on_an_open_page_by_itself(
         await page.wait_for_selector("[data-live-state]:not([hidden]):not(.is-off)")
         await Switchboard(js).halt_agent(OTHER, reason="wrong prices", by="ben")
         await page.wait_for_selector("#needs :text('wrong prices')")
+
+
+async def test_that_a_service_does_not_read_is_seen_in_both_themes_and_sizes(
+    browser: Browser, js: JetStreamContext, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "EVERY", 0.05)
+    monkeypatch.setattr(hearing, "GRACE", 0.2)
+    await js.publish(subjects.run("desk", "started"), b"{}")
+    reader = await js.pull_subscribe_bind(subjects.LOGGER, subjects.RUNS)
+    await (await reader.fetch(1))[0].ack_sync()
+    await reader.unsubscribe()
+    async with console(settings) as running:
+        for theme, size in (LOOKS[0], LOOKS[3]):
+            async with window(browser, running, Role.VIEWER, size=size, theme=theme) as page:  # type: ignore[arg-type]
+                for place in ("/agents", "/about"):
+                    await page.goto(place)
+                    await expect(page.get_by_text("The run log: its service has not read")).to_have_role("status")
+                    assert (place, await axe(page)) == (place, [])
+                    assert (place, await fits(page)) == (place, True)
+                    await picture(page, f"deaf{place[1:]}-{theme}-{size[0]}")
 
 
 async def test_a_search_that_is_shared_finds_the_same_for_somebody_else(browser: Browser, running: Running) -> None:

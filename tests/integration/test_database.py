@@ -1,7 +1,11 @@
 """Transactions on both databases: one writer, new rows only, trouble that passes told from trouble that does not."""
 
 import asyncio
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
@@ -230,6 +234,79 @@ async def test_a_full_disk_is_trouble_that_passes(tmp_path: Path) -> None:
     with pytest.raises(Temporary, match="disk is full"):
         await database.write(too_much)
     database.close()
+
+
+ENDLESS = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+
+
+async def test_a_query_over_its_limit_is_ended_and_the_connection_serves_on(database: Database) -> None:
+    with pytest.raises(TimeoutError, match=r"within 0.3 s"):
+        await asyncio.wait_for(database.read(lambda conn: conn.exec_driver_sql(ENDLESS).scalar(), within=0.3), 3)
+    assert await rows(database) == []
+
+
+async def test_closing_waits_for_no_query_that_has_a_limit(database: Database) -> None:
+    under_way = [
+        asyncio.create_task(database.read(lambda conn: conn.exec_driver_sql(ENDLESS).scalar(), within=60))
+        for _ in range(3)
+    ]
+    await asyncio.sleep(0.2)
+    await asyncio.wait_for(asyncio.to_thread(database.close), 3)
+    assert all(isinstance(one, BaseException) for one in await asyncio.gather(*under_way, return_exceptions=True))
+
+
+@pytest.mark.postgres
+async def test_a_server_that_hangs_keeps_no_reader(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    process = await database.read(lambda conn: conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+    os.kill(process, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(database.read(lambda conn: conn.exec_driver_sql("SELECT 1"), within=0.2), 5)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    await database.ping()
+    database.close()
+
+
+def test_anothers_file_is_read_as_it_is_now_and_neither_made_nor_written(tmp_path: Path) -> None:
+    file = tmp_path / "log.db"
+    owner = Database(f"sqlite:///{file}")
+    owner.write_now(lambda conn: conn.exec_driver_sql("CREATE TABLE t (x)"))
+    reader = Database(f"sqlite:///{file}", must_exist=True)
+
+    def count(conn: sa.Connection) -> int:
+        return int(conn.exec_driver_sql("SELECT count(*) FROM t").scalar_one())
+
+    assert reader.read_now(count) == 0
+    owner.close()
+    assert reader.read_now(count) == 0
+    with pytest.raises(Temporary, match="readonly"):
+        reader.write_now(lambda conn: conn.exec_driver_sql("INSERT INTO t VALUES (1)"))
+    for one in tmp_path.glob("log.db*"):
+        one.unlink()
+    with pytest.raises(NoDatabase):
+        reader.read_now(count)
+    assert not file.exists()
+    restored = Database(f"sqlite:///{file}")
+    restored.write_now(lambda conn: conn.exec_driver_sql("CREATE TABLE t AS SELECT 1 AS x"))
+    assert reader.read_now(count) == 1
+    restored.close()
+    reader.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["log.db"]  # who closes last empties the log into the file
+
+
+def test_anothers_file_is_read_after_a_crash(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/log.db"
+    code = (
+        "import os; from midwatch.runtime.database import Database; "
+        f"Database({url!r}).write_now(lambda conn: conn.exec_driver_sql('CREATE TABLE t AS SELECT 1 AS x')); "
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    reader = Database(url, must_exist=True)
+    assert reader.read_now(lambda conn: conn.exec_driver_sql("SELECT count(*) FROM t").scalar()) == 1
+    reader.close()
 
 
 def test_a_database_that_is_not_there_names_what_to_do(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from midwatch.runtime.delivery import Received
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.probes import BODY_LIMIT, Answer, HttpPortTaken, Request
 from midwatch.runtime.service import Context, Service, run_services
+from midwatch.runtime.serving import CannotListen
 from midwatch.runtime.settings import Settings
 
 
@@ -194,6 +195,15 @@ async def test_a_service_that_does_not_run_yet_takes_no_request(nats_server: Nat
     async with _serving(settings, ECHOING) as asked:
         assert (await asked._client.post(f"{asked._base}/logger/a")).status_code == 503
         assert (await asked.get("/logger/a"))[0] == 404
+
+
+async def test_a_host_that_nobody_knows_is_not_told_as_a_port_that_is_taken(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    with pytest.raises(
+        CannotListen, match=r"of 192\.0\.2\.1 \(Cannot assign .* MIDWATCH_HTTP_HOST .* MIDWATCH_HTTP_PORT"
+    ):
+        await run_services([LOGGER], settings.model_copy(update={"http_host": "192.0.2.1"}))
 
 
 async def test_a_taken_http_port_is_named_with_what_to_do(js: JetStreamContext, settings: Settings) -> None:

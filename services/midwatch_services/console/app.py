@@ -6,15 +6,17 @@ from midwatch.contracts import subjects
 from midwatch.runtime import price_book
 from midwatch.runtime.service import Context, Service
 
+from . import hearing
 from .others import days
 from .server import Server
+from .waiting import standin
 
 _TICK = 0.5  # seconds between two looks at the connection
 _SUMMED = 28  # days, the most that a page tells of
 
 
 def build(context: Context) -> None:
-    """Listens from the start, before anything else is known. Raises Misconfigured."""
+    """Listens as soon as NATS is there, before anything is read; until then `standin` does. Raises Misconfigured."""
     server = Server(context.settings, context.nc, context.js, context.cards, context.now)
     reconnects = context.nc.stats["reconnects"]
 
@@ -35,6 +37,7 @@ def build(context: Context) -> None:
     price_book.follow(context)
     context.background(server.last)
     context.every(_TICK, look)
+    context.every(hearing.EVERY, server.console.hearing.look)
 
 
-SERVICE = Service(subjects.CONSOLE, build, tables=False)
+SERVICE = Service(subjects.CONSOLE, build, tables=False, standin=standin)

@@ -32,6 +32,7 @@ from .access.link import Links, Running
 from .access.oidc import Provider
 from .access.policy import SIGNING_IN, Policy, hosts, policy_of
 from .access.session import Brief, Sessions
+from .hearing import Hearing
 from .live import Hub
 from .reading import Reading
 from .routes import Page
@@ -63,6 +64,7 @@ class Console:
     provider: Provider | None
     audit: Audit
     reading: Reading
+    hearing: Hearing
     live: Hub
     pages: list[Page]
     hosts: frozenset[str] = field(default=frozenset())
@@ -83,13 +85,14 @@ class Server:
             links=Links(secret, self._boot, now), flashes=Brief(secret, "flash", _FLASH, now),
             signing_in=Brief(secret, "sign-in", SIGNING_IN, now),
             provider=Provider(policy.issuer, f"{policy.public}/sign-in/back") if policy.issuer else None,
-            audit=Audit(js), reading=Reading(settings), live=Hub(nc, dict(routes.topics(pages))), pages=pages,
+            audit=Audit(js), reading=Reading(settings), hearing=Hearing(js, now),
+            live=Hub(nc, dict(routes.topics(pages))), pages=pages,
         )  # fmt: skip
         self._app = application(self.console)
         self._gate = Gate(self._app, policy, self.console.sessions, self._refuse)
         self._serving = Serving(
             self._gate, host=settings.console_host, port=settings.console_port, taken=ConsolePortTaken,
-            proxies=settings.console_proxies,
+            named="MIDWATCH_CONSOLE", proxies=settings.console_proxies,
         )  # fmt: skip
 
     @property
@@ -98,7 +101,7 @@ class Server:
         return self.console.policy.public or self._serving.url
 
     async def start(self) -> None:
-        """Listens, and notes where. Raises ConsolePortTaken."""
+        """Listens, and notes where. Raises ConsolePortTaken or CannotListen."""
         await self._serving.start()
         self.console.hosts = hosts(self.console.policy, self._serving.host, self._serving.port)
         self._gate.hosts = self.console.hosts

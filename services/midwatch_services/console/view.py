@@ -58,7 +58,8 @@ def render(
     text = environment().get_template(template).render(
         request=request, path=request.url.path, session=session, role=session.role if session else None,
         csrf=console.sessions.token(session) if session else "", flash=flash, scope=dict(scope or {}),
-        nav=_nav(console, session), stop=_stop(console, session, scope), is_part=is_part(request), **values,
+        nav=_nav(console, session), stop=_stop(console, session, scope), is_part=is_part(request),
+        deaf=console.hearing.deaf if session else [], **values,
     )  # fmt: skip
     response = HTMLResponse(text, status)
     response.headers["vary"] = "HX-Request"

@@ -18,6 +18,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from midwatch.errors import MidwatchError, Temporary
 
+from .database_reading import Limits, existing, only_read
+
 T = TypeVar("T")
 
 BUSY_SECONDS = 5.0
@@ -56,17 +58,22 @@ class Database:
     """Transactions for one service. `name` is the service's: on PostgreSQL its instances write one after another."""
 
     def __init__(self, url: str, *, name: str = "midwatch", must_exist: bool = False) -> None:
-        """Opens nothing yet. Raises NoDatabase where `must_exist` and the SQLite file does not."""
+        """Opens nothing yet. With `must_exist` it is another's, to be read: raises NoDatabase where the SQLite file is
+        not there, and opens it anew once another one stands in its place."""
         parsed = sa.make_url(url)
         self.dialect = parsed.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
             raise MidwatchError(f"{self.dialect!r} is no database of ours: use sqlite:/// or postgresql://")
         self.where = parsed.render_as_string(hide_password=True)
+        self._anothers: Path | None = None  # an SQLite file that is read, and never made
         if self.dialect == "sqlite" and parsed.database:
             path = Path(parsed.database)
-            if must_exist and not path.is_file():
-                raise NoDatabase(where=str(path))
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if must_exist:
+                self._anothers = path
+                self._look()
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        self._limits = Limits()
         self._lock_key = zlib.crc32(f"midwatch:{name}".encode())
         self.engine = self._engine(parsed)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-writer")
@@ -78,12 +85,15 @@ class Database:
             sa.event.listen(engine, "connect", _prepare_postgres)
             return engine
         engine = sa.create_engine(
-            url,
+            existing(url, self._anothers) if self._anothers else url,
             hide_parameters=True,
             poolclass=sa.QueuePool,
             connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False, "isolation_level": None},
         )
-        sa.event.listen(engine, "connect", _prepare_sqlite)
+        if self._anothers:
+            only_read(engine, self._anothers)
+        else:
+            sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
 
@@ -95,9 +105,11 @@ class Database:
         """
         return await asyncio.get_running_loop().run_in_executor(self._writer, partial(self.write_now, work, lock=lock))
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Runs `work`, which only reads, on another thread. Raises Temporary as `write` does."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, work)
+    async def read(self, work: Callable[[Connection], T], *, within: float | None = None) -> T:
+        """Runs `work`, which only reads, on another thread. Raises Temporary as `write` does, and TimeoutError where a
+        query was ended because the thread had worked for `within` seconds."""
+        read = partial(self.read_now, work, within=within)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
     def lock(self, conn: Connection) -> None:
         """PostgreSQL: waits for the service's other instances, and has them wait until this transaction has ended. On
@@ -115,13 +127,18 @@ class Database:
         except Exception as error:
             self._judge(error)
 
-    def read_now(self, work: Callable[[Connection], T]) -> T:
+    def read_now(self, work: Callable[[Connection], T], *, within: float | None = None) -> T:
         """`read` for a caller that may block."""
+        self._look()
         try:
-            with self.engine.connect() as conn, conn.begin():
+            with self.engine.connect() as conn, conn.begin(), self._limits.on(conn, within):
                 return work(conn)
         except Exception as error:
             self._judge(error)
+
+    def _look(self) -> None:
+        if self._anothers and not self._anothers.is_file():
+            raise NoDatabase(where=str(self._anothers))
 
     def _judge(self, error: Exception) -> NoReturn:
         """Raises Temporary where `error` is the database's fault and may pass, else `error` itself."""
@@ -160,8 +177,10 @@ class Database:
         await self.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar())
 
     def close(self) -> None:
-        """Waits for the transaction under way and closes every connection."""
+        """Waits for the transaction under way, ends what is read under a limit, and closes every connection."""
         self._writer.shutdown(wait=True)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._limits.end()
         self._readers.shutdown(wait=True)
         self.engine.dispose()
 

@@ -6,17 +6,21 @@ What is posted elsewhere below `/<service>/` goes to the service, if it answers 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+from nats.errors import Error as NatsError
 from prometheus_client import CONTENT_TYPE_LATEST
+
+from midwatch.errors import MidwatchError
 
 from . import telemetry
 from .serving import PortTaken, Serving
 
 QUESTIONS = ("livez", "readyz", "metrics")
+PROBE_WITHIN = 3.0  # seconds for one round trip
 BODY_LIMIT = 64 * 1024  # bytes of a request to a service
 BODY_WITHIN = 10.0  # seconds
 
@@ -118,6 +122,21 @@ class Probes:
         if name:
             return _json(200 if ok else 503, answers[0])
         return _json(200 if ok else 503, {"ok": ok, "services": answers})
+
+
+async def problem(attempt: Coroutine[Any, Any, None], *, connected: bool = True) -> str | None:
+    """Why `attempt`, one round trip, does not succeed; None where it does."""
+    if not connected:
+        attempt.close()
+        return "not connected"
+    try:
+        async with asyncio.timeout(PROBE_WITHIN):
+            await attempt
+    except TimeoutError:
+        return f"no answer within {PROBE_WITHIN:g} s"
+    except (MidwatchError, NatsError) as error:
+        return str(error) or type(error).__name__
+    return None
 
 
 def _json(status: int, body: dict[str, Any]) -> tuple[int, str, bytes]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -28,14 +28,14 @@ from .database import Database, migrate
 from .delivery import Received, RunReader
 from .loop import run_until_signal as run_until_signal  # the usual way to call `run_services`
 from .outbox import Outbox
-from .probes import Answer, Probes, Request, Route
+from .probes import PROBE_WITHIN, Answer, Probes, Request, Route, problem
 from .settings import Settings
+from .standin import Make, Standin
 
 FIRST_DELAY = 0.5  # seconds before a service that could not start, or died, is started again; doubled each time
 LONGEST_DELAY = 30.0  # seconds
 LIVED_LONG = 60.0  # seconds after which a death counts as the first one again
 TICK = 0.25  # seconds between two looks at the connection
-PROBE_WITHIN = 3.0  # seconds for one round trip
 
 log = structlog.get_logger("midwatch.service")
 _migrating = threading.Lock()  # Alembic keeps what it works on in module globals
@@ -51,11 +51,13 @@ class ServiceEnded(MidwatchError):
 
 @dataclass(frozen=True)
 class Service:
-    """A service as `app.py` exports it. `build` wires it; `tables` says whether it has migrations."""
+    """A service as `app.py` exports it. `build` wires it; `tables` says whether it has migrations; `standin` makes what
+    answers in its place while it waits for NATS."""
 
     name: str
     build: Callable[["Context"], None]
     tables: bool = True
+    standin: Make | None = None
 
 
 class Context:
@@ -174,10 +176,10 @@ class Context:
     async def ping(self) -> dict[str, str]:
         """What is wrong, by part; nothing when all is well."""
         wrong = {}
-        if problem := await _problem(round_trip(self.nc, PROBE_WITHIN), connected=self.nc.is_connected):
-            wrong["nats"] = problem
-        if self._database and (problem := await _problem(self._database.ping())):
-            wrong["database"] = problem
+        if why := await problem(round_trip(self.nc, PROBE_WITHIN), connected=self.nc.is_connected):
+            wrong["nats"] = why
+        if self._database and (why := await problem(self._database.ping())):
+            wrong["database"] = why
         wrong.update({consumer: why for consumer, reader in self.readers if (why := reader.trouble())})
         return wrong
 
@@ -227,20 +229,6 @@ def _name(work: Work) -> str:
     return str(getattr(work, "__qualname__", repr(work)))
 
 
-async def _problem(attempt: Coroutine[Any, Any, None], *, connected: bool = True) -> str | None:
-    if not connected:
-        attempt.close()
-        return "not connected"
-    try:
-        async with asyncio.timeout(PROBE_WITHIN):
-            await attempt
-    except TimeoutError:
-        return f"no answer within {PROBE_WITHIN:g} s"
-    except (MidwatchError, NatsError) as error:
-        return str(error) or type(error).__name__
-    return None
-
-
 class Runner:
     """Runs one service until cancelled. With `restart`, one that died is started again after a growing delay."""
 
@@ -248,6 +236,7 @@ class Runner:
         self.name = service.name
         self.running = asyncio.Event()  # set when it runs for the first time
         self._service, self._settings, self._restart = service, settings, restart
+        self._standin = Standin(service.standin, settings)
         self._context: Context | None = None
         self._waits_for: str | None = "its start"
         self._died_of: str | None = None
@@ -297,7 +286,10 @@ class Runner:
             delay = min(2 * delay, LONGEST_DELAY)
 
     async def _live(self) -> None:
-        self._context = await self._start()
+        try:
+            self._context = await self._start()
+        finally:
+            await self._standin.end()
         try:
             if self._ending:
                 raise asyncio.CancelledError
@@ -324,12 +316,13 @@ class Runner:
                 if self._ending:
                     raise asyncio.CancelledError from None
                 log.warning("service_waits", service=self.name, why=self._waits_for, again_in_seconds=delay)
+                await self._standin.begin()
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
 
     async def _try_start(self) -> Context:
         async with connection(self._settings.url):
-            pass  # the broker's own connection would wait for a server without a word
+            await self._standin.end()  # the broker's own connection would wait for a server without a word
         if self._service.tables:
             await asyncio.to_thread(_migrate, self._settings.database_for(self.name), self.name)
         broker = make_broker(self._settings.url, self.name)

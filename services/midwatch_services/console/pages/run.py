@@ -18,7 +18,7 @@ from midwatch_services.console.addresses import run_path
 from midwatch_services.console.others import dossier
 from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.others.runs import Told
-from midwatch_services.console.reading import Found
+from midwatch_services.console.reading import SEARCHES, Found
 from midwatch_services.console.routes import page, record
 from midwatch_services.console.search import Place, packed, parse, unpacked
 from midwatch_services.console.view import console_of, is_part, render, session_of
@@ -104,14 +104,16 @@ async def _neighbours(request: Request, run: dict[str, Any]) -> Neighbours | Non
         return None
     listed = await console.reading.read(
         log_of.SERVICE, lambda conn: log_of.places(conn, search, begin, log_of.PAGE + 1), keep=("list", asked, begin),
-        seconds=15, stale=60,
+        seconds=15, stale=60, lane=SEARCHES,
     )  # fmt: skip
     places: list[Place] = listed | []
     at, kept = places.index(own) if own in places else None, given.get("from", "")
     newer = _link(places[at - 1], asked, kept) if at else ""
     if at is None or at + 1 >= len(places):
         # It is not in this page of the list any more, or the last of it: on from the run itself.
-        further = await console.reading.read(log_of.SERVICE, lambda conn: log_of.places(conn, search, own, 1))
+        further = await console.reading.read(
+            log_of.SERVICE, lambda conn: log_of.places(conn, search, own, 1), lane=SEARCHES
+        )
         kept = packed(places[at - _BACK] if at is not None and at >= _BACK else own)
         following = next(iter(further | []), None)
     else:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from midwatch_services.console import table_file
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import runs as log_of
+from midwatch_services.console.reading import SEARCHES
 from midwatch_services.console.routes import page, record
 from midwatch_services.console.search import (
     FILTERS,
@@ -43,12 +44,14 @@ async def runs(request: Request) -> Response:
     found = unread = None
     if not search.wrong:
         found = await console.reading.read(
-            log_of.SERVICE, lambda conn: log_of.find(conn, search, after, log_of.PAGE + 1)
+            log_of.SERVICE, lambda conn: log_of.find(conn, search, after, log_of.PAGE + 1), lane=SEARCHES
         )
         if found.ok and (search.word("text") or search.word("tool")):
             now = console.now()
             unread = (
-                await console.reading.read(log_of.SERVICE, lambda conn: log_of.unread_for(conn, search, now))
+                await console.reading.read(
+                    log_of.SERVICE, lambda conn: log_of.unread_for(conn, search, now), lane=SEARCHES
+                )
             ).value
     rows = (found | [])[: log_of.PAGE] if found else []
     more = found is not None and len(found | []) > log_of.PAGE
@@ -85,6 +88,7 @@ async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
         found = await reading.read(
             log_of.SERVICE,
             lambda conn, size=size, behind=behind: log_of.find(conn, search, behind, size),  # type: ignore[misc]
+            lane=SEARCHES,
         )
         if not found.ok:
             log.warning("export_broken_off", rows=count, problem=found.problem)

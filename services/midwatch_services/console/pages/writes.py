@@ -11,6 +11,7 @@ from midwatch.contracts.subjects import is_agent_name
 from midwatch_services.console import days as stretch
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import writes
+from midwatch_services.console.reading import SEARCHES
 from midwatch_services.console.routes import page
 from midwatch_services.console.view import console_of, query, render
 
@@ -36,7 +37,7 @@ async def listed(request: Request) -> Response:
         raise HTTPException(404)
     found = await console.reading.read(
         writes.SERVICE, lambda conn: writes.page(conn, agent, tool, days.begin, before or days.end),
-        keep=("writes", agent, tool, days, before), seconds=2,
+        keep=("writes", agent, tool, days, before), seconds=2, lane=SEARCHES,
     )  # fmt: skip
     given = {"agent": agent, "tool": tool, "from": asked.get("from"), "to": asked.get("to")}
     older = f"/writes?{query(**given, before=found.value.older)}" if found.value and found.value.older else ""
