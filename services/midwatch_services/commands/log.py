@@ -22,7 +22,8 @@ def the_log() -> "Iterator[Database]":
 
     try:
         # By the logger's name, so that its processes and this one write one after another.
-        database = Database(Settings().database_for(subjects.LOGGER), name=subjects.LOGGER, must_exist=True)
+        url = Settings().database_for(subjects.LOGGER)
+        database = Database(url, name=subjects.LOGGER, must_exist=True, writes=True)
     except MidwatchError as error:
         fail(str(error))
     try:

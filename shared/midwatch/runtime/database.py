@@ -57,9 +57,9 @@ class NoDatabase(MidwatchError):
 class Database:
     """Transactions for one service. `name` is the service's: on PostgreSQL its instances write one after another."""
 
-    def __init__(self, url: str, *, name: str = "midwatch", must_exist: bool = False) -> None:
-        """Opens nothing yet. With `must_exist` it is another's, to be read: raises NoDatabase where the SQLite file is
-        not there, and opens it anew once another one stands in its place."""
+    def __init__(self, url: str, *, name: str = "midwatch", must_exist: bool = False, writes: bool = False) -> None:
+        """Opens nothing yet. With `must_exist` it is another's, to be read unless it `writes`: raises NoDatabase where
+        the SQLite file is not there; one that is read is opened anew once another one stands in its place."""
         parsed = sa.make_url(url)
         self.dialect = parsed.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
@@ -69,8 +69,8 @@ class Database:
         if self.dialect == "sqlite" and parsed.database:
             path = Path(parsed.database)
             if must_exist:
-                self._anothers = path
-                self._look()
+                _look(path)
+                self._anothers = None if writes else path
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
         self._limits = Limits()
@@ -129,16 +129,13 @@ class Database:
 
     def read_now(self, work: Callable[[Connection], T], *, within: float | None = None) -> T:
         """`read` for a caller that may block."""
-        self._look()
+        if self._anothers:
+            _look(self._anothers)
         try:
             with self.engine.connect() as conn, conn.begin(), self._limits.on(conn, within):
                 return work(conn)
         except Exception as error:
             self._judge(error)
-
-    def _look(self) -> None:
-        if self._anothers and not self._anothers.is_file():
-            raise NoDatabase(where=str(self._anothers))
 
     def _judge(self, error: Exception) -> NoReturn:
         """Raises Temporary where `error` is the database's fault and may pass, else `error` itself."""
@@ -183,6 +180,11 @@ class Database:
         self._limits.end()
         self._readers.shutdown(wait=True)
         self.engine.dispose()
+
+
+def _look(file: Path) -> None:
+    if not file.is_file():
+        raise NoDatabase(where=str(file))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
