@@ -131,6 +131,7 @@ async def test_an_empty_list_says_what_was_looked_for_and_leads_to_the_rest(
     async with running.person(Role.VIEWER) as vera:
         page = (await vera.get("/alerts?agent=other&severity=ticket")).text
         assert "Only alerts of other, of the urgency “For the day” were looked for. There may be others." in page
+        assert "<option>desk</option>" in (await vera.get("/alerts")).text, "agents without a card can be chosen too"
         assert "Nothing needs you" not in page and 'class="button" href="/alerts"' in page
         assert "<option selected>other</option>" in page
         nothing = (await vera.get("/alerts?severity=info")).text
@@ -185,7 +186,7 @@ async def test_what_is_over_or_taken_is_not_recorded_as_taken_on(
 async def test_an_alerts_figures_have_units_and_its_evidence_stands_once(running: Running, settings: Settings) -> None:
     fields = {"value": "1.20", "limit": "1.00", "evidence": "midwatch show r-1"}
     loop = {"rule": "loop_cycle", "value": 6, "limit": 5, "evidence": "midwatch switch", "run_id": None}
-    strange = {"rule": "theirs", "value": "a lot", "mode": "drill"}
+    strange = {"rule": "theirs", "value": "a lot", "mode": "drill", "evidence": "https://graphs.example/7"}
     keep(
         settings, alert("raised", **fields), alert("raised", alert_id="a-2", **loop),
         alert("raised", alert_id="a-3", **strange),
@@ -198,6 +199,7 @@ async def test_an_alerts_figures_have_units_and_its_evidence_stands_once(running
         assert '<bdi class="said">6</bdi> rounds' in page and "The same few calls in a circle" in page
         assert '<code class="said">midwatch switch</code>' in page
         page = (await vera.get("/alerts/a-3")).text
+        assert "https://graphs.example/7" in page and page.count("<dt>Evidence</dt>") == 1
         assert '<bdi class="said">a lot</bdi>' in page and "<dd>Drill</dd>" in page
 
 

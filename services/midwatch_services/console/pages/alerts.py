@@ -17,6 +17,7 @@ from midwatch.contracts.governance import BUDGET_FLEET_DAY
 from midwatch.contracts.subjects import is_agent_name
 from midwatch.errors import Temporary
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.filters import said
 from midwatch_services.console.others import alerts as kept
 from midwatch_services.console.others.alerts import Leaf, Wanted
 from midwatch_services.console.others.switch import MISSED
@@ -41,14 +42,14 @@ async def listed(request: Request) -> Response:
     told = await _told(request, [one["alert_id"] for one in found])
     state = wanted.state if wanted.state != "open" else None
     given = {"state": state, "agent": wanted.agent, "severity": wanted.severity}
-    agents = {card.agent for card in console_of(request).cards.all()}
+    agents = {card.agent for card in console_of(request).cards.all()} | {one["agent"] for one in found}
     return render(
         request, "alerts_list.html" if request.query_params.get("part") else "alerts.html", leaf=leaf, source=source,
         wanted=wanted, told=told, here=query(before=wanted.before, after=wanted.after, **given),
         newest=_address(**given), whole=_address(state=state),
         newer=_address(after=found[0]["raised_key"], **given) if leaf and found and leaf.counts.newer else "",
         older=_address(before=found[-1]["raised_key"], **given) if leaf and leaf.has_older else "",
-        agents=sorted(agents | {wanted.agent} if wanted.agent else agents), states=kept.STATES,
+        agents=sorted(one for one in agents | {wanted.agent or ""} if is_agent_name(one)), states=kept.STATES,
         severities=kept.SEVERITIES, may=session_of(request).role.may(Role.OPERATOR), run_link=_run_link,
         scope={"agent": wanted.agent} if wanted.agent else None,
     )  # fmt: skip
@@ -86,7 +87,7 @@ async def acknowledge(request: Request) -> Response:
     if found["state"] != "open":
         await record(request, _IN_VAIN, agent=found["agent"], target=alert_id, rule=found["rule"], why=found["state"])
         name = "over_already" if found["state"] == "resolved" else "yours" if found["acknowledged_by"] == by else "had"
-        return back(request, to.rstrip("?"), f"alerts.{name}", by=found["acknowledged_by"] or "")
+        return back(request, to.rstrip("?"), f"alerts.{name}", by=said(found["acknowledged_by"] or "", 100))
     await record(request, "alert.acknowledged", agent=found["agent"], target=alert_id, rule=found["rule"])
     try:
         await kept.acknowledge(

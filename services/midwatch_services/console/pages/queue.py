@@ -41,8 +41,8 @@ async def listed(request: Request) -> Response:
         cases.SERVICE, lambda conn: cases.listed(conn, state, agent, about, after, _LIMIT)
     )
     given = {"state": state if state != "waiting" else None, "agent": agent, "about": about}
-    agents = {card.agent for card in console.cards.all()}
     leaf = found.value
+    agents = {card.agent for card in console.cards.all()} | {one["agent"] for one in (leaf.cases if leaf else ())}
     return render(
         request, "queue_list.html" if asked.get("part") else "queue.html", found=found, leaf=leaf, state=state,
         agent=agent, about=about, states=cases.STATES, me=session_of(request).by, place=place,
