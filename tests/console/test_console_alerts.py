@@ -159,7 +159,7 @@ async def test_what_the_bus_does_not_confirm_is_said_in_plain_words_and_recorded
         assert answer.status_code == 503
         assert "the bus (NATS) did not confirm that you took it on" in answer.text
     assert [(one["action"], one["detail"].get("why")) for one in await running.recorded()] == [
-        ("alert.acknowledged", None), ("alert.not_acknowledged", "no answer"),
+        ("alert.acknowledged", None), ("alert.not_acknowledged", "unanswered"),
     ]  # fmt: skip
 
 

@@ -222,7 +222,7 @@ async def test_a_deed_that_the_bus_does_not_confirm_is_recorded_as_not_done(
         answer = await eva.act(f"/queue/{waiting(7).case_id}/take", text="")
         assert answer.status_code == 503 and "the bus (NATS) did not confirm it" in answer.text
     assert [(one["action"], one.get("detail", {}).get("why")) for one in await running.recorded()] == [
-        ("case.accepted", None), ("case.not_accepted", "no answer"),
+        ("case.accepted", None), ("case.not_accepted", "unanswered"),
     ]  # fmt: skip
 
 

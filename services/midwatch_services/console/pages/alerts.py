@@ -95,7 +95,7 @@ async def acknowledge(request: Request) -> Response:
         )
     except (NatsError, TimeoutError, OSError) as error:
         with contextlib.suppress(Temporary):  # the bus may be away for this as well
-            await record(request, _IN_VAIN, agent=found["agent"], target=alert_id, rule=found["rule"], why="no answer")
+            await record(request, _IN_VAIN, agent=found["agent"], target=alert_id, rule=found["rule"], why="unanswered")
         raise Temporary(NOT_KEPT) from error
     await _shown(request, alert_id)
     return back(request, to.rstrip("?"), "alerts.taken")

@@ -106,7 +106,7 @@ async def _say(request: Request, agent: str, deed: cases.Deed) -> None:
         await cases.say(console_of(request).js, agent, deed)
     except (NatsError, TimeoutError, OSError) as error:
         with contextlib.suppress(Temporary):  # the bus may be away for this as well
-            await _in_vain(request, agent, deed, "no answer")
+            await _in_vain(request, agent, deed, "unanswered")
         raise Temporary(NOT_KEPT) from error
 
 
