@@ -123,9 +123,11 @@ def replace_struct(one: SwitchDrilled, **fields: object) -> SwitchDrilled:
 
 
 PAGES = {
-    "alerts": "/alerts", "alert": "/alerts/a-1", "alert-hostile": "/alerts/a-3", "queue": "/queue",
-    "case": "/queue/case-0a1b2c", "drills": "/drills", "drill": "/drills/drill-20261101-0a0a0a",
-    "drill-plan": "/drills/plan?agent=refund-desk", "writes": "/writes", "audit": "/audit",
+    "alerts": "/alerts", "alerts-empty": "/alerts?agent=other&severity=info", "alert": "/alerts/a-1",
+    "alert-hostile": "/alerts/a-3", "queue": "/queue", "queue-empty": "/queue?about=c-9&agent=other",
+    "case": "/queue/case-0a1b2c", "case-data": "/queue/case-0a1b2c?raw=1", "drills": "/drills",
+    "drill": "/drills/drill-20261101-0a0a0a", "drill-plan": "/drills/plan?agent=refund-desk", "writes": "/writes",
+    "audit": "/audit",
 }  # fmt: skip
 
 

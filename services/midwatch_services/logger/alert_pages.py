@@ -20,16 +20,27 @@ _COLUMNS = (
     "raised, raised_key, raised_at, service, acknowledged_at, acknowledged_by, resolved_at, resolved_reason, repeats"
 )
 
+_NEWEST = "~"  # a key that none comes after
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which alerts: all that is given must be so. `before`: the `raised_key` of the last that was seen."""
+    """Which alerts: all that is given must be so. `before` or `after`: the `raised_key` of the one that the page ends
+    or begins behind."""
 
     state: State = "open"
     agent: str | None = None
     severity: str | None = None
     before: str | None = None
+    after: str | None = None
     limit: int = 50
+
+
+class Counts(NamedTuple):
+    """How many alerts are as wanted on all pages together, and how many of them are newer than a page."""
+
+    all: int
+    newer: int
 
 
 class Unattended(NamedTuple):
@@ -69,25 +80,45 @@ def unattended(conn: Connection) -> list[Unattended]:
 
 def find(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
     """The alerts with the contract's fields, what became of them, and `raised_key`."""
-    clauses = ["raised IS NOT NULL", *_STATES[wanted.state]]
-    given: dict[str, Any] = {}
-    if wanted.agent is not None:
-        clauses.append("agent = :agent")
-        given["agent"] = wanted.agent
+    clauses, given = _asked(wanted)
+    given["most"] = wanted.limit
     if wanted.before is not None:
         clauses.append("raised_key < :before")
         given["before"] = wanted.before
+    if wanted.after is not None:
+        clauses.append("raised_key > :after")
+        given["after"] = wanted.after
+    order = "DESC" if wanted.after is None else "ASC"
     query = sa.text(
-        f"SELECT {_COLUMNS} FROM logger_alerts WHERE {' AND '.join(clauses)} ORDER BY raised_key DESC"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM logger_alerts WHERE {' AND '.join(clauses)} "  # noqa: S608
+        f"ORDER BY raised_key {order} LIMIT :most"
     )
-    found: list[dict[str, Any]] = []
-    for row in conn.execute(query, given):
-        one = alert_of(dict(row._mapping))
-        if wanted.severity is None or one["severity"] == wanted.severity:
-            found.append(one)
-        if len(found) == wanted.limit:
-            break
-    return found
+    found = [alert_of(dict(row._mapping)) for row in conn.execute(query, given)]
+    return found if wanted.after is None else found[::-1]
+
+
+def count(conn: Connection, wanted: Wanted, first: str | None) -> Counts:
+    """How many there are, on whatever page. `first`: the `raised_key` of the first of the page that is shown."""
+    clauses, given = _asked(wanted)
+    query = sa.text(
+        "SELECT count(*), coalesce(sum(CASE WHEN raised_key > :first THEN 1 ELSE 0 END), 0) "  # noqa: S608
+        f"FROM logger_alerts WHERE {' AND '.join(clauses)}"
+    )
+    found = conn.execute(query, given | {"first": first or _NEWEST}).one()
+    return Counts(int(found[0]), int(found[1]))
+
+
+def _asked(wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
+    """The clauses of what is asked for, whatever the page, and what they are given."""
+    clauses, given = ["raised IS NOT NULL", *_STATES[wanted.state]], dict[str, Any]()
+    if wanted.agent is not None:
+        clauses.append("agent = :agent")
+        given["agent"] = wanted.agent
+    if wanted.severity is not None:
+        # As the logger writes it: within a text of the alert the quotes would have a stroke before them.
+        clauses.append("raised LIKE :severity")
+        given["severity"] = f'%"severity":"{wanted.severity}"%'
+    return clauses, given
 
 
 def one(conn: Connection, alert_id: str) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Alerts: from the run log, or from the bus where that cannot be read; and whom the pager told."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from midwatch.contracts import subjects
 from midwatch.contracts.governance import AlertRaised
 from midwatch_services import alerts_said
 from midwatch_services.logger import alert_pages
-from midwatch_services.logger.alert_pages import Wanted
+from midwatch_services.logger.alert_pages import Counts, Wanted
 from midwatch_services.pager import queue, store, words
 
 LOG, PAGER = subjects.LOGGER, subjects.PAGER
@@ -23,9 +24,25 @@ __all__ = ["Wanted", "acknowledge"]
 acknowledge = alerts_said.acknowledge
 
 
-def listed(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
-    """A page of alerts from the run log, each with its `state`."""
-    return [_with_state(one) for one in alert_pages.find(conn, wanted)]
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A page of alerts, the newest first, each with its `state`; and how many there are beside it."""
+
+    alerts: list[dict[str, Any]]
+    counts: Counts
+
+    @property
+    def has_older(self) -> bool:
+        return bool(self.alerts) and self.counts.newer + len(self.alerts) < self.counts.all
+
+
+def listed(conn: Connection, wanted: Wanted) -> Leaf:
+    """A page of alerts from the run log; the first one where there are fewer newer ones than fill a page."""
+    found = alert_pages.find(conn, wanted)
+    if wanted.after is not None and len(found) < wanted.limit:
+        found = alert_pages.find(conn, replace(wanted, after=None))
+    counts = alert_pages.count(conn, wanted, str(found[0]["raised_key"]) if found else wanted.before)
+    return Leaf([_with_state(one) for one in found], counts)
 
 
 def one(conn: Connection, alert_id: str) -> dict[str, Any] | None:
@@ -34,16 +51,21 @@ def one(conn: Connection, alert_id: str) -> dict[str, Any] | None:
     return None if found is None else _with_state(found)
 
 
-async def heard(nc: Client, now: datetime, wanted: Wanted, beginning: str = "") -> list[dict[str, Any]]:
-    """Alerts of the last 30 days from the bus, in the same shape. Raises Temporary."""
+async def heard(nc: Client, now: datetime, wanted: Wanted, beginning: str = "") -> Leaf:
+    """The same of the last 30 days, from the bus. Raises Temporary."""
     said = await alerts_said.read(nc, now - alerts_said.LOOKBACK, beginning)
-    found = [_heard(one) for one in said.values() if one.raised is not None]
-    found = [
-        one for one in found
-        if wanted.state in ("all", one["state"]) and wanted.agent in (None, one["agent"])
-        and wanted.severity in (None, one["severity"]) and (wanted.before is None or one["raised_key"] < wanted.before)
-    ]  # fmt: skip
-    return sorted(found, key=lambda one: str(one["raised_key"]), reverse=True)[: wanted.limit]
+    every = [_heard(one) for one in said.values() if one.raised is not None]
+    every = sorted(
+        (one for one in every
+         if wanted.state in ("all", one["state"]) and wanted.agent in (None, one["agent"])
+         and wanted.severity in (None, one["severity"])),
+        key=lambda one: str(one["raised_key"]), reverse=True,
+    )  # fmt: skip
+    newer = sum(one["raised_key"] > wanted.after for one in every) if wanted.after is not None else 0
+    first = max(0, newer - wanted.limit)
+    if wanted.before is not None:
+        first = sum(one["raised_key"] >= wanted.before for one in every)
+    return Leaf(every[first : first + wanted.limit], Counts(len(every), first))
 
 
 def _heard(said: alerts_said.Said) -> dict[str, Any]:

@@ -1,19 +1,25 @@
 """Alerts: what needs a person, who has it, who was told; taken on by one press."""
 
 import asyncio
+import contextlib
 import time
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
+from nats.errors import Error as NatsError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from midwatch.contracts.governance import BUDGET_FLEET_DAY
 from midwatch.contracts.subjects import is_agent_name
+from midwatch.errors import Temporary
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.filters import said
 from midwatch_services.console.others import alerts as kept
-from midwatch_services.console.others.alerts import Wanted
+from midwatch_services.console.others.alerts import Leaf, Wanted
 from midwatch_services.console.others.switch import MISSED
 from midwatch_services.console.routes import action, page, record
 from midwatch_services.console.view import back, console_of, query, render, session_of
@@ -21,26 +27,36 @@ from midwatch_services.console.view import back, console_of, query, render, sess
 _SHOWN_WITHIN = 1.5  # seconds in which the run log is to show what was said; the page goes on after them
 _LOOK = 0.05  # seconds
 _NOTE_LIMIT = 500  # characters
+_KEY_LIMIT = 400  # characters
+_IN_DOLLARS = ("budget_run", "budget_ticket", "budget_hour", "budget_day", BUDGET_FLEET_DAY)
+_IN_VAIN = "alert.not_acknowledged"
+NOT_KEPT = "the bus (NATS) did not confirm that you took it on, so others may still be called: press once more"
 
 
 @page(role=Role.VIEWER)
 async def listed(request: Request) -> Response:
     """A page of alerts: the open ones, unless others are asked for."""
     wanted = _wanted(request)
-    found, source = await _find(request, wanted)
-    told = await _told(request, [one["alert_id"] for one in found or ()])
-    params = {"agent": wanted.agent, "severity": wanted.severity}
+    leaf, source = await _find(request, wanted)
+    found = leaf.alerts if leaf else []
+    told = await _told(request, [one["alert_id"] for one in found])
     state = wanted.state if wanted.state != "open" else None
-    older = ""
-    if found and len(found) == wanted.limit:
-        older = f"/alerts?{query(state=state, before=found[-1]['raised_key'], **params)}"
-    here = query(state=state, before=wanted.before, **params)
+    given = {"state": state, "agent": wanted.agent, "severity": wanted.severity}
+    agents = {card.agent for card in console_of(request).cards.all()} | {one["agent"] for one in found}
     return render(
-        request, "alerts_list.html" if request.query_params.get("part") else "alerts.html", found=found, source=source,
-        wanted=wanted, told=told, older=older, here=here, states=kept.STATES, severities=kept.SEVERITIES,
-        may=session_of(request).role.may(Role.OPERATOR), run_link=_run_link,
+        request, "alerts_list.html" if request.query_params.get("part") else "alerts.html", leaf=leaf, source=source,
+        wanted=wanted, told=told, here=query(before=wanted.before, after=wanted.after, **given),
+        newest=_address(**given), whole=_address(state=state),
+        newer=_address(after=found[0]["raised_key"], **given) if leaf and found and leaf.counts.newer else "",
+        older=_address(before=found[-1]["raised_key"], **given) if leaf and leaf.has_older else "",
+        agents=sorted(one for one in agents | {wanted.agent or ""} if is_agent_name(one)), states=kept.STATES,
+        severities=kept.SEVERITIES, may=session_of(request).role.may(Role.OPERATOR), run_link=_run_link,
         scope={"agent": wanted.agent} if wanted.agent else None,
     )  # fmt: skip
+
+
+def _address(**given: str | None) -> str:
+    return f"/alerts?{query(**given)}".rstrip("?")
 
 
 @page(role=Role.VIEWER)
@@ -55,27 +71,34 @@ async def alert(request: Request) -> Response:
     return render(
         request, "alert_part.html" if request.query_params.get("part") else "alert.html", one=found,
         told=told.value.get(alert_id) if told.value else None, told_found=told, run_link=_run_link,
-        may=session_of(request).role.may(Role.OPERATOR), scope=scope,
+        may=session_of(request).role.may(Role.OPERATOR), scope=scope, dollars=_dollars,
     )  # fmt: skip
 
 
 @action(role=Role.OPERATOR)
 async def acknowledge(request: Request) -> Response:
-    """Takes an alert on, as `midwatch ack` does."""
+    """Takes an alert on, as `midwatch ack` does; one that is over or that somebody has stays as it is."""
     alert_id, form = request.path_params["alert"], await request.form()
     found = await _one(request, alert_id)
     if found is None:
         raise HTTPException(404)
     by, note = session_of(request).by, str(form.get("note", "")).strip()[:_NOTE_LIMIT]
-    await record(request, "alert.acknowledged", agent=found["agent"], target=alert_id, rule=found["rule"])
-    console = console_of(request)
-    await kept.acknowledge(console.js, found["agent"], alert_id, by=by, note=note, source=f"/people/{by}")
-    await _shown(request, alert_id)
     to = f"/alerts/{quote(alert_id, safe='')}" if form.get("from") == "one" else f"/alerts?{form.get('here', '')}"
-    name = "alerts.over_already" if found["state"] == "resolved" else "alerts.taken"
-    if found["state"] == "acknowledged" and found["acknowledged_by"] != by:
-        name = "alerts.taken_before"
-    return back(request, to.rstrip("?"), name, by=found["acknowledged_by"] or "")
+    if found["state"] != "open":
+        await record(request, _IN_VAIN, agent=found["agent"], target=alert_id, rule=found["rule"], why=found["state"])
+        name = "over_already" if found["state"] == "resolved" else "yours" if found["acknowledged_by"] == by else "had"
+        return back(request, to.rstrip("?"), f"alerts.{name}", by=said(found["acknowledged_by"] or "", 100))
+    await record(request, "alert.acknowledged", agent=found["agent"], target=alert_id, rule=found["rule"])
+    try:
+        await kept.acknowledge(
+            console_of(request).js, found["agent"], alert_id, by=by, note=note, source=f"/people/{by}"
+        )
+    except (NatsError, TimeoutError, OSError) as error:
+        with contextlib.suppress(Temporary):  # the bus may be away for this as well
+            await record(request, _IN_VAIN, agent=found["agent"], target=alert_id, rule=found["rule"], why="unanswered")
+        raise Temporary(NOT_KEPT) from error
+    await _shown(request, alert_id)
+    return back(request, to.rstrip("?"), "alerts.taken")
 
 
 async def _shown(request: Request, alert_id: str) -> None:
@@ -88,7 +111,7 @@ async def _shown(request: Request, alert_id: str) -> None:
         await asyncio.sleep(_LOOK)
 
 
-async def _find(request: Request, wanted: Wanted) -> tuple[list[dict[str, Any]] | None, Any]:
+async def _find(request: Request, wanted: Wanted) -> tuple[Leaf | None, Any]:
     """From the run log; from the bus where that cannot be read; None where neither answers."""
     console = console_of(request)
     found = await console.reading.read(kept.LOG, lambda conn: kept.listed(conn, wanted))
@@ -106,10 +129,10 @@ async def _one(request: Request, alert_id: str) -> dict[str, Any] | None:
     found = await console.reading.read(kept.LOG, lambda conn: kept.one(conn, alert_id))
     if found.ok and found.value is not None:
         return found.value
-    heard = []
+    heard: list[dict[str, Any]] = []
     try:
         async with asyncio.timeout(3):
-            heard = await kept.heard(console.nc, console.now(), Wanted(state="all", limit=1000), alert_id)
+            heard = (await kept.heard(console.nc, console.now(), Wanted(state="all", limit=1000), alert_id)).alerts
     except MISSED as error:
         if not found.ok:
             raise HTTPException(503, str(error) or type(error).__name__) from None
@@ -123,11 +146,24 @@ async def _told(request: Request, alert_ids: list[str]) -> Any:
 def _wanted(request: Request) -> Wanted:
     asked = request.query_params
     state, agent = asked.get("state") or "open", asked.get("agent") or None
-    severity, before = asked.get("severity") or None, asked.get("before") or None
+    severity, before, after = (asked.get(name) or None for name in ("severity", "before", "after"))
     known = state in kept.STATES and severity in (None, *kept.SEVERITIES) and (agent is None or is_agent_name(agent))
-    if not known or (before is not None and len(before) > 400):
+    if not known or any(len(key or "") > _KEY_LIMIT for key in (before, after)):
         raise HTTPException(404)
-    return Wanted(state=state, agent=agent, severity=severity, before=before, limit=kept.PAGE)  # type: ignore[arg-type]
+    return Wanted(
+        state=state, agent=agent, severity=severity, before=before, after=None if before else after,  # type: ignore[arg-type]
+        limit=kept.PAGE,
+    )  # fmt: skip
+
+
+def _dollars(rule: str, figure: object) -> Decimal | None:
+    """The figure or limit of a budget's alert; None where it counts something else."""
+    if rule not in _IN_DOLLARS:
+        return None
+    try:
+        return Decimal(str(figure))
+    except InvalidOperation:
+        return None
 
 
 def _run_link(agent: str, run_id: str) -> str:

@@ -1,8 +1,7 @@
 """The human queue: whose customers wait, since when, and the whole of what they were handed over with."""
 
 import asyncio
-from typing import Any
-from urllib.parse import quote
+import contextlib
 
 from nats.errors import Error as NatsError
 from starlette.exceptions import HTTPException
@@ -13,47 +12,66 @@ from starlette.routing import Route
 from midwatch.contracts.subjects import is_agent_name
 from midwatch.errors import Temporary
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.addresses import run_path
+from midwatch_services.console.filters import said
 from midwatch_services.console.others import cases
 from midwatch_services.console.routes import action, page, record
-from midwatch_services.console.view import back, console_of, render, session_of
+from midwatch_services.console.view import back, console_of, query, render, session_of
 
-_LIMIT = 200  # cases on a page
+_LIMIT = 100  # cases on a page
+_SOUGHT_LIMIT = 200  # characters
+NOT_KEPT = "the bus (NATS) did not confirm it, so it may not be done: look at the case again and press once more"
 _TEXT_LIMIT = 500  # characters
 _LONG = 4000  # characters of one text, unless all of it is asked for
 
 
 @page(role=Role.VIEWER)
 async def listed(request: Request) -> Response:
-    """The cases that wait or are in somebody's hands, the longest waiting first."""
-    state, agent = request.query_params.get("state") or "waiting", request.query_params.get("agent") or None
+    """The cases that wait or are in somebody's hands, the longest waiting first; somebody's, where they are sought."""
+    asked, console = request.query_params, console_of(request)
+    state, agent = asked.get("state") or "waiting", asked.get("agent") or None
+    about, place = " ".join(asked.get("about", "").split())[:_SOUGHT_LIMIT], asked.get("after") or ""
     if state not in cases.STATES or (agent is not None and not is_agent_name(agent)):
         raise HTTPException(404)
-    found = await console_of(request).reading.read(cases.SERVICE, lambda conn: cases.listed(conn, state, agent, _LIMIT))
+    try:
+        after = cases.place(place) if place else None
+    except ValueError:
+        raise HTTPException(404) from None
+    found = await console.reading.read(
+        cases.SERVICE, lambda conn: cases.listed(conn, state, agent, about, after, _LIMIT)
+    )
+    given = {"state": state if state != "waiting" else None, "agent": agent, "about": about}
+    leaf = found.value
+    agents = {card.agent for card in console.cards.all()} | {one["agent"] for one in (leaf.cases if leaf else ())}
     return render(
-        request, "queue_list.html" if request.query_params.get("part") else "queue.html", found=found, state=state,
-        agent=agent, states=cases.STATES, me=session_of(request).by, limit=_LIMIT,
+        request, "queue_list.html" if asked.get("part") else "queue.html", found=found, leaf=leaf, state=state,
+        agent=agent, about=about, states=cases.STATES, me=session_of(request).by, place=place,
+        agents=sorted(agents | {agent} if agent else agents), here=query(**given, after=place),
+        first=_address(**given) if place else "",
+        more=_address(**given, after=leaf.next) if leaf and leaf.next else "", every=_address(state="all", about=about),
         may=session_of(request).role.may(Role.OPERATOR), scope={"agent": agent} if agent else None,
     )  # fmt: skip
+
+
+def _address(**given: str | None) -> str:
+    return f"/queue?{query(**given)}".rstrip("?")
 
 
 @page(role=Role.VIEWER)
 async def case(request: Request) -> Response:
     """A case whole."""
-    found = await _read(request)
-    return _case(request, *found)
-
-
-def _case(request: Request, one: dict[str, Any], history: list[dict[str, Any]], status: int = 200) -> Response:
+    one, history = await _read(request)
     me, may = session_of(request).by, session_of(request).role.may(Role.OPERATOR)
     deeds = [
         verb for verb, event in cases.VERBS.items()
         if may and cases.standing(one, cases.Deed(event, one["case_id"], me)) == "may"
     ]  # fmt: skip
-    run = f"/runs/{one['agent']}/{quote(one['run_id'], safe='')}"
+    asked = request.query_params
     return render(
-        request, "case.html", status=status, one=one, said=one["case"] or {}, history=history, deeds=deeds, me=me,
-        steps=cases.steps(one), holder=cases.holder(one, history), run=run,
-        limit=None if request.query_params.get("all") else _LONG, scope={"agent": one["agent"]},
+        request, "case.html", one=one, said=one["case"] or {}, history=history, deeds=deeds, me=me,
+        steps=cases.steps(one, console_of(request).cards.get(one["agent"]).tools), holder=cases.holder(one, history),
+        run=run_path(one["agent"], one["run_id"]), raw=cases.handed_over(one) if asked.get("raw") else None,
+        limit=1_000_000 if asked.get("all") else _LONG, scope={"agent": one["agent"]},
     )  # fmt: skip
 
 
@@ -70,15 +88,30 @@ async def do(request: Request) -> Response:
         note=text if verb != "take" else "",
     )  # fmt: skip
     standing = cases.standing(one, deed)
-    await record(request, f"case.{deed.verb}", agent=one["agent"], target=one["case_id"], standing=standing)
     if standing == "may":
-        try:
-            await cases.say(console_of(request).js, one["agent"], deed)
-        except (NatsError, TimeoutError) as error:
-            raise Temporary(f"it was not acknowledged, so nothing was done: {error or 'no answer'}") from error
+        await record(request, f"case.{deed.verb}", agent=one["agent"], target=one["case_id"])
+        await _say(request, one["agent"], deed)
         standing, (one, history) = await cases.outcome(deed, lambda: _found(request))
-    name = f"queue.{standing}.{verb}" if standing == "done" else f"queue.{standing}"
-    return back(request, f"/queue/{one['case_id']}", name, holder=cases.holder(one, history))
+        if standing == "refused":
+            await _in_vain(request, one["agent"], deed, standing)
+    else:
+        await _in_vain(request, one["agent"], deed, standing)
+    holder = cases.holder(one, history)
+    names = {"may": "queue.may", "done": f"queue.done.{verb}", "refused": f"queue.refused.{holder.state}"}
+    return back(request, f"/queue/{one['case_id']}", names[standing], who=said(holder.who, 100))
+
+
+async def _say(request: Request, agent: str, deed: cases.Deed) -> None:
+    try:
+        await cases.say(console_of(request).js, agent, deed)
+    except (NatsError, TimeoutError, OSError) as error:
+        with contextlib.suppress(Temporary):  # the bus may be away for this as well
+            await _in_vain(request, agent, deed, "unanswered")
+        raise Temporary(NOT_KEPT) from error
+
+
+async def _in_vain(request: Request, agent: str, deed: cases.Deed, why: str) -> None:
+    await record(request, f"case.not_{deed.verb}", agent=agent, target=deed.case_id, why=why)
 
 
 async def _found(request: Request) -> cases.Found | None:

@@ -28,7 +28,7 @@ _positions = tables.Position.__table__
 
 _INSERT, _HISTORY_INSERT = _cases.insert(), _history.insert()
 _TIMES = ("opened_at", "updated_at", "due_at")
-_WITHOUT_BODY = [_cases.c[field.name] for field in fields(Case)]
+WITHOUT_BODY = [_cases.c[field.name] for field in fields(Case)]
 WAITING = ("offered", "open", "taken")  # for whom somebody must still do something
 _PREFIX = "case-"
 
@@ -56,7 +56,7 @@ def list_cases(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Cases without their bodies, oldest first unless the `newest` are asked for. No `state` is all that wait or are in
     someone's hands; `all` is every one, those too that an agent's own program has (`claimed`)."""
-    query = sa.select(*_WITHOUT_BODY)
+    query = sa.select(*WITHOUT_BODY)
     if state is None:
         query = query.where(_cases.c.state.in_(WAITING))
     elif state != "all":
@@ -68,7 +68,7 @@ def list_cases(
     elif not drill:
         query = query.where(_cases.c.mode != "drill")
     order = _cases.c.opened_at.desc() if newest else _cases.c.opened_at
-    return [_plain(row) for row in conn.execute(query.order_by(order, _cases.c.case_id).limit(limit))]
+    return [plain(row) for row in conn.execute(query.order_by(order, _cases.c.case_id).limit(limit))]
 
 
 def read_case(conn: Connection, name: str) -> dict[str, Any] | None:
@@ -84,14 +84,14 @@ def read_case(conn: Connection, name: str) -> dict[str, Any] | None:
     row = next(iter(exact or rows), None)
     if row is None:
         return None
-    return _plain(row) | {"case": None if row.body is None else msgspec.json.decode(row.body)}
+    return plain(row) | {"case": None if row.body is None else msgspec.json.decode(row.body)}
 
 
 def of_run(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | None:
     """The case of a run, without its body; None where there is none."""
-    query = sa.select(*_WITHOUT_BODY).where(_cases.c.agent == agent, _cases.c.run_id == run_id)
+    query = sa.select(*WITHOUT_BODY).where(_cases.c.agent == agent, _cases.c.run_id == run_id)
     row = conn.execute(query.order_by(_cases.c.opened_at).limit(1)).first()
-    return None if row is None else _plain(row)
+    return None if row is None else plain(row)
 
 
 def history(conn: Connection, case_id: str) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def history(conn: Connection, case_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(row: Row[Any]) -> dict[str, Any]:
+def plain(row: Row[Any]) -> dict[str, Any]:
     found = {field.name: getattr(row, field.name) for field in fields(Case)}
     for name in _TIMES:
         found[name] = None if found[name] is None else _time(found[name]).isoformat()
@@ -114,7 +114,7 @@ def _plain(row: Row[Any]) -> dict[str, Any]:
 
 
 def get(conn: Connection, case_id: str) -> Case | None:
-    row = conn.execute(sa.select(*_WITHOUT_BODY).where(_cases.c.case_id == case_id)).first()
+    row = conn.execute(sa.select(*WITHOUT_BODY).where(_cases.c.case_id == case_id)).first()
     return None if row is None else _case(row)
 
 
@@ -125,7 +125,7 @@ def known(conn: Connection, case_ids: Sequence[str]) -> set[str]:
 
 def unfinished(conn: Connection) -> list[Case]:
     """Every case that is not closed."""
-    return [_case(row) for row in conn.execute(sa.select(*_WITHOUT_BODY).where(_cases.c.state != "closed"))]
+    return [_case(row) for row in conn.execute(sa.select(*WITHOUT_BODY).where(_cases.c.state != "closed"))]
 
 
 def body(conn: Connection, case_id: str) -> CaseOpened | None:
