@@ -83,20 +83,28 @@ async def test_a_session_has_twelve_live_pages_and_room_again_once_one_is_closed
 
 async def test_no_more_pages_are_live_than_the_console_bears(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MOST_OF_ALL", 1)
-    async with running.person(Role.VIEWER) as ann, running.person(Role.VIEWER, "ben") as ben, opened(ann, "alerts"):
-        async with opened(ben, "alerts") as (refused, _):
-            assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+    async with (
+        running.person(Role.VIEWER) as ann,
+        running.person(Role.VIEWER, "ben") as ben,
+        opened(ann, "alerts"),
+        opened(ben, "alerts") as (refused, _),
+    ):
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
 
 
 async def test_that_somebody_acted_is_told_to_admins_alone(running: Running, js: JetStreamContext) -> None:
-    async with running.person(Role.OPERATOR) as ann, running.person(Role.ADMIN, "ben") as ben:
-        async with opened(ann, "audit", "alerts") as (_, of_ann), opened(ben, "audit") as (_, of_ben):
-            await of_ann("event: ready")
-            await of_ben("event: ready")
-            await ann.act("/today/read")
-            assert await of_ben("data: audit") == "data: audit"
-            await js.publish(subjects.alert("desk", "raised"), b"{}")
-            assert await of_ann("data: audit", "data: alerts") == "data: alerts"
+    async with (
+        running.person(Role.OPERATOR) as ann,
+        running.person(Role.ADMIN, "ben") as ben,
+        opened(ann, "audit", "alerts") as (_, of_ann),
+        opened(ben, "audit") as (_, of_ben),
+    ):
+        await of_ann("event: ready")
+        await of_ben("event: ready")
+        await ann.act("/today/read")
+        assert await of_ben("data: audit") == "data: audit"
+        await js.publish(subjects.alert("desk", "raised"), b"{}")
+        assert await of_ann("data: audit", "data: alerts") == "data: alerts"
 
 
 async def test_a_page_follows_eight_topics_and_no_more(running: Running) -> None:
