@@ -187,6 +187,13 @@ async def test_a_request_that_hangs_does_not_block_its_part(
         await expect(page.locator("#part")).to_have_text("it came after all")
 
 
+async def test_a_part_that_may_take_longer_is_waited_for(browser: Browser, running: Running) -> None:
+    async with window(browser, running) as page:
+        await page.goto("/alerts")
+        asks = "JSON.parse(document.querySelector('#alerts').getAttribute('hx-request')).timeout"
+        assert await page.evaluate(asks) == 10_000
+
+
 _FORM = """<p>{0}</p><form action="/take"><input id="note" name="note" aria-label="Note"></form>"""
 
 
