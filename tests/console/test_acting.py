@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from nats.js import JetStreamContext
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from browser_helpers import PHONE, WIDE, axe, fits, picture, window
 from console_helpers import Running, console
@@ -168,6 +168,46 @@ async def test_an_alert_is_taken_on_by_one_press_of_a_thumb(
         database.close()
         await js.publish(subjects.alert("refund-desk", "resolved"), codec.encode(alert("resolved", reason="x")))
         await eventually(lambda: _is_gone(page))
+
+
+async def test_a_note_that_is_being_written_outlasts_what_happens_to_its_alert(
+    browser: Browser, running: Running, js: JetStreamContext
+) -> None:
+    async with window(browser, running, Role.OPERATOR, by="eva") as page:
+        await page.goto("/alerts/a-1")
+        await expect(page.locator("[data-live-state]")).to_contain_text("Live:")
+        await page.fill("#note", "Looking at the refunds")
+        await js.publish(subjects.alert("refund-desk", "resolved"), codec.encode(alert("resolved", reason="x")))
+        await expect(page.locator("[data-news]")).to_contain_text("Something changed.")
+        assert await page.input_value("#note") == "Looking at the refunds"
+
+
+async def test_what_is_written_to_a_case_outlasts_what_happens_to_it(
+    browser: Browser, running: Running, js: JetStreamContext
+) -> None:
+    async with window(browser, running, Role.OPERATOR, by="eva") as page:
+        await page.goto("/queue/case-0a1b2c")
+        await expect(page.locator("[data-live-state]")).to_contain_text("Live:")
+        await page.fill("#text-take", "I know this customer")
+        await js.publish("midwatch.case.refund-desk.taken", b"{}")
+        await expect(page.locator("[data-news]")).to_contain_text("Something changed.")
+        assert await page.input_value("#text-take") == "I know this customer"
+        await page.get_by_role("button", name="Show it").click()
+        await expect(page.locator("[data-news]")).to_be_hidden()
+        assert await page.input_value("#text-take") == "I know this customer"
+
+
+async def test_a_key_that_is_held_down_takes_on_one_alert(browser: Browser, running: Running) -> None:
+    async with window(browser, running, Role.OPERATOR, by="eva", silent=False) as page:
+        await page.goto("/alerts")
+        async with page.expect_navigation():
+            await page.keyboard.down("a")
+        for _ in range(3):
+            await page.keyboard.down("a")
+        await page.keyboard.up("a")
+        await page.goto("/alerts")
+    taken = [one["target"] for one in await running.recorded() if one["action"] == "alert.acknowledged"]
+    assert len(taken) == 1
 
 
 async def _is_gone(page: object) -> bool:

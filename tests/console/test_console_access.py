@@ -248,7 +248,7 @@ async def test_an_address_that_is_not_this_machines_is_one_line_that_names_the_s
 
 
 async def test_an_open_page_is_nudged_when_something_moves(running: Running) -> None:
-    async with running.person(Role.VIEWER) as ann:
+    async with running.person(Role.ADMIN) as ann:
         async with ann.client.stream("GET", "/live?on=audit&on=nonsense", timeout=10) as stream:
             events = stream.aiter_lines()
             heard: list[str] = []

@@ -134,6 +134,19 @@ async def test_ten_runs_are_reviewed_by_keys_alone(browser: Browser, running: Ru
     assert rows(running.settings, "SELECT run_id FROM reviewer_sampler_claims WHERE over = 0") == []
 
 
+async def test_a_verdict_key_that_is_held_down_judges_no_run_unread(browser: Browser, running: Running) -> None:
+    async with window(browser, running, Role.REVIEWER, by="olga") as page:
+        await page.goto("/review")
+        async with page.expect_navigation():
+            await page.keyboard.down("p")
+        read = await page.inner_text("h1")
+        for _ in range(3):
+            await page.keyboard.down("p")
+        await page.keyboard.up("p")
+        await page.goto("/review")
+        assert await page.inner_text("h1") == read
+
+
 async def test_two_who_review_at_once_never_see_the_same_run(browser: Browser, running: Running) -> None:
     async with (
         window(browser, running, Role.REVIEWER, by="olga") as one,

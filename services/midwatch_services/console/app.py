@@ -18,13 +18,9 @@ _SUMMED = 28  # days, the most that a page tells of
 def build(context: Context) -> None:
     """Listens as soon as NATS is there, before anything is read; until then `standin` does. Raises Misconfigured."""
     server = Server(context.settings, context.nc, context.js, context.cards, context.now)
-    reconnects = context.nc.stats["reconnects"]
 
     async def look() -> None:
-        nonlocal reconnects
-        if context.nc.stats["reconnects"] != reconnects:
-            reconnects = context.nc.stats["reconnects"]
-            server.console.live.all_moved()
+        server.console.live.look()
 
     async def sum_days() -> None:
         # Beside the rest: the first page then waits for no more than is left of it.

@@ -3,7 +3,8 @@ that one lost, doubled or late does no harm."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,18 +15,25 @@ from nats.errors import Error as NatsError
 
 from midwatch.contracts.subjects import is_agent_name
 
+from .access.roles import Role
+
 GAP = 0.5  # seconds between two nudges of a topic
 BEAT = 15.0  # seconds between two signs of life
-MOST = 20  # topics of one page
+MOST = 8  # topics of one page: who names agents that do not exist subscribes no more than this
+MOST_OF_ONE = 12  # open pages of a session
+MOST_OF_ALL = 500  # open pages
+_HEARS = {True: b"event: ready\ndata: \n\n", False: b"event: lost\ndata: \n\n"}  # whether NATS is there
 
 log = structlog.get_logger("midwatch.console")
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a page may follow: the subjects of the bus that move it, with `{agent}` where they may be narrowed."""
+    """What a page may follow: the subjects of the bus that move it, with `{agent}` where they may be narrowed, and who
+    may know that it moved."""
 
     subjects: tuple[str, ...]
+    role: Role = Role.VIEWER
 
     def of(self, agent: str) -> list[str]:
         return [subject.format(agent=agent or "*") for subject in self.subjects]
@@ -83,13 +91,21 @@ class Hub:
     def __init__(self, nc: Client, topics: Mapping[str, Topic]) -> None:
         self._nc, self._topics = nc, topics
         self._followed: dict[str, _Followed] = {}
+        self._listeners: set[Listener] = set()
+        self._open: Counter[str] = Counter()
         self._changing = asyncio.Lock()
         self._closed = asyncio.Event()
-        self.pages = 0  # that are open now
+        self._hears, self._reconnects = nc.is_connected, nc.stats["reconnects"]
 
-    def known(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` that can be followed."""
-        return [name for name in dict.fromkeys(names) if self._parse(name)][:MOST]
+    @property
+    def pages(self) -> int:
+        """Those that are open now."""
+        return len(self._listeners)
+
+    def known(self, names: Iterable[str], role: Role) -> list[str]:
+        """Those of `names` that somebody with `role` can follow."""
+        parsed = {name: self._parse(name) for name in names}
+        return [name for name, one in parsed.items() if one and role.may(one[0].role)][:MOST]
 
     def _parse(self, name: str) -> tuple[Topic, str] | None:
         topic, _, agent = name.partition(":")
@@ -97,25 +113,41 @@ class Hub:
             return None
         return self._topics[topic], agent
 
-    async def follow(self, names: list[str]) -> AsyncIterator[bytes]:
-        """Server-sent events of an open page, until it goes away or we do."""
+    def refusal(self, session: str) -> int:
+        """The status that tells a session that no more pages of it can be live; 0 where there is room."""
+        return 429 if self._open[session] >= MOST_OF_ONE else 503 if self._open.total() >= MOST_OF_ALL else 0
+
+    def enter(self, session: str) -> None:
+        """Takes room for a page, until `leave`."""
+        self._open[session] += 1
+
+    def leave(self, session: str) -> None:
+        self._open[session] -= 1
+        if not self._open[session]:
+            del self._open[session]
+
+    async def follow(self, names: list[str], stands: Callable[[], bool]) -> AsyncIterator[bytes]:
+        """Server-sent events of an open page, until it goes away, we do, or its session no longer `stands`."""
         listener = Listener()
-        self.pages += 1
+        self._listeners.add(listener)
         try:
             await self._join(listener, names)
-            yield b"retry: 2000\nevent: ready\ndata: \n\n"
+            hears = self._hears
+            yield b"retry: 2000\n" + _HEARS[hears]
             while not self._closed.is_set():
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT):
                         await listener.woken.wait()
-                except TimeoutError:
-                    yield b": still here\n\n"
-                    continue
-                moved, listener.moved = sorted(listener.moved), set()
                 listener.woken.clear()
-                yield b"".join(b"event: moved\ndata: %s\n\n" % name.encode() for name in moved)
+                if not stands():
+                    return
+                said = [] if hears == self._hears else [_HEARS[self._hears]]
+                hears = self._hears
+                moved, listener.moved = sorted(listener.moved), set()
+                said += [b"event: moved\ndata: %s\n\n" % name.encode() for name in moved]
+                yield b"".join(said) or b"event: beat\ndata: \n\n"
         finally:
-            self.pages -= 1
+            self._listeners.discard(listener)
             await asyncio.shield(self._leave(listener, names))
 
     async def _join(self, listener: Listener, names: list[str]) -> None:
@@ -149,14 +181,23 @@ class Hub:
                         with contextlib.suppress(NatsError):
                             await subscription.unsubscribe()
 
-    def all_moved(self) -> None:
-        """Nudges every page: after the connection was lost nobody knows what was missed."""
-        for followed in self._followed.values():
-            followed.move()
+    def look(self) -> None:
+        """Tells every page when NATS went or came. One that was told so asks for all of its parts again; where it went
+        and came unseen, every page is nudged, for nobody knows what was missed."""
+        hears, reconnects = self._nc.is_connected, self._nc.stats["reconnects"]
+        if hears != self._hears:
+            self._hears = hears
+            self._wake()
+        elif reconnects != self._reconnects:
+            for followed in self._followed.values():
+                followed.move()
+        self._reconnects = reconnects
 
     def close(self) -> None:
         """Ends every page's stream."""
         self._closed.set()
-        for followed in self._followed.values():
-            for listener in followed.listeners:
-                listener.woken.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        for listener in self._listeners:
+            listener.woken.set()

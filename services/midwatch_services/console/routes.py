@@ -116,7 +116,7 @@ def _refused(request: Request, role: Role) -> Response | None:
 def _to_sign_in(request: Request) -> Response:
     if request.headers.get("hx-request"):
         return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
-    if request.method != "GET":
+    if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
         raise HTTPException(401)
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(f"/sign-in?{view.query(next=back)}" if back != "/" else "/sign-in", 303)

@@ -48,7 +48,11 @@ class Sessions:
             session = msgspec.convert(self._signer.loads(cookie), Session)
         except (BadSignature, msgspec.ValidationError):
             return None
-        return session if session.ends > self._now() and session.id not in self._ended else None
+        return session if self.stands(session) else None
+
+    def stands(self, session: Session) -> bool:
+        """Whether it is neither over nor was ended."""
+        return session.ends > self._now() and session.id not in self._ended
 
     def end(self, session: Session) -> None:
         """Whoever kept a copy of the cookie is signed out as well."""

@@ -1,4 +1,4 @@
-// What pages share: times in the reader's zone, colours, keys, and parts that follow what happens.
+// What pages share: times in the reader's zone, colours and keys.
 (function () {
   "use strict";
   var root = document.documentElement;
@@ -14,9 +14,15 @@
   var dated = new Intl.DateTimeFormat(language, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   var yearly = new Intl.DateTimeFormat(language, { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   var full = new Intl.DateTimeFormat(language, { dateStyle: "full", timeStyle: "long" });
-  var units = [["day", 86400], ["hour", 3600], ["minute", 60]];
+  var units = [["hour", 3600], ["minute", 60]];
 
-  function inWords(seconds) {
+  // Days are those of the calendar: what was on Tuesday is not "yesterday" on Thursday, however few hours ago.
+  function dayOf(date) { return Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / 86400000; }
+
+  function inWords(at, now) {
+    var seconds = (now - at) / 1000;
+    var days = dayOf(at) - dayOf(now);
+    if (Math.abs(seconds) >= 86400 && days) return relative.format(days, "day");
     for (var i = 0; i < units.length; i++) {
       if (Math.abs(seconds) >= units[i][1]) return relative.format(-Math.round(seconds / units[i][1]), units[i][0]);
     }
@@ -26,10 +32,9 @@
   function tellTimes(within) {
     within.querySelectorAll("time[data-when]").forEach(function (time) {
       var at = new Date(time.getAttribute("datetime"));
-      var seconds = (Date.now() - at) / 1000;
       var now = new Date();
       var day = at.toDateString() === now.toDateString() ? clock : at.getFullYear() === now.getFullYear() ? dated : yearly;
-      time.textContent = Math.abs(seconds) < 7 * 86400 ? inWords(seconds) + ", " + day.format(at) : day.format(at);
+      time.textContent = Math.abs(now - at) < 7 * 86400000 ? inWords(at, now) + ", " + day.format(at) : day.format(at);
       time.title = full.format(at);
     });
   }
@@ -74,8 +79,12 @@
       showKeys();
     });
   });
+  // A key that is held down is pressed once: what comes up next has not been read yet.
   document.addEventListener("keydown", function (event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || dialog.open) return;
+    if (event.repeat && event.key === "Enter" && !event.target.closest("textarea")) event.preventDefault();
+  }, true);
+  document.addEventListener("keydown", function (event) {
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || dialog.open) return;
     if (event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]")) return;
     if (document.querySelector("dialog[open]")) return;
     if (!keysOn.checked) return;
@@ -106,55 +115,10 @@
     });
   });
 
-  // Parts that follow what happens: one stream a page, closed while nobody looks, for a browser opens only six to a host.
-  var state = document.querySelector("[data-live-state]");
-  var source = null;
-
-  function followed() {
-    var names = new Set();
-    document.querySelectorAll("[data-live]").forEach(function (part) {
-      part.dataset.live.split(/\s+/).filter(Boolean).forEach(function (name) { names.add(name); });
-    });
-    return Array.from(names).sort();
-  }
-  function ask(name) {
-    document.querySelectorAll("[data-live]").forEach(function (part) {
-      if (name === null || part.dataset.live.split(/\s+/).indexOf(name) >= 0) window.htmx.trigger(part, "moved");
-    });
-  }
-  // At once, and once more when it is calm: what a service keeps of an event stands in its database after the event.
-  var later = {};
-  function moved(name) {
-    ask(name);
-    clearTimeout(later[name]);
-    later[name] = setTimeout(function () { ask(name); }, 1500);
-  }
-  function say(on) {
-    state.hidden = false;
-    state.textContent = on ? state.dataset.on : state.dataset.off;
-    state.classList.toggle("is-off", !on);
-  }
-  var was = "";
-  function listen(again) {
-    var names = followed();
-    if (document.hidden || !names.length) { if (source) source.close(); source = null; was = ""; return; }
-    if (source && source.readyState !== 2 && was === names.join()) return;
-    if (source) source.close();
-    was = names.join();
-    source = new EventSource("/live?" + names.map(function (name) { return "on=" + encodeURIComponent(name); }).join("&"));
-    var missed = again;
-    source.addEventListener("open", function () { say(true); if (missed) moved(null); missed = true; });
-    source.addEventListener("moved", function (event) { moved(event.data); });
-    source.addEventListener("error", function () { say(false); });
-  }
-  document.addEventListener("visibilitychange", function () { listen(true); });
-  window.addEventListener("pagehide", function () { if (source) source.close(); source = null; });
-
   // What htmx brings in is treated like what was there.
-  document.body.addEventListener("htmx:afterSwap", function (event) { tellTimes(event.target); listen(false); });
+  document.body.addEventListener("htmx:afterSwap", function (event) { tellTimes(event.target); });
 
   tellTimes(document);
   showTheme();
-  listen(false);
   setInterval(function () { if (!document.hidden) tellTimes(document); }, 30000);
 })();

@@ -22,7 +22,7 @@
   sends.forEach(function (button) { button.addEventListener("focus", function () { meant = button; }); });
   boxes.forEach(function (box) {
     box.addEventListener("keydown", function (event) {
-      if (event.key === "Enter") { event.preventDefault(); meant.click(); }
+      if (event.key === "Enter") { event.preventDefault(); if (!event.repeat) meant.click(); }
     });
   });
   form.addEventListener("keydown", function (event) {
