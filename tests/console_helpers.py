@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from helpers import eventually
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.database import Database, migrate
@@ -65,6 +66,20 @@ class Running:
         return [
             {"subject": one.subject, **msgspec.to_builtins(codec.decode(one.subject, one.data).data)} for one in found
         ]
+
+    async def done(self) -> list[dict[str, Any]]:
+        """The same without what people were refused."""
+        return [one for one in await self.recorded() if one["action"] != "refused"]
+
+    async def refused(self, count: int) -> list[tuple[str, str, str, str]]:
+        """Who was refused what, in which role and why, once so many stand there: the answer does not wait for it."""
+
+        async def look() -> list[tuple[str, str, str, str]]:
+            some = [one for one in await self.recorded() if one["action"] == "refused"]
+            assert len(some) == count
+            return [(one["by"], one["role"], one["target"], one["detail"]["why"]) for one in some]
+
+        return await eventually(look)
 
 
 @dataclass

@@ -32,6 +32,7 @@ class Provider:
     key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "first", "use": "sig"}))
     signing: RSAKey | None = None  # another key than the published one
     asked: list[dict[str, str]] = field(default_factory=list)
+    exchanged: list[dict[str, str]] = field(default_factory=list)  # what it was asked a token for
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     async def about(self, _: Request) -> Response:
@@ -60,6 +61,7 @@ class Provider:
 
     async def token(self, request: Request) -> Response:
         form = await request.form()
+        self.exchanged.append({name: str(value) for name, value in form.items()})
         begun = self._codes.pop(str(form.get("code")), None)
         proof = hashlib.sha256(str(form.get("code_verifier")).encode()).digest()
         basic = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()

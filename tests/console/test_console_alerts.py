@@ -267,7 +267,7 @@ async def test_a_viewer_may_take_nothing_on(running: Running, settings: Settings
     keep(settings, *some())
     async with running.person(Role.VIEWER) as vera, running.person(Role.REVIEWER) as rob:
         assert [(await one.act("/alerts/a-open/acknowledge")).status_code for one in (vera, rob)] == [403, 403]
-    assert await running.recorded() == []
+    assert await running.done() == []
 
 
 async def test_who_was_told_is_shown_from_the_pagers_own_tables(

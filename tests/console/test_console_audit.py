@@ -68,12 +68,14 @@ async def test_the_trail_holds_the_pages_and_the_command_line_each_deed_once(
 
 async def test_a_sheet_holds_no_formula(running: Running) -> None:
     async with running.person(Role.OPERATOR, by="=cmd|' /C calc'!A0") as mallory, running.person(Role.ADMIN) as ann:
-        await mallory.act("/stop/halt", what="fleet", reason="@SUM(1)")
+        await mallory.act("/stop/halt", what="fleet", reason="x;=1+1")
         answer = await ann.get("/audit.csv")
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         assert answer.headers["content-disposition"].startswith("attachment;")
         (row,) = list(csv.reader(io.StringIO(answer.text)))[1:]
-        assert row[1] == "'=cmd|' /C calc'!A0"
+        assert row[1:6] == ["'=cmd|' /C calc'!A0", "operator", "switch.halt", "_fleet", "fleet"]
+        assert row[6].startswith("reason: x;'=1+1, epoch: ") and row[7] == "console"
+        assert answer.text.splitlines()[0] == '"at","by","role","action","agent","target","detail","where"'
 
 
 async def reads(database: Database) -> None:

@@ -69,8 +69,11 @@ async def test_the_issuer_says_who_one_is_and_the_highest_of_ones_roles_counts(
     ]
 
 
-async def test_an_address_that_nobody_checked_is_not_believed(running: Running, issuer: Provider) -> None:
-    issuer.claims = {**GROUPS, "email_verified": False}
+@pytest.mark.parametrize("checked", [{"email_verified": False}, {"email_verified": "true"}, {}])
+async def test_an_address_that_nobody_checked_is_not_believed(
+    running: Running, issuer: Provider, checked: dict[str, Any]
+) -> None:
+    issuer.claims = {**{name: value for name, value in GROUPS.items() if name != "email_verified"}, **checked}
     async with running.person() as somebody:
         await _sign_in(somebody.client)
         assert "u-17" in (await somebody.get("/about")).text
@@ -83,6 +86,27 @@ async def test_who_has_no_role_is_told_so_and_stays_out(running: Running, issuer
         assert answer.status_code == 403
         assert "olga@shop.example is known, but has no role here yet" in answer.text
         assert (await guest.get("/about")).status_code == 303
+    assert await running.refused(1) == [("olga@shop.example", "", "/sign-in/back", "no_role")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("error=access_denied", "Signing in was called off"), ("error=server_error", "does not belong to the sign-in"),
+        ("code=", "does not belong to the sign-in"), ("%63ode=x", "does not belong to the sign-in"),
+        ("error=access_denied&xcode=1", "Signing in was called off"),
+    ],
+)  # fmt: skip
+async def test_a_sign_in_that_brings_no_code_never_asks_for_a_token_in_the_consoles_own_name(
+    running: Running, issuer: Provider, answer: str, words: str
+) -> None:
+    async with running.person() as olga:
+        begun = httpx.URL((await olga.get("/sign-in/begin")).headers["location"])
+        page = await olga.get(f"/sign-in/back?{answer}&state={begun.params['state']}")
+        assert page.status_code == 403
+        assert words in page.text
+        assert (await olga.get("/about")).status_code == 303
+    assert {one["grant_type"] for one in issuer.exchanged} <= {"authorization_code"}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +177,8 @@ async def test_an_issuer_that_is_away_is_said_in_plain_words(
          "needs MIDWATCH_OIDC_ROLES as well"),
         ({"oidc_issuer": "https://id.example", "oidc_client_id": "c", "console_url": "https://c.example",
           "oidc_roles": "staff=king"}, "'staff=king' gives no role"),
+        ({"oidc_issuer": "https://id.example", "oidc_client_id": "c", "console_url": "http://c.example",
+          "oidc_roles": "staff=viewer"}, "set MIDWATCH_CONSOLE_URL to an address that begins with https://"),
     ],
 )  # fmt: skip
 def test_a_console_that_nobody_could_sign_in_to_does_not_start(given: dict[str, Any], words: str) -> None:

@@ -248,7 +248,7 @@ async def test_a_viewer_looks_and_judges_nothing_and_no_other_site_judges_for_on
         async with running.person(None) as stranger:
             assert (await stranger.get("/review/queue")).headers["location"].startswith("/sign-in")
     assert rows(running.settings, SAID) == []
-    assert await running.recorded() == []
+    assert await running.done() == []
 
 
 async def test_the_queue_tells_what_is_old_and_for_what_there_is_time(js: JetStreamContext, settings: Settings) -> None:

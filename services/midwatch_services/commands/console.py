@@ -1,10 +1,10 @@
-"""`midwatch console link`: a new one-time address of the console on this machine."""
+"""`midwatch console`: a new one-time address of the console on this machine, and signing everybody out of it."""
 
 from typing import Annotated
 
 import typer
 
-from .output import fail
+from .output import JsonOption, emit_json, fail
 
 _ROLES = "viewer, reviewer, operator or admin"
 
@@ -13,11 +13,8 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     console = typer.Typer(no_args_is_help=True, help="The console: the pages for people.")
 
-    @console.callback()
-    def _group() -> None:
-        """A group even while it holds one command."""
-
     console.command("link")(link)
+    console.command("sign-everybody-out")(sign_everybody_out)
     app.add_typer(console, name="console")
 
 
@@ -46,3 +43,22 @@ def link(
         typer.echo(links.make(Settings(), utc_now, by=by or user(), role=Role(role)))
     except MidwatchError as error:
         fail(str(error))
+
+
+def sign_everybody_out(as_json: Annotated[bool, JsonOption] = False) -> None:
+    """End every session of the console at once, also of one that runs: its key is replaced.
+
+    Example: midwatch console sign-everybody-out
+    """
+    from midwatch.errors import MidwatchError
+    from midwatch.runtime.settings import Settings
+    from midwatch_services.console.access import key
+
+    try:
+        path = key.replace(Settings())
+    except MidwatchError as error:
+        fail(str(error))
+    if as_json:
+        emit_json([{"signed_out": True, "key": str(path)}])
+    else:
+        typer.echo("Everybody is signed out of the console. People sign in anew, you with `midwatch console link`.")

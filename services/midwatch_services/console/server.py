@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
@@ -25,12 +25,13 @@ from midwatch.runtime.serving import Serving
 from midwatch.runtime.settings import Settings
 
 from . import routes, view
-from .access import key, link
+from .access import key, link, proof
 from .access.audit import Audit
 from .access.gate import ASKING, Gate, Scope, TooLarge
 from .access.link import Links, Running
 from .access.oidc import Provider
 from .access.policy import SIGNING_IN, Policy, hosts, policy_of
+from .access.refusals import Refusals
 from .access.session import Brief, Sessions
 from .hearing import Hearing
 from .live import Hub
@@ -63,6 +64,7 @@ class Console:
     signing_in: Brief
     provider: Provider | None
     audit: Audit
+    refusals: Refusals
     reading: Reading
     hearing: Hearing
     live: Hub
@@ -78,18 +80,19 @@ class Server:
         self, settings: Settings, nc: Client, js: JetStreamContext, cards: CardBook, now: Callable[[], datetime]
     ) -> None:
         """Raises Misconfigured."""
-        policy, secret, pages = policy_of(settings), key.load(settings), routes.collect()
+        policy, self._key, pages = policy_of(settings), key.Watched(settings), routes.collect()
+        secret, audit, tasks = self._key.key, Audit(nc, js), set[asyncio.Task[Any]]()
         self._boot = secrets.token_urlsafe(12)
         self.console = Console(
             settings=settings, policy=policy, nc=nc, js=js, cards=cards, now=now, sessions=Sessions(secret, now),
             links=Links(secret, self._boot, now), flashes=Brief(secret, "flash", _FLASH, now),
             signing_in=Brief(secret, "sign-in", SIGNING_IN, now),
             provider=Provider(policy.issuer, f"{policy.public}/sign-in/back") if policy.issuer else None,
-            audit=Audit(js), reading=Reading(settings), hearing=Hearing(js, now),
-            live=Hub(nc, dict(routes.topics(pages))), pages=pages,
+            audit=audit, refusals=Refusals(audit, tasks), tasks=tasks, reading=Reading(settings),
+            hearing=Hearing(js, now), live=Hub(nc, dict(routes.topics(pages))), pages=pages,
         )  # fmt: skip
         self._app = application(self.console)
-        self._gate = Gate(self._app, policy, self.console.sessions, self._refuse)
+        self._gate = Gate(self._app, policy, self.console.sessions, self._refuse, self._proof, self._rekey)
         self._serving = Serving(
             self._gate, host=settings.console_host, port=settings.console_port, taken=ConsolePortTaken,
             named="MIDWATCH_CONSOLE", proxies=settings.console_proxies,
@@ -113,6 +116,11 @@ class Server:
             ),
         )
         log.info("console_listens", url=self.url)
+        if self.console.policy.is_secure and not self.console.settings.console_proxies:
+            log.warning(
+                "console_proxies_not_named", url=self.url,
+                help="all people seem to come from one address and share its limits: set MIDWATCH_CONSOLE_PROXIES",
+            )  # fmt: skip
 
     async def last(self) -> None:
         """Lasts until it is cancelled, and closes."""
@@ -131,9 +139,20 @@ class Server:
         await self.console.reading.close()
         (self.console.settings.home / "console.json").unlink(missing_ok=True)
 
-    def _refuse(self, scope: Scope, status: int) -> Response:
+    def _refuse(self, scope: Scope, status: int, detail: str) -> Response:
         scope["app"] = self._app
-        return problem(Request(scope), status)
+        return problem(Request(scope), status, detail)
+
+    def _proof(self, asked: HTTPConnection) -> str | None:
+        return proof.known(asked, self.console.policy, self.console.links, self.console.signing_in)
+
+    def _rekey(self) -> None:
+        """Signs everybody out where the key is another since."""
+        console = self.console
+        if changed := self._key.changed():
+            for one in (console.sessions, console.links, console.flashes, console.signing_in):
+                one.rekey(changed)
+            log.warning("console_key_changed", help="everybody is signed out")
 
 
 def application(console: Console) -> Starlette:
@@ -153,12 +172,15 @@ def application(console: Console) -> Starlette:
 
 def problem(request: Request, status: int, detail: str = "") -> Response:
     """A page that says in plain words what went wrong and what to do."""
-    kind = "cross_site" if detail == "cross_site" else str(status) if status in _SAID else "other"
+    kind = detail if detail in ("cross_site", "cancelled") else str(status) if status in _SAID else "other"
+    if status in _REFUSED:
+        view.console_of(request).refusals.note(view.asking(request), request.url.path, status, detail)
     return view.render(
         request, "problem.html", status=status, kind=kind, detail=detail if detail != kind else "", number=status
     )
 
 
+_REFUSED = (401, 403, 413, 421, 429)
 _SAID = (401, 403, 404, 405, 413, 421, 429, 500, 503)
 
 

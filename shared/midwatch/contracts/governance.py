@@ -222,7 +222,7 @@ class AuditActed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `detail` holds figures and names, never what customers wrote."""
 
     by: str
-    role: str  # viewer, reviewer, operator or admin
+    role: str  # viewer, reviewer, operator or admin; empty for who was refused and is not signed in
     action: str
     target: str = ""
     detail: dict[str, str] = {}

@@ -89,12 +89,16 @@ def test_what_names_no_days_is_refused(first: str, last: str) -> None:
     ("value", "written"),
     [
         ("plain", "plain"), ("=1+1", "'=1+1"), ("+49 30", "'+49 30"), ("-1", "'-1"), ("@SUM(A1)", "'@SUM(A1)"),
-        ("  =1", "'  =1"), ("\t=1", "'\t=1"), ("\n=1", "'\n=1"), (None, ""), (7, "7"), ("a\0b", "ab"),
+        ("  =1", "'  =1"), ("\t=1", "'\t'=1"), ("\n=1", "'\n'=1"), (None, ""), (7, "7"),
+        (-7, "-7"), ("a\0b", "a\ufffdb"), ("|x", "'|x"), ("%x", "'%x"), ("＝1", "'＝1"), ("＠x", "'＠x"),
+        ('"=1', "'\"=1"),
+        ("Hello;=cmd|' /C calc'!A0;", "Hello;'=cmd|' /C calc'!A0;"), ("a;  +1", "a;  '+1"), ('a;"=1&"', 'a;"\'=1&"'),
+        ("a\n=1\n=2", "a\n'=1\n'=2"), ("a\t@x", "a\t'@x"), ("a;＝1", "a;'＝1"), ("3 - 2 = 1; x=1", "3 - 2 = 1; x=1"),
     ],
 )  # fmt: skip
 def test_a_cell_is_text_whatever_a_spreadsheet_would_make_of_it(value: object, written: str) -> None:
     assert sheet.cell(value) == written
 
 
-def test_a_sheet_quotes_what_has_commas_quotes_and_lines() -> None:
-    assert sheet.of(("a", "b"), [("x,y", 'say "hi"\nthere')]) == 'a,b\r\n"x,y","say ""hi""\nthere"\r\n'
+def test_a_sheet_quotes_every_cell() -> None:
+    assert sheet.of(("a", "b"), [("x,y", 'say "hi"\nthere')]) == '"a","b"\r\n"x,y","say ""hi""\nthere"\r\n'

@@ -35,6 +35,14 @@ class Running(msgspec.Struct, frozen=True):
     issuer: str = ""
 
 
+class Link(msgspec.Struct, frozen=True):
+    """Who enters by it, as what."""
+
+    nonce: str
+    by: str
+    role: Role
+
+
 class Links:
     """Takes one-time links, each once."""
 
@@ -42,13 +50,20 @@ class Links:
         self._brief, self._boot, self._now = _brief(secret, now), boot, now
         self._used: set[str] = set()  # of this start; an older one's links are refused by `boot`
 
-    def redeem(self, token: str) -> tuple[str, Role] | None:
-        """Who enters, as what; None for a link that is forged, too old, used, or of another start."""
+    def rekey(self, key: str) -> None:
+        """From here on another key."""
+        self._brief.rekey(key)
+
+    def look(self, token: str) -> Link | None:
+        """The link, which is not spent by this; None for one that is forged, too old, used, or of another start."""
         match self._brief.opened(token):
             case [str(boot), str(nonce), str(by), str(role)] if boot == self._boot and nonce not in self._used:
-                self._used.add(nonce)
-                return by, Role(role)
+                return Link(nonce, by, Role(role))
         return None
+
+    def spend(self, link: Link) -> None:
+        """Nobody enters by it again."""
+        self._used.add(link.nonce)
 
 
 def make(settings: Settings, now: Callable[[], datetime], *, by: str, role: Role = Role.ADMIN) -> str:

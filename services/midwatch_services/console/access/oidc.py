@@ -58,16 +58,15 @@ class Provider:
             )
         return Begun(url, state, nonce, verifier)
 
-    async def end(self, begun: Begun, answer: str) -> tuple[str, Role]:
-        """Who came back with `answer`, the whole address, and what they may do. Raises NotSignedIn, NoRole,
-        Temporary."""
+    async def end(self, begun: Begun, code: str) -> tuple[str, Role]:
+        """Who came back with `code`, and what they may do. Raises NotSignedIn, NoRole, Temporary."""
         about, keys = await self._read()
         try:
             async with self._client() as client:
+                # Named, or the library may ask in our own name where the answer holds no code.
                 token = await client.fetch_token(
-                    about["token_endpoint"], authorization_response=answer, state=begun.state,
-                    code_verifier=begun.verifier,
-                )  # fmt: skip
+                    about["token_endpoint"], grant_type="authorization_code", code=code, code_verifier=begun.verifier
+                )
         except AuthlibBaseError as error:
             raise NotSignedIn(why=error.description or error.error or "it refused") from None
         except httpx.HTTPError as error:
@@ -107,7 +106,7 @@ class Provider:
         issuer = self._issuer
         name = claims.get(issuer.name_claim)
         # An address that the issuer has not checked may be anybody's.
-        if not isinstance(name, str) or (issuer.name_claim == "email" and claims.get("email_verified") is False):
+        if not isinstance(name, str) or (issuer.name_claim == "email" and claims.get("email_verified") is not True):
             name = str(claims["sub"])
         role = given(claims.get(issuer.role_claim), issuer.roles)
         if role is None:

@@ -24,6 +24,10 @@ class HalfAnIssuer(Misconfigured):
     """MIDWATCH_OIDC_ISSUER needs {missing} as well: see docs/console.md."""
 
 
+class NotOverTls(Misconfigured):
+    """People would sign in at {url} in the clear: set MIDWATCH_CONSOLE_URL to an address that begins with https://."""
+
+
 @dataclass(frozen=True, slots=True)
 class Issuer:
     """The OpenID provider that says who people are."""
@@ -40,13 +44,15 @@ class Issuer:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`public`: the console's address as people type it, where it is not the one it listens on. Rates are requests a
-    second, of which ten seconds' worth may come at once: of one session, of one address, and of attempts to sign in."""
+    second, of which ten seconds' worth may come at once: of one session, of strangers at one address, of wrong attempts
+    to sign in from there, and of one session's presses of Stop."""
 
     public: str | None = None
     issuer: Issuer | None = None
     per_session: float = 20.0
     per_address: float = 100.0
     sign_ins: float = 0.5
+    stops: float = 2.0
 
     @property
     def is_secure(self) -> bool:
@@ -69,8 +75,11 @@ def _issuer(settings: Settings) -> Issuer | None:
     missing = "MIDWATCH_OIDC_CLIENT_ID" if not settings.oidc_client_id else ""
     missing = missing or ("MIDWATCH_CONSOLE_URL" if not settings.console_url else "")
     missing = missing or ("MIDWATCH_OIDC_ROLES" if not settings.oidc_roles else "")
-    if missing or not settings.oidc_client_id:
+    if missing or not settings.oidc_client_id or not settings.console_url:
         raise HalfAnIssuer(missing=missing)
+    public = urlsplit(settings.console_url)
+    if public.scheme != "https" and not is_loopback(public.hostname or ""):
+        raise NotOverTls(url=settings.console_url)
     secret = settings.oidc_client_secret
     return Issuer(
         settings.oidc_issuer.rstrip("/"), settings.oidc_client_id, secret.get_secret_value() if secret else None,
@@ -91,4 +100,10 @@ def is_loopback(host: str) -> bool:
 def hosts(policy: Policy, host: str, port: int) -> frozenset[str]:
     """What may stand in a request's Host: any other name may be a page of somebody else that points at us."""
     local = {f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")} if is_loopback(host) else set()
-    return frozenset(local | ({urlsplit(policy.public).netloc} if policy.public else set()))
+    return frozenset(local | ({_as_browsers_say(policy.public)} if policy.public else set()))
+
+
+def _as_browsers_say(url: str) -> str:
+    """The host and port of an address in small letters, without the port that goes without saying."""
+    parts = urlsplit(url.lower())
+    return parts.netloc.removesuffix(":443" if parts.scheme == "https" else ":80")

@@ -29,9 +29,13 @@ class Sessions:
     """Makes, reads and ends sessions. A session is valid wherever the same key is."""
 
     def __init__(self, key: str, now: Callable[[], datetime]) -> None:
-        self._key, self._now = key, now
-        self._signer = signer(key, "session")
+        self._now = now
+        self.rekey(key)
         self._ended: dict[str, datetime] = {}
+
+    def rekey(self, key: str) -> None:
+        """From here on another key: everybody is signed out."""
+        self._key, self._signer = key, signer(key, "session")
 
     def begin(self, by: str, role: Role) -> Session:
         """A session of 12 hours."""
@@ -73,7 +77,12 @@ class Brief:
     """Something small that the browser keeps for us for a while, signed: a message, or how far signing in is."""
 
     def __init__(self, key: str, purpose: str, keep: timedelta, now: Callable[[], datetime]) -> None:
-        self._signer, self._keep, self._now = signer(key, purpose), keep, now
+        self._purpose, self._keep, self._now = purpose, keep, now
+        self.rekey(key)
+
+    def rekey(self, key: str) -> None:
+        """From here on another key."""
+        self._signer = signer(key, self._purpose)
 
     @property
     def seconds(self) -> int:

@@ -1,7 +1,5 @@
 """Finding runs: a search that is its own address, page by page, and as a file."""
 
-import csv
-import io
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from midwatch_services.console import table_file
+from midwatch_services.console import sheet, table_file
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.reading import SEARCHES
@@ -81,7 +79,7 @@ async def as_file(request: Request) -> Response:
 async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
     """The file in pieces, each read by itself: it holds no reader up and never stands in memory as a whole."""
     reading = console_of(request).reading
-    yield _written([table_file.COLUMNS])
+    yield sheet.written([table_file.COLUMNS])
     count, after = 0, None
     while count < MOST:
         size, behind = min(_AT_ONCE, MOST - count), after
@@ -92,21 +90,15 @@ async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
         )
         if not found.ok:
             log.warning("export_broken_off", rows=count, problem=found.problem)
-            yield _written([[f"Broken off after {count:,} runs: the run log does not answer."]])
+            yield sheet.written([[f"Broken off after {count:,} runs: the run log does not answer."]])
             return
         rows: list[dict[str, Any]] = found | []
-        yield _written([table_file.row(one) for one in rows])
+        yield sheet.written([table_file.row(one) for one in rows])
         count += len(rows)
         if len(rows) < size:
             return
         after = log_of.place_of(rows[-1])
-    yield _written([[f"Cut: these are the newest {MOST:,} runs. Narrow the search for the others."]])
-
-
-def _written(rows: list[Any]) -> str:
-    file = io.StringIO()
-    csv.writer(file).writerows(rows)
-    return file.getvalue()
+    yield sheet.written([[f"Cut: these are the newest {MOST:,} runs. Narrow the search for the others."]])
 
 
 def asked(request: Request) -> Search:

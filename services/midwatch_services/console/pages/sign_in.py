@@ -8,11 +8,10 @@ from starlette.routing import Route
 from midwatch_services.console.access.gate import cookie_name
 from midwatch_services.console.access.oidc import Begun, NoRole, NotSignedIn, Provider
 from midwatch_services.console.access.policy import SESSION
+from midwatch_services.console.access.proof import STATE, begun
 from midwatch_services.console.access.roles import Role
-from midwatch_services.console.routes import action, page, record
-from midwatch_services.console.view import asking, console_of, render, session_of
-
-_STATE = "sign-in"
+from midwatch_services.console.routes import action, page
+from midwatch_services.console.view import asking, back, console_of, render, session_of
 
 
 @page(role=None)
@@ -30,21 +29,22 @@ async def enter(request: Request) -> Response:
     console = console_of(request)
     if console.provider:
         raise HTTPException(404)
-    person = console.links.redeem(request.query_params.get("token", ""))
-    if person is None:
+    link = console.links.look(request.query_params.get("token", ""))
+    if link is None:
         raise HTTPException(403, "link")
-    return await _signed_in(request, *person, "/", how="link")
+    console.links.spend(link)  # before anything is waited for, or two could enter; what follows lets one in always
+    return await _signed_in(request, link.by, link.role, "/", how="link")
 
 
 @page(role=None)
 async def begin(request: Request) -> Response:
     """Sends the person to the issuer, and has the browser remember what for."""
     console, provider = console_of(request), _provider(request)
-    begun = await provider.begin()
-    response = RedirectResponse(begun.url, 303)
-    kept = [begun.state, begun.nonce, begun.verifier, _local(request)]
+    started = await provider.begin()
+    response = RedirectResponse(started.url, 303)
+    kept = [started.state, started.nonce, started.verifier, _local(request)]
     response.set_cookie(
-        cookie_name(console.policy, request.scope, _STATE), console.signing_in.sealed(kept),
+        cookie_name(console.policy, request.scope, STATE), console.signing_in.sealed(kept),
         max_age=console.signing_in.seconds, path="/", secure=console.policy.is_secure, httponly=True, samesite="lax",
     )  # fmt: skip
     return response
@@ -54,18 +54,20 @@ async def begin(request: Request) -> Response:
 async def come_back(request: Request) -> Response:
     """Takes the issuer's answer, in the browser that began with it."""
     console, provider = console_of(request), _provider(request)
-    name = cookie_name(console.policy, request.scope, _STATE)
-    kept = console.signing_in.opened(request.cookies.get(name, ""))
-    if not isinstance(kept, list) or request.query_params.get("state") != kept[0]:
+    kept, code = begun(request, console.policy, console.signing_in), request.query_params.get("code")
+    if kept is None:
         raise HTTPException(403, "sign_in")
+    if not code:
+        raise HTTPException(403, "cancelled" if request.query_params.get("error") == "access_denied" else "sign_in")
     state, nonce, verifier, to = kept
     try:
-        person = await provider.end(Begun("", state, nonce, verifier), str(request.url))
+        person = await provider.end(Begun("", state, nonce, verifier), code)
     except NotSignedIn:
         raise HTTPException(403, "sign_in") from None
     except NoRole as error:
         raise HTTPException(403, f"no_role:{error.fields['by']}") from None
     response = await _signed_in(request, *person, to, how="issuer")
+    name = cookie_name(console.policy, request.scope, STATE)
     response.delete_cookie(name, path="/", secure=console.policy.is_secure, httponly=True)
     return response
 
@@ -74,9 +76,10 @@ async def come_back(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     """Ends the session, in every copy of its cookie."""
     console, session = console_of(request), session_of(request)
-    await record(request, "session.ended")
     console.sessions.end(session)
-    response = RedirectResponse("/sign-in", 303)
+    is_kept = await console.audit.noted(session, "session.ended")
+    request.state.recorded = True  # on the bus or in the log: nobody is kept signed in for want of a record
+    response = back(request, "/sign-in", "" if is_kept else "sign_in.end_unrecorded")
     response.delete_cookie(
         cookie_name(console.policy, request.scope), path="/", secure=console.policy.is_secure, httponly=True
     )
@@ -86,8 +89,8 @@ async def sign_out(request: Request) -> Response:
 async def _signed_in(request: Request, by: str, role: Role, to: str, *, how: str) -> Response:
     console = console_of(request)
     session = console.sessions.begin(by, role)
-    await console.audit.acted(session, "session.began", how=how)
-    response = RedirectResponse(to, 303)
+    is_kept = await console.audit.noted(session, "session.began", how=how)
+    response = back(request, to, "" if is_kept else "sign_in.unrecorded")
     response.set_cookie(
         cookie_name(console.policy, request.scope), console.sessions.sealed(session),
         max_age=int(SESSION.total_seconds()), path="/", secure=console.policy.is_secure, httponly=True, samesite="lax",
