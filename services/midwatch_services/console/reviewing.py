@@ -33,15 +33,18 @@ class Wish:
 
     def of(self, agent: str | None, run: str | None) -> str:
         """Where this run is, with all that is wanted after it."""
-        parts = [query(agent=agent, run=run, only=self.after), *(query(skip=one) for one in self.skip)]
-        return f"/review?{'&'.join(filter(None, parts))}"
+        only = self.after if run else None
+        return _address(query(agent=agent, run=run, only=only), self.skip)
 
     def address(self, *, skip: Sequence[str] = ()) -> str:
         """Where the next run is, with `skip` left for later as well."""
         skipped = [*self.skip, *skip][-SKIPPED:]
-        parts = [query(agent=self.after), *(query(skip=one) for one in skipped)]
-        text = "&".join(filter(None, parts))
-        return f"/review?{text}" if text else "/review"
+        return _address(query(agent=self.after), skipped)
+
+
+def _address(asked: str, skipped: Sequence[str]) -> str:
+    text = "&".join(filter(None, [asked, *(query(skip=one) for one in skipped)]))
+    return f"/review?{text}" if text else "/review"
 
 
 def wish_of(params: Any) -> Wish:
