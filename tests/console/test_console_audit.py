@@ -136,6 +136,14 @@ async def test_without_a_last_day_the_trail_goes_up_to_today(running: Running) -
         assert "Saved this record as a sheet" in (await ann.get(f"/audit?from={yesterday}&to=")).text
 
 
+async def test_a_page_that_no_list_has_is_refused(running: Running) -> None:
+    huge = "000001" + "9" * 24
+    async with running.person(Role.ADMIN) as ann:
+        for path in ("/review/queue", "/review", "/evals/desk"):
+            assert (await ann.get(f"{path}?page={huge}")).status_code == 404, path
+        assert (await ann.get(f"/audit?after={huge}")).status_code == 200
+
+
 def test_every_deed_that_a_page_records_has_words() -> None:
     words = texts.load()
     made, details = set(_BY_ANOTHER_NAME), {"reference", "reason"}
