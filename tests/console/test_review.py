@@ -296,6 +296,7 @@ async def test_pages_of_evals_read_well_in_every_theme_and_size(
             await picture(page, f"{name}-{theme}-{size[0]}")
             assert await axe(page) == [], path
             assert await fits(page), path
+        assert "duplicate-charge, in capitals" in await page.inner_text("main")
         await page.goto(f"/evals/{AGENT}/late-parcel")
         async with page.expect_navigation():
             await page.keyboard.press("a")
