@@ -54,7 +54,10 @@ async def test_two_people_agree_and_neither_sees_the_other(running: Running, set
         assert "The case has changed since you opened it" in (await two.get("/evals/desk/asks-nothing")).text
     assert [one.by for one in load.load("desk", settings.evals)[0][0].agreed] == ["zacharias", "ben"]
     actions = [(one["by"], one["action"], one["target"]) for one in await running.recorded()]
-    assert actions[0] == ("zacharias", "eval.agreed", "duplicate-charge")
+    assert actions == [
+        ("zacharias", "eval.agreed", "duplicate-charge"), ("zacharias", "eval.not_agreed", "duplicate-charge"),
+        ("ben", "eval.agreed", "duplicate-charge"), ("ben", "eval.not_agreed", "asks-nothing"),
+    ]  # fmt: skip
 
 
 async def test_an_agents_page_tells_cases_files_that_are_wrong_and_why_none_gates(running: Running) -> None:

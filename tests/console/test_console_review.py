@@ -12,13 +12,15 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from console_helpers import Person, Running, console
+from logged import received
 from midwatch.contracts import subjects
 from midwatch.contracts.erasure import ErasedRun, ErasureResolved
 from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
+from midwatch_services.logger import store as run_log
 from midwatch_services.reviewer_sampler import erasing
-from review_helpers import begin, judge, judged, log, put_card, rows, sampler
+from review_helpers import LONG_AGO, begin, judge, judged, log, put_card, rows, sampler
 
 SAID = (
     "SELECT run_id, by, verdict, reasons, corrected, note, counts, seconds FROM reviewer_sampler_judgements "
@@ -93,7 +95,11 @@ async def test_one_judges_by_plain_buttons_and_is_given_the_next(running: Runnin
         (one["by"], one["role"], one["action"], one["target"], one.get("detail", {}))
         for one in await running.recorded()
     ]
-    assert kept == [("olga", "reviewer", "review.judged", f"r-{number}", {}) for number in (1, 2, 3)]
+    assert kept == [
+        ("olga", "reviewer", f"review.{deed}", f"r-{number}", {})
+        for number in (1, 2, 3)
+        for deed in ("taken", "judged")
+    ]
 
 
 async def test_two_who_review_at_once_never_see_the_same_run(running: Running, js: JetStreamContext) -> None:
@@ -173,6 +179,54 @@ async def test_nothing_of_what_another_said_is_on_any_page_before_it_is_settled(
             assert "A failure" in (await ben.get("/review/queue")).text
 
 
+async def test_the_record_names_no_reviewer_and_no_verdict_before_it_is_settled(
+    js: JetStreamContext, settings: Settings, nc: Client
+) -> None:
+    await put_card(js, second_review=1.0)
+    async with sampler(settings), console(settings) as running, running.person(Role.ADMIN, by="ann") as ann:
+        await begin(js, "r-1", "r-2")
+        await log(settings, "r-1", "r-2")
+        await judge(nc, "zacharias", "r-1", "fail", reasons=["tone"], corrected="secret-1", note="secret-2")
+        async with running.person(Role.REVIEWER, by="zoe") as zoe:
+            await says(zoe, (await zoe.get("/review?agent=desk&run=r-2")).text, "case")
+            await judged(js)
+        paths = ("/audit", "/audit.csv", "/audit?by=zoe", "/alerts", "/alerts?state=all", "/", "/agents/desk",
+                 "/runs/desk/r-1", "/runs/desk/r-1/dossier", "/review/feedback", "/evals", "/evals/desk")  # fmt: skip
+        for path in paths:
+            answer = await ann.get(path)
+            assert answer.status_code == 200, path
+            page = answer.text.replace('value="zoe"', "").replace("by=zoe", "")
+            assert not re.search("zacharias|zoe|secret|verdict: |eval.case_made", page), path
+        page = (await ann.get("/audit")).text
+        assert page.count("A reviewer, who is named once the run is settled") == 3  # r-1 judged; r-2 taken, judged
+        for run_id in ("r-1", "r-2"):
+            await judge(nc, "ben", run_id, "fail", reasons=["tone"])
+        page = (await ann.get("/audit")).text
+        for word in ("zacharias", "zoe", "Made an eval case"):
+            assert word in page, word
+        assert "verdict: " not in page
+
+
+async def test_a_case_is_shown_to_its_maker_alone_before_its_run_is_settled(
+    js: JetStreamContext, settings: Settings, nc: Client
+) -> None:
+    await put_card(js)
+    async with sampler(settings), console(settings) as running:
+        await begin(js, "r-1")
+        await log(settings, "r-1")
+        async with running.person(Role.REVIEWER, by="zoe") as zoe, running.person(Role.REVIEWER, by="ben") as ben:
+            await says(zoe, (await zoe.get("/review")).text, "case")
+            await judged(js)
+            assert (settings.evals / "desk" / "r-1.yaml").is_file()
+            assert "r-1" in (await zoe.get("/evals/desk")).text
+            assert (await zoe.get("/evals/desk/r-1")).status_code == 200
+            assert "r-1" not in (await ben.get("/evals/desk")).text
+            assert (await ben.get("/evals/desk/r-1")).status_code == 404
+            assert (await ben.act("/evals/desk/r-1/agree", criteria="x")).status_code == 404
+            await judge(nc, "ben", "r-1", "fail")
+            assert (await ben.get("/evals/desk/r-1")).status_code == 200
+
+
 async def test_an_eval_case_is_made_of_a_fail_and_its_path_told(running: Running, settings: Settings) -> None:
     async with running.person(Role.REVIEWER, by="olga") as olga:
         await says(olga, (await olga.get("/review")).text, "case", corrected="It is lost.")
@@ -183,8 +237,10 @@ async def test_an_eval_case_is_made_of_a_fail_and_its_path_told(running: Running
         path.with_name("r-2.yaml").write_text("case: r-2\nconversation: [hello]\n")
         await says(olga, page, "case")
         assert "r-2: fail, and kept. No eval case was made: A case r-2 stands in" in (await olga.get("/review")).text
-    actions = [(one["action"], one["target"]) for one in await running.recorded()]
-    assert actions == [("review.judged", "r-1"), ("eval.case_made", "r-1"), ("review.judged", "r-2")]
+    deeds = [one for one in await running.recorded() if one["action"] != "review.taken"]
+    assert [(one["action"], one.get("detail", {}).get("run") or one["target"]) for one in deeds] == [
+        ("review.judged", "r-1"), ("eval.case_made", "r-1"), ("review.judged", "r-2"), ("eval.case_not_made", "r-2"),
+    ]  # fmt: skip
 
 
 async def test_what_was_erased_meanwhile_is_not_judged(running: Running, settings: Settings) -> None:
@@ -230,6 +286,7 @@ async def test_without_the_sampler_pages_say_so_and_what_one_says_is_kept_all_th
 async def test_a_viewer_looks_and_judges_nothing_and_no_other_site_judges_for_one(running: Running) -> None:
     async with running.person(Role.VIEWER, by="vera") as vera, running.person(Role.REVIEWER, by="olga") as olga:
         assert (await vera.get("/review")).headers["location"] == "/review/queue"
+        assert (await vera.get("/review?agent=desk")).headers["location"] == "/review/queue?agent=desk"
         assert rows(running.settings, HELD) == []
         queue = (await vera.get("/review/queue")).text
         assert "3 waiting, time for all of them today." in queue
@@ -248,7 +305,39 @@ async def test_a_viewer_looks_and_judges_nothing_and_no_other_site_judges_for_on
         async with running.person(None) as stranger:
             assert (await stranger.get("/review/queue")).headers["location"].startswith("/sign-in")
     assert rows(running.settings, SAID) == []
-    assert await running.done() == []
+    assert [(one["by"], one["action"]) for one in await running.done()] == [("olga", "review.taken")]
+
+
+# As a browser asks that follows a link.
+FROM_ELSEWHERE = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+async def test_a_link_on_another_site_takes_no_run(running: Running) -> None:
+    async with running.person(Role.REVIEWER, by="olga") as olga:
+        page = (await olga.get("/review?agent=desk&run=r-2", headers=FROM_ELSEWHERE)).text
+        assert "You come from another site" in page
+        assert 'href="/review?agent=desk&amp;run=r-2"' in page
+        assert rows(running.settings, HELD) == []
+        assert shown((await olga.get("/review?agent=desk&run=r-2")).text) == "r-2"
+        await olga.get("/review?agent=desk&run=r-2")  # to look at it again is not to take it
+    kept = [(one["action"], one["target"]) for one in await running.recorded()]
+    assert kept == [("review.taken", "r-2")]
+
+
+async def test_going_on_in_a_chosen_run_stays_with_it(running: Running, settings: Settings) -> None:
+    words = "It is late. " * 300
+    steps = [received("said", seq=1, run_id="r-2", agent="desk", by="customer", text=words, at=LONG_AGO)]
+    database = Database(settings.database_for(subjects.LOGGER))
+    await database.write(lambda conn: run_log.save(conn, steps))
+    database.close()
+    async with running.person(Role.REVIEWER, by="olga") as olga:
+        page = (await olga.get("/review?agent=desk&run=r-2")).text
+        link = re.search(r'href="(/review\?[^"]*all=[^"#]*)', page)
+        assert link is not None
+        whole = (await olga.get(link[1].replace("&amp;", "&"))).text
+        assert shown(whole) == "r-2"
+        assert words.strip() in whole
+        assert (await says(olga, whole, "pass")).headers["location"] == "/review"
 
 
 async def test_the_queue_tells_what_is_old_and_for_what_there_is_time(js: JetStreamContext, settings: Settings) -> None:
@@ -261,7 +350,7 @@ async def test_the_queue_tells_what_is_old_and_for_what_there_is_time(js: JetStr
         database.close()
         page = (await vera.get("/review/queue")).text
         assert "5 waiting, time for 2 today." in page
-        assert "The rest is due by 9999-01-01." in page
+        assert "The rest is due by 1 January 9999." in page
         assert page.count("too long") == 5
         assert (await vera.get("/review/queue?agent=..%2F")).status_code == 404
         assert (await vera.get("/review/queue?page=0")).status_code == 404
@@ -276,11 +365,14 @@ async def test_the_weeks_corrections_are_a_page_and_a_file(running: Running, nc:
         assert "Tone" in page
         assert "Sorry *for* that. &lt;b&gt;" in page
         assert "One run settled, 1 of them failed." in page
+        assert week not in re.sub('value="[^"]*"|week=[^"&]*', "", page)
         file = await vera.get(f"/review/feedback.md?week={week}")
         assert file.headers["content-disposition"] == f'attachment; filename="corrections-{week}.md"'
         assert "  - Better: Sorry \\*for\\* that. \\<b\\>" in file.text
         assert "Nothing was corrected in this week" in (await vera.get("/review/feedback?week=2020-W01")).text
+        assert "from 30 December 2019 to 5 January 2020" in (await vera.get("/review/feedback?week=2020-W01")).text
         assert (await vera.get("/review/feedback?week=2020-W99")).status_code == 404
+    assert [(one["action"], one["target"]) for one in await running.recorded()] == [("feedback.exported", week)]
 
 
 async def test_agreement_is_told_with_its_interval_or_as_too_few(

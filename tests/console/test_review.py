@@ -162,6 +162,43 @@ async def test_two_who_review_at_once_never_see_the_same_run(browser: Browser, r
         assert len(set(seen)) == 6
 
 
+async def test_what_is_written_stays_while_one_looks_on_in_the_run(browser: Browser, running: Running) -> None:
+    database = Database(running.settings.database_for(subjects.LOGGER))
+    long = received("said", run_id="run-03", agent=AGENT, seq=50, by="customer", text="It is late. " * 300)
+    await database.write(lambda conn: store.save(conn, [long]))
+    database.close()
+    async with window(browser, running, Role.REVIEWER, by="olga") as page:
+        await page.goto(f"/review?agent={AGENT}&run=run-03")
+        await page.fill("#corrected", "The refund takes five days.")
+        await page.fill("#note", "too short")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("f")
+        await page.keyboard.press("2")
+        async with page.expect_navigation():
+            await page.get_by_role("link", name="Show all of it").click()
+        assert "run-03" in await page.inner_text("h1")
+        assert await page.input_value("#corrected") == "The refund takes five days."
+        assert await page.input_value("#note") == "too short"
+        await page.keyboard.press("f")
+        assert await page.locator("#reasons input:checked").count() == 1
+        await press(page, "s")
+        assert await page.input_value("#corrected") == ""
+
+
+async def test_the_reasons_close_as_they_open(browser: Browser, running: Running) -> None:
+    opened = "[...document.querySelectorAll('[data-opens]')].map(one => one.ariaExpanded)"
+    async with window(browser, running, Role.REVIEWER, by="olga") as page:
+        await page.goto("/review")
+        for key, told, is_open in (
+            ("f", ["true", "false"], True), ("e", ["false", "true"], True), ("e", ["false", "false"], False),
+            ("f", ["true", "false"], True), ("Escape", ["false", "false"], False),
+        ):  # fmt: skip
+            await page.keyboard.press(key)
+            assert await page.evaluate(opened) == told, key
+            assert await page.locator("#reasons").is_visible() == is_open, key
+        assert await page.evaluate("document.activeElement.dataset.opens") == "fail"
+
+
 async def test_a_run_is_held_while_its_page_is_in_sight(
     browser: Browser, js: JetStreamContext, settings: Settings
 ) -> None:
@@ -272,6 +309,7 @@ async def test_pages_of_evals_read_well_in_every_theme_and_size(
             await picture(page, f"{name}-{theme}-{size[0]}")
             assert await axe(page) == [], path
             assert await fits(page), path
+        assert "duplicate-charge, in capitals" in await page.inner_text("main")
         await page.goto(f"/evals/{AGENT}/late-parcel")
         async with page.expect_navigation():
             await page.keyboard.press("a")

@@ -22,7 +22,7 @@ from midwatch_services.evals import load, logged
 from midwatch_services.evals.case import CallRule, Case, Expect
 from midwatch_services.evals.judge import evaluate, passed
 from midwatch_services.evals.kinds import in_domain, of_file
-from midwatch_services.evals.make import add_run
+from midwatch_services.evals.make import of_run
 from midwatch_services.evals.published import NoCase, case_of
 from midwatch_services.evals.recorded import outcome_of, without_tokens
 from midwatch_services.logger import store
@@ -172,7 +172,7 @@ async def test_real_runs_become_the_cases_that_their_file_makes(
             theirs = case_of(run, "x", kinds)
         except NoCase:
             continue
-        path = await asyncio.to_thread(add_run, run.run_id, kinds=kinds)
+        path = (await asyncio.to_thread(of_run, run.run_id, kinds=kinds)).save()
         ours = next(one for one in load.load(path.parent)[0] if one.path == str(path))
         said = [text for turn in ours.turns if (text := without_tokens(turn))]
         assert len(said) == len(theirs.turns)
@@ -212,7 +212,7 @@ async def test_what_reviewers_said_stands_as_comments_once_their_verdict_stands(
 ) -> None:
     a_run(log)
     review(settings, "settled")
-    path = await asyncio.to_thread(add_run, "r-1")
+    path = (await asyncio.to_thread(of_run, "r-1")).save()
     text = path.read_text()
     assert "# Reasons: wrong_fact\n# Note: it is 25\n# Note: it is 25\n" in text
     assert "# It costs 25.\n# ---\n# expect: {}\nexpect: {}\n" in text
@@ -224,7 +224,7 @@ async def test_what_one_reviewer_said_is_not_told_before(
 ) -> None:
     a_run(log)
     review(settings, "judged")
-    text = add_run("r-1", by="eva", corrected="Mine: 25.").read_text()  # in a running loop, as a web page would
+    text = of_run("r-1", by="eva", corrected="Mine: 25.").text  # in a running loop, as a web page would
     assert "Mine: 25." in text and "as it should have been by eva:" in text
     assert "it is 25" not in text and "wrong_fact" not in text and "It costs" not in text
 

@@ -52,7 +52,8 @@ def add(
     for run in runs:
         try:
             whose = agent or make.whose(run)
-            path = make.add_run(run, agent=whose, name=name, turn=turn, until=until, folder=load.folder_of(whose, root))
+            folder = load.folder_of(whose, root)
+            path = make.of_run(run, agent=whose, name=name, turn=turn, until=until, folder=folder).save()
         except MidwatchError as error:
             failed = True
             typer.echo(f"midwatch: {_printable(str(error))}", err=True)

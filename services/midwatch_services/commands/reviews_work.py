@@ -161,7 +161,7 @@ def _make_case(held: "Taken", corrected: str, by: str) -> None:
     from midwatch_services.evals import make
 
     try:
-        path = make.add_run(held.run_id, agent=held.agent, corrected=corrected, by=by, failed=True)
+        path = make.of_run(held.run_id, agent=held.agent, corrected=corrected, by=by, failed=True).save()
     except MidwatchError as error:
         console.print(f"The verdict is kept; no eval case was made: {clean(error)}", soft_wrap=True)
         return

@@ -6,7 +6,11 @@ from zoneinfo import ZoneInfo
 
 
 class BadDay(ValueError):
-    """It names no day."""
+    """It names no stretch of days. `why`: `no_day`, `turned` (the first is after the last) or `many`."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +31,16 @@ class Days:
 
 
 def days(first: str, last: str, now: datetime, zone: str, *, usual: int, most: int) -> Days:
-    """What an address asks for: the `usual` days up to today where it names none, at most `most` of them. Raises
-    BadDay."""
+    """What an address asks for: up to today where it names no last day, the `usual` days where it names no first one,
+    at most `most` of them. Raises BadDay."""
     where = ZoneInfo(zone)
     today = now.astimezone(where).date()
-    end = _day(last) if last else _day(first) if first else today
+    end = _day(last) if last else today
     begin = _day(first) if first else end - timedelta(days=usual - 1)
-    if not begin <= end <= begin + timedelta(days=most - 1):
-        raise BadDay
+    if begin > end:
+        raise BadDay("turned")
+    if end > begin + timedelta(days=most - 1):
+        raise BadDay("many")
     return Days(begin, end, where)
 
 
@@ -42,7 +48,7 @@ def _day(text: str) -> date:
     try:
         found = date.fromisoformat(text)
     except ValueError:
-        raise BadDay from None
+        raise BadDay("no_day") from None
     if not 1971 <= found.year <= 9998:
-        raise BadDay
+        raise BadDay("no_day")
     return found

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -54,6 +54,12 @@ def when(at: datetime | str | None) -> Markup | str:
     moment = (datetime.fromisoformat(at) if isinstance(at, str) else at).astimezone(UTC)
     written = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}" data-when>{:%Y-%m-%d %H:%M} UTC</time>').format(written, moment)
+
+
+def day(text: str) -> str:
+    """A day as people write it."""
+    found = date.fromisoformat(text)
+    return f"{found.day} {found:%B %Y}"
 
 
 def money(amount: Decimal | str | float | None) -> str:
@@ -107,6 +113,6 @@ def labelled(cells: str, columns: Sequence[str]) -> Markup:
 
 
 FILTERS = {
-    "said": said, "is_cut": is_cut, "when": when, "money": money, "took": took, "number": number, "share": share,
-    "lines": lines, "cost": cost, "labelled": labelled, "run_took": story.took,
+    "said": said, "is_cut": is_cut, "when": when, "day": day, "money": money, "took": took, "number": number,
+    "share": share, "lines": lines, "cost": cost, "labelled": labelled, "run_took": story.took,
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """What a reviewer asks of the desk, and what is read of a form. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -18,23 +18,39 @@ _ID_LIMIT = 128
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Which run somebody wants: of an agent, this one, none of those that were skipped."""
+    """Which run somebody wants: of an agent, this one, none of those that were skipped. `only`: of which agent the next
+    is to be, after one that was chosen."""
 
     agent: str | None = None
     run: str | None = None
     skip: tuple[str, ...] = ()
+    only: str | None = None
+
+    @property
+    def after(self) -> str | None:
+        """Of which agent the next is to be, if of one."""
+        return self.only if self.run else self.agent
+
+    def of(self, agent: str | None, run: str | None) -> str:
+        """Where this run is, with all that is wanted after it."""
+        only = self.after if run else None
+        return _address(query(agent=agent, run=run, only=only), self.skip)
 
     def address(self, *, skip: Sequence[str] = ()) -> str:
         """Where the next run is, with `skip` left for later as well."""
         skipped = [*self.skip, *skip][-SKIPPED:]
-        parts = [query(agent=self.agent), *(query(skip=one) for one in skipped)]
-        text = "&".join(filter(None, parts))
-        return f"/review?{text}" if text else "/review"
+        return _address(query(agent=self.after), skipped)
+
+
+def _address(asked: str, skipped: Sequence[str]) -> str:
+    text = "&".join(filter(None, [asked, *(query(skip=one) for one in skipped)]))
+    return f"/review?{text}" if text else "/review"
 
 
 def wish_of(params: Any) -> Wish:
     """What an address asks for; what makes no sense in it is left out."""
-    return _wish(params, "agent", params.get("run"))
+    wish, only = _wish(params, "agent", params.get("run")), params.get("only")
+    return replace(wish, only=only) if isinstance(only, str) and is_agent_name(only) else wish
 
 
 def next_of(form: Any) -> Wish:

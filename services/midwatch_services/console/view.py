@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -47,6 +48,14 @@ def session_of(request: HTTPConnection) -> Session:
 def query(**values: Any) -> str:
     """The part of an address behind the question mark, without what is None."""
     return urlencode({name: str(value) for name, value in values.items() if value not in (None, "")})
+
+
+def number_of(request: Request, most: int) -> int:
+    """Which page of a list an address asks for, from 1. Raises 404 for what is none of at most `most`."""
+    text = request.query_params.get("page", "1")
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+        raise HTTPException(404)
+    return int(text)
 
 
 def render(

@@ -19,7 +19,7 @@ from midwatch_services.reviewer_sampler import reading as reviewed
 
 from . import kinds as tool_kinds
 from . import load, logged, published, write
-from .case import Kind
+from .case import Case, Kind
 from .logged import Part, Review
 
 T = TypeVar("T")
@@ -49,12 +49,26 @@ class NotInFile(MidwatchError):
     """The files hold no run {run_ids}: `midwatch replay` reads the same ones."""
 
 
-def add_run(
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A case that is not written yet, and where it is to stand."""
+
+    path: Path
+    case: Case
+    text: str
+
+    def save(self) -> Path:
+        """Raises FileIsThere, CannotWrite, DoesNotRead."""
+        write.save(self.path, self.text, self.case)
+        return self.path
+
+
+def of_run(
     run_id: str, *, agent: str | None = None, corrected: str = "", by: str = "", folder: Path | None = None,
     until: int | None = None, turn: int | None = None, name: str | None = None, failed: bool = False,
     kinds: Mapping[str, Kind] | None = None, settings: Settings | None = None,
-) -> Path:  # fmt: skip
-    """Makes a case of a run in the log and returns its file.
+) -> Made:  # fmt: skip
+    """A case of a run in the log.
 
     `folder`: the agent's in the eval set. `until`: the seq of the run's event at which the conversation ends; `turn`:
     the customer's message after which it does. `corrected`: what `by` says that the agent should have answered.
@@ -62,7 +76,7 @@ def add_run(
     for. `kinds`: of the tools; by default the applied card's, to which a tool that it does not name
     is a write; without a card what the run said.
 
-    Raises NoRun, ManyRuns, Erased, SaysNothing, NameTaken, FileIsThere, NoDatabase.
+    Raises NoRun, ManyRuns, Erased, SaysNothing, NameTaken, NoDatabase.
     """
     settings = settings or Settings()
     run, events, verdict = _read(settings, subjects.LOGGER, lambda conn: _logged(conn, run_id, agent))
@@ -87,8 +101,7 @@ def add_run(
             if other.name == case.name:
                 raise NameTaken(name=case.name, path=other.path)
     path = target / f"{case.name}.yaml"
-    write.save(path, write.text(case, logged.notes_of(review, case, cut)), case)
-    return path
+    return Made(path, case, write.text(case, logged.notes_of(review, case, cut)))
 
 
 def whose(run_id: str, settings: Settings | None = None) -> str:

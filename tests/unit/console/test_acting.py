@@ -72,7 +72,7 @@ def test_the_usual_days_end_today_in_the_houses_zone() -> None:
     found = days.days("", "", NOW, "Europe/Berlin", usual=7, most=92)
     assert (found.first, found.last) == (date(2026, 11, 17), date(2026, 11, 23))
     assert found.end.isoformat() == "2026-11-24T00:00:00+01:00"
-    one = days.days("2026-10-25", "", NOW, "Europe/Berlin", usual=7, most=92)
+    one = days.days("2026-10-25", "2026-10-25", NOW, "Europe/Berlin", usual=7, most=92)
     assert (one.last, (one.end.astimezone(UTC) - one.begin.astimezone(UTC)).total_seconds()) == (one.first, 25 * 3600)
 
 

@@ -46,7 +46,9 @@ def test_seconds_are_those_in_sight_else_those_since_the_page_was_made(
 def test_an_address_carries_on_what_was_skipped_and_nothing_that_makes_no_sense() -> None:
     wish = reviewing.wish_of(QueryParams("agent=desk&run=r-1&skip=a&skip=b%26c&skip=a&skip="))
     assert wish == Wish("desk", "r-1", ("a", "b&c"))
-    assert wish.address(skip=["d"]) == "/review?agent=desk&skip=a&skip=b%26c&skip=d"
+    assert wish.address(skip=["d"]) == "/review?skip=a&skip=b%26c&skip=d"  # it was chosen; the next is of any agent
+    assert wish.of("desk", "r-1") == "/review?agent=desk&run=r-1&skip=a&skip=b%26c"
+    assert reviewing.wish_of(QueryParams("agent=desk&run=r-1&only=desk")).address() == "/review?agent=desk"
     assert reviewing.wish_of(QueryParams("agent=../x")) == Wish()
     assert reviewing.next_of(form(("only", ""), ("agent", "desk"), ("run", "r-1"))) == Wish()
     many = Wish(skip=tuple(f"r-{number}" for number in range(60)))

@@ -1,7 +1,7 @@
 """The eval sets, from the folder that the settings name, and what the gate said, from the bus."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -17,6 +17,7 @@ from midwatch_services.evals.agreeing import AgreedBefore, CannotAgree
 from midwatch_services.evals.case import Case, same_person
 from midwatch_services.evals.judge import asks, gates
 from midwatch_services.evals.load import EvalSet
+from midwatch_services.evals.make import Made
 from midwatch_services.evals.outcome import CaseResult, Results
 from midwatch_services.evals.verdicts import Said
 
@@ -24,7 +25,7 @@ LARGEST = 20 * 1024 * 1024  # bytes of a file of results that a page reads
 _writing = Lock()
 _kept: dict[tuple[Any, ...], Any] = {}
 _KEPT = 32  # sets and results that are remembered
-__all__ = ["AgreedBefore", "CannotAgree", "Case", "CaseResult", "EvalSet", "Results", "Said"]
+__all__ = ["AgreedBefore", "CannotAgree", "Case", "CaseResult", "EvalSet", "Made", "Results", "Said"]
 
 history: Callable[[Client, str], Any] = verdicts.history
 criteria = words.criteria
@@ -56,6 +57,15 @@ def eval_set(settings: Settings, agent: str) -> EvalSet | None:
         return _once(("set", folder, *map(_mark, files)), lambda: load.read(agent, settings.evals))  # type: ignore[no-any-return]
     except (MidwatchError, OSError):
         return None
+
+
+def without(found: EvalSet, runs: Collection[str] | None) -> EvalSet:
+    """Without the cases of these runs and their twins; of any run where it is None."""
+    if runs is not None and not runs:
+        return found
+    hidden = {one.name for one in found.cases if one.run_id and (runs is None or one.run_id in runs)}
+    cases = [one for one in found.cases if not hidden & {one.name, one.twin_of}]
+    return replace(found, cases=cases)
 
 
 def last(settings: Settings, agent: str) -> Last:
@@ -117,7 +127,12 @@ def may_agree(case: Case) -> bool:
     return not case.twin_of and asks(case)
 
 
-def make_case(settings: Settings, agent: str, run_id: str, corrected: str, by: str) -> Path:
-    """A case of a run that its reviewer just failed. Raises MidwatchError."""
+def case_of(settings: Settings, agent: str, run_id: str, corrected: str, by: str) -> Made:
+    """A case of a run that its reviewer just failed, not written yet. Raises MidwatchError."""
+    return make.of_run(run_id, agent=agent, corrected=corrected, by=by, failed=True, settings=settings)
+
+
+def keep_case(made: Made) -> Path:
+    """Writes it, unless there is such a file by now. Raises MidwatchError."""
     with _writing:
-        return make.add_run(run_id, agent=agent, corrected=corrected, by=by, failed=True, settings=settings)
+        return made.save()

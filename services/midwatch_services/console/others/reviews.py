@@ -45,14 +45,20 @@ __all__ = [
 
 progress = waiting.progress
 standing = waiting.standing
+unsettled = waiting.unsettled
 agents = waiting.agents
 judged_agents = reading.agents
 last_week, week_of, bounds = feedback.last_week, feedback.week_of, feedback.bounds
 
 
+def name_of(by: str) -> str:
+    """A person's name, as the sampler keeps it."""
+    return by.strip()[:NAME_LIMIT] or "unknown"
+
+
 def desk(nc: Client, by: str) -> Desk:
     """Where a person takes runs and says what they are worth."""
-    return Desk(nc, by.strip()[:NAME_LIMIT] or "unknown", SOURCE)
+    return Desk(nc, name_of(by), SOURCE)
 
 
 async def say(at: Desk, data: ReviewJudged) -> None:

@@ -15,10 +15,10 @@ from midwatch.errors import MidwatchError
 from midwatch_services.console import eval_rows
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Topic
-from midwatch_services.console.others import evals
+from midwatch_services.console.others import evals, reviews
 from midwatch_services.console.others.evals import Case, EvalSet, Said
 from midwatch_services.console.routes import action, page, record
-from midwatch_services.console.view import back, console_of, render, session_of
+from midwatch_services.console.view import back, console_of, number_of, render, session_of
 
 PAGE = 100  # cases of a list
 _VERDICTS = 20  # of the gate, the newest
@@ -49,7 +49,7 @@ async def listed(request: Request) -> Response:
 
 
 async def _line(request: Request, agent: str) -> Line | None:
-    found = await asyncio.to_thread(evals.eval_set, console_of(request).settings, agent)
+    found, _ = await _set(request, agent)
     said = await _history(request, agent)
     if found is None and not said:
         return None
@@ -61,8 +61,8 @@ async def _line(request: Request, agent: str) -> Line | None:
 @page(role=Role.VIEWER)
 async def of_agent(request: Request) -> Response:
     """An agent's cases, what got worse first, and what the gate said of its versions."""
-    console, agent, number = console_of(request), _agent(request), _number(request)
-    found = await asyncio.to_thread(evals.eval_set, console.settings, agent)
+    console, agent, number = console_of(request), _agent(request), number_of(request, PAGE)
+    found, is_whole = await _set(request, agent)
     last = await asyncio.to_thread(evals.last, console.settings, agent)
     said = await _history(request, agent)
     if found is None and not said and not console.cards.get(agent).owner:
@@ -72,8 +72,9 @@ async def of_agent(request: Request) -> Response:
     rows = eval_rows.rows(found.cases, evals.gate_of, results, worse) if found else []
     return render(
         request, "evals_agent.html", agent=agent, found=found, last=last, said=list(reversed(said or []))[:_VERDICTS],
-        is_heard=said is not None, rows=rows[(number - 1) * PAGE : number * PAGE], count=len(rows), number=number,
-        size=PAGE, gating=sum(row.gates for row in rows), folder=str(console.settings.evals), scope={"agent": agent},
+        is_heard=said is not None, is_whole=is_whole, rows=rows[(number - 1) * PAGE : number * PAGE], count=len(rows),
+        number=number, size=PAGE, gating=sum(row.gates for row in rows), folder=str(console.settings.evals),
+        scope={"agent": agent},
         gone=[name for name in worse if name not in {row.case.name for row in rows}],
     )  # fmt: skip
 
@@ -103,21 +104,36 @@ async def agree(request: Request) -> Response:
     console, agent, form = console_of(request), _agent(request), await request.form()
     _, case = await _case(request, agent)
     here = f"/evals/{agent}/{case.name}"
+    by = session_of(request).by
+    why_not = "changed" if form.get("criteria") != case.expect.hash else "before" if evals.agrees(case, by) else ""
+    if why_not:
+        await record(request, "eval.not_agreed", agent=agent, target=case.name, why=why_not)
+        return back(request, here, f"evals.told.{why_not}")
     await record(request, "eval.agreed", agent=agent, target=case.name)
-    if form.get("criteria") != case.expect.hash:
-        return back(request, here, "evals.told.changed")
     try:
-        now = await asyncio.to_thread(evals.agree, case, session_of(request).by, console.now())
-    except evals.AgreedBefore:
-        return back(request, here, "evals.told.before")
+        now = await asyncio.to_thread(evals.agree, case, by, console.now())
     except MidwatchError as error:
-        return back(request, here, "evals.told.failed", why=str(error)[:300])
+        why_not = "before" if isinstance(error, evals.AgreedBefore) else "failed"
+        await record(request, "eval.not_agreed", agent=agent, target=case.name, why=why_not)
+        return back(request, here, f"evals.told.{why_not}", why=str(error)[:300])
     does, why = evals.gate_of(now)
     return back(request, here, "evals.told.gates" if does else f"evals.told.not_yet_{why}")
 
 
+async def _set(request: Request, agent: str) -> tuple[EvalSet | None, bool]:
+    """An agent's cases, and whether they are all that this person may see: that a case was made of a run tells that
+    somebody failed it, so before the run's verdict stands only who failed it sees that case."""
+    console, by = console_of(request), reviews.name_of(session_of(request).by)
+    found = await asyncio.to_thread(evals.eval_set, console.settings, agent)
+    if found is None:
+        return None, True
+    unsettled = await console.reading.read(reviews.SERVICE, lambda conn: reviews.unsettled(conn, agent, by))
+    is_known = unsettled.ok or unsettled.problem == "none_yet"
+    return evals.without(found, (unsettled | set()) if is_known else None), is_known
+
+
 async def _case(request: Request, agent: str) -> tuple[EvalSet, Case]:
-    found = await asyncio.to_thread(evals.eval_set, console_of(request).settings, agent)
+    found, _ = await _set(request, agent)
     name = request.path_params["case"]
     case = next((one for one in found.cases if one.name == name), None) if found else None
     if found is None or case is None:
@@ -147,13 +163,6 @@ def _agent(request: Request) -> str:
     if not is_agent_name(agent):
         raise HTTPException(404)
     return agent
-
-
-def _number(request: Request) -> int:
-    text = request.query_params.get("page", "1")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= PAGE):
-        raise HTTPException(404)
-    return int(text)
 
 
 LINK = "/evals"

@@ -1,7 +1,9 @@
 """Judging runs, one at a time: by keys, or by plain buttons without scripts."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any, cast, get_args
+from uuid import uuid4
 
 import structlog
 from starlette.datastructures import FormData
@@ -15,6 +17,7 @@ from midwatch.contracts.runs import Mode
 from midwatch.contracts.subjects import is_agent_name
 from midwatch.errors import MidwatchError, Temporary
 from midwatch_services.console import reviewing, run_story
+from midwatch_services.console.access import origin
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Topic
 from midwatch_services.console.others import evals, reviews
@@ -24,10 +27,11 @@ from midwatch_services.console.reading import Found
 from midwatch_services.console.reviewing import Said, Wish
 from midwatch_services.console.routes import action, page, record
 from midwatch_services.console.run_story import goes_on
-from midwatch_services.console.view import back, console_of, render, session_of
+from midwatch_services.console.view import back, console_of, number_of, query, render, session_of
 
 GOES_ON = "goes_on"
 _KEYED = 9  # reasons that have a key of their own
+_PARTS = 99_999  # of a run
 _CLAIM_LIMIT, _RUN_LIMIT = 64, 128  # characters
 log = structlog.get_logger("midwatch.console")
 RunFound = Found[log_of.Told | None]
@@ -36,44 +40,57 @@ RunFound = Found[log_of.Told | None]
 @page(role=Role.VIEWER)
 async def review(request: Request) -> Response:
     """The next run to judge, held from now on; who only looks is led to the queue."""
+    wish, number = reviewing.wish_of(request.query_params), number_of(request, _PARTS)
     if not session_of(request).role.may(Role.REVIEWER):
-        return RedirectResponse("/review/queue", 303)
-    wish = reviewing.wish_of(request.query_params)
+        return RedirectResponse("/review/queue" + (f"?{query(agent=wish.agent)}" if wish.agent else ""), 303)
+    if not origin.is_ours(request.headers, console_of(request).hosts):  # a link elsewhere is to take nothing by itself
+        return render(request, "review_none.html", state="elsewhere", reason="", wish=wish)
     try:
-        held, found = await _take_ended(request, wish)
+        held, found, is_new = await _take_ended(request, wish, number)
     except MidwatchError as error:
         log.warning("no_run_to_judge", why=str(error))
         return render(request, "review_none.html", state="silent", reason=str(error), wish=wish)
     if found is None:
         return render(request, "review_none.html", state=_state(held, wish), reason=held.reason, wish=wish)
+    if is_new:
+        await _record_taken(request, held)
     return await _shown(request, held, found, wish)
+
+
+async def _record_taken(request: Request, held: Taken) -> None:
+    """Raises Temporary where it cannot be recorded; then the run is given back."""
+    try:
+        await record(request, "review.taken", agent=held.agent, target=held.run_id)
+    except Temporary:
+        await _release(request, held)
+        raise
 
 
 def _state(held: Taken, wish: Wish) -> str:
     return GOES_ON if held.reason == GOES_ON else "not_now" if wish.run else "skipped" if wish.skip else "nothing"
 
 
-async def _take_ended(request: Request, wish: Wish) -> tuple[Taken, RunFound | None]:
-    """A run that is over; those that still go on are left for later. Raises MidwatchError."""
+async def _take_ended(request: Request, wish: Wish, number: int) -> tuple[Taken, RunFound | None, bool]:
+    """A run that is over, and whether it was not held before; those that still go on are left for later. Raises
+    MidwatchError."""
     desk, console = _desk(request), console_of(request)
     passed = list(wish.skip)
     while True:
-        held = await desk.take(agent=wish.agent, run_id=wish.run, skip=passed)
+        claim = uuid4().hex
+        held = await desk.take(agent=wish.agent, run_id=wish.run, skip=passed, claim=claim)
         if not held.run_id:
-            return held, None
-        found = await _logged(request, held.agent, held.run_id)
+            return held, None, False
+        found = await _logged(request, held.agent, held.run_id, number)
         if not (found.ok and found.value and goes_on(found.value.run, console.now())):
-            return held, found
+            return held, found, held.claim == claim
         await desk.release(held)
         if wish.run:
-            return Taken(reason=GOES_ON), None
+            return Taken(reason=GOES_ON), None, False
         passed.append(held.run_id)
 
 
-async def _logged(request: Request, agent: str, run_id: str) -> RunFound:
-    number = request.query_params.get("page", "1")
-    place = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 1
-    return await console_of(request).reading.read(log_of.SERVICE, lambda conn: log_of.tell(conn, agent, run_id, place))
+async def _logged(request: Request, agent: str, run_id: str, number: int = 1) -> RunFound:
+    return await console_of(request).reading.read(log_of.SERVICE, lambda conn: log_of.tell(conn, agent, run_id, number))
 
 
 async def _shown(
@@ -127,14 +144,17 @@ async def judge(request: Request) -> Response:
 
 
 async def _with_case(request: Request, asked: Taken, said: Said, wish: Wish) -> Response:
-    console = console_of(request)
+    """What was said is kept by now: whatever becomes of the case, that is told."""
+    console, by, made = console_of(request), _desk(request).by, None
     try:
-        path = await asyncio.to_thread(
-            evals.make_case, console.settings, asked.agent, asked.run_id, said.corrected, _desk(request).by
-        )
+        made = await asyncio.to_thread(evals.case_of, console.settings, asked.agent, asked.run_id, said.corrected, by)
+        await record(request, "eval.case_made", agent=asked.agent, target=made.case.name, run=asked.run_id)
+        path = await asyncio.to_thread(evals.keep_case, made)
     except (MidwatchError, OSError) as error:
+        with suppress(Temporary):
+            name = made.case.name if made else ""
+            await record(request, "eval.case_not_made", agent=asked.agent, target=name, run=asked.run_id)
         return back(request, wish.address(), "review.told.no_case", run=asked.run_id, why=str(error)[:300])
-    await record(request, "eval.case_made", agent=asked.agent, target=path.stem)
     return back(request, wish.address(), "review.told.case", run=asked.run_id, path=str(path))
 
 
@@ -182,7 +202,7 @@ async def leave(request: Request) -> Response:
 async def extend(request: Request) -> Response:
     """Holds it for longer, asked for by a page that somebody looks at."""
     held = _held(await request.form())
-    await record(request, "review.extended", agent=held.agent, target=held.run_id)
+    request.state.recorded = True  # by whoever took the run: the page asks for this by itself, every few minutes
     try:
         longer = await _desk(request).extend(held)
     except MidwatchError as error:

@@ -8,11 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from midwatch.contracts.subjects import is_agent_name
+from midwatch.contracts.subjects import FLEET, is_agent_name
+from midwatch_services.console import texts
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.filters import day
 from midwatch_services.console.others import reviews
-from midwatch_services.console.routes import page
-from midwatch_services.console.view import console_of, render
+from midwatch_services.console.routes import page, record
+from midwatch_services.console.view import console_of, number_of, render
 
 PAGE = 50  # runs of a list
 _WEEKS = 12  # that one may choose from
@@ -22,7 +24,7 @@ _FURTHEST = 200  # pages
 @page(role=Role.VIEWER)
 async def queue(request: Request) -> Response:
     """What waits, and when it is due; no verdict of what is not settled."""
-    console, agent, number = console_of(request), _agent(request), _number(request)
+    console, agent, number = console_of(request), _agent(request), number_of(request, _FURTHEST)
     now = console.now()
     found = await console.reading.read(
         reviews.SERVICE, lambda conn: reviews.queue(conn, agent, now, (number - 1) * PAGE, PAGE)
@@ -60,19 +62,20 @@ async def feedback(request: Request) -> Response:
     weeks = [reviews.week_of(console.now() - timedelta(weeks=back)) for back in range(_WEEKS)]
     return render(
         request, "review_feedback.html", found=found, notes=found | [], week=week, weeks=weeks, agent=agent,
-        agents=names | [], begins=reviews.bounds(week)[0],
+        agents=names | [], named={one: _named(one) for one in (*weeks, week)},
     )  # fmt: skip
 
 
 @page(role=Role.VIEWER)
 async def markdown(request: Request) -> Response:
-    """The same as a file."""
+    """The same as a file. It is recorded, for it holds what customers said, and leaves the house."""
     console, agent, week = console_of(request), _agent(request), _week(request)
     found = await console.reading.read(
         reviews.SERVICE, partial(_notes, settings=console.settings, week=week, agent=agent)
     )
     if not found.ok:
         raise HTTPException(503)
+    await record(request, "feedback.exported", agent=agent or FLEET, target=week)
     name = f"corrections-{agent + '-' if agent else ''}{week}.md"
     return Response(
         reviews.markdown(found | [], week), media_type="text/markdown; charset=utf-8",
@@ -82,6 +85,13 @@ async def markdown(request: Request) -> Response:
 
 def _notes(conn: reviews.Connection, *, settings: reviews.Settings, week: str, agent: str | None) -> list[reviews.Note]:
     return reviews.notes(conn, settings, week, [agent] if agent else [])
+
+
+def _named(week: str) -> str:
+    first, after = (one.date() for one in reviews.bounds(week))
+    return texts.load()(
+        "review.feedback.span", first=day(first.isoformat()), last=day((after - timedelta(days=1)).isoformat())
+    )
 
 
 def _agent(request: Request) -> str | None:
@@ -98,13 +108,6 @@ def _week(request: Request) -> str:
     except (ValueError, OverflowError):
         raise HTTPException(404) from None
     return week
-
-
-def _number(request: Request) -> int:
-    text = request.query_params.get("page", "1")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= _FURTHEST):
-        raise HTTPException(404)
-    return int(text)
 
 
 ROUTES = [

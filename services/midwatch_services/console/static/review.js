@@ -6,16 +6,26 @@
   var reasons = form.querySelector("#reasons");
   var boxes = reasons.querySelectorAll("input[type=checkbox]");
 
-  // Reasons are chosen once a fail is meant: until then their keys do nothing.
-  function open(which) {
-    reasons.classList.add("is-open");
-    boxes.forEach(function (box) { box.disabled = false; });
-    form.querySelectorAll("[data-opens]").forEach(function (button) { button.setAttribute("aria-expanded", "true"); });
-    reasons.querySelector("[data-sends=" + which + "]").focus();
+  // Reasons are chosen once a fail is meant: until then their keys do nothing. The same key again, or Esc, means no fail.
+  var buttons = form.querySelectorAll("[data-opens]");
+  function show(which) {
+    reasons.classList.toggle("is-open", which !== null);
+    boxes.forEach(function (box) { box.disabled = which === null; });
+    buttons.forEach(function (button) { button.setAttribute("aria-expanded", String(button.dataset.opens === which)); });
   }
-  if (!reasons.classList.contains("is-open")) boxes.forEach(function (box) { box.disabled = true; });
-  form.querySelectorAll("[data-opens]").forEach(function (button) {
-    button.addEventListener("click", function () { open(button.dataset.opens); });
+  show(reasons.classList.contains("is-open") ? "fail" : null);
+  buttons.forEach(function (button) {
+    button.addEventListener("click", function () {
+      if (button.getAttribute("aria-expanded") === "true") { show(null); return; }
+      show(button.dataset.opens);
+      reasons.querySelector("[data-sends=" + button.dataset.opens + "]").focus();
+    });
+  });
+  reasons.addEventListener("keydown", function (event) {
+    if (event.key !== "Escape") return;
+    var opener = form.querySelector("[data-opens][aria-expanded=true]");
+    show(null);
+    if (opener) opener.focus();
   });
   var sends = reasons.querySelectorAll("[data-sends]");
   var meant = sends[0];

@@ -83,6 +83,13 @@ def agents(conn: Connection) -> list[str]:
     return list(conn.execute(sa.select(_queue.c.agent).where(_LIVE).distinct().order_by(_queue.c.agent)).scalars())
 
 
+def unsettled(conn: Connection, agent: str, by: str) -> set[str]:
+    """The agent's runs of which no verdict stands, without those that this person failed."""
+    failed = sa.and_(store.same(_judgements, _queue), _judgements.c.by == by, _judgements.c.verdict == "fail")
+    query = sa.select(_queue.c.run_id).where(_WAITS, _queue.c.agent == agent, ~sa.exists().where(failed))
+    return set(conn.execute(query).scalars())
+
+
 def progress(conn: Connection, by: str, agent: str, now: datetime) -> Progress:
     """How far a person is today (UTC) with an agent's runs. What he or she holds is still to be judged."""
     today = now.astimezone(UTC).date()
