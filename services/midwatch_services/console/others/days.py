@@ -1,19 +1,23 @@
 """The run log's figures, day by day. A day that is over is summed once in a while, today's twice a minute."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
 from midwatch_services.console.figures import Alike, bounds, day_of
 from midwatch_services.console.reading import Found, Reading
-from midwatch_services.logger import daily
+from midwatch_services.logger import alert_pages, daily
 from midwatch_services.logger.decide import text_of
+from midwatch_services.reviewer_sampler import store as reviews
 
 SERVICE = subjects.LOGGER
 Day = list[tuple[Alike, float | None]]
+Counts = dict[str, list[float | None]]  # by agent, one of each day
 _TODAY, _PAST = 30.0, 600.0  # seconds for which a sum is fresh
 _STALE = 86_400.0
 _AT_ONCE = 4  # days that are summed side by side
@@ -22,7 +26,7 @@ _AT_ONCE = 4  # days that are summed side by side
 async def sums(reading: Reading, now: datetime, zone: str, days: int) -> Found[dict[date, Day]]:
     """The runs of the last `days` days, today's last; where one day cannot be read, why not."""
     today = day_of(now, zone)
-    wanted = [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
+    wanted = _last(today, days)
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(day: date) -> Found[Day]:
@@ -36,6 +40,36 @@ async def sums(reading: Reading, now: datetime, zone: str, days: int) -> Found[d
     return Found(SERVICE, dict(zip(wanted, (day | [] for day in found), strict=True)))
 
 
+def _last(today: date, days: int) -> list[date]:
+    return [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
+
+
+async def alerts(reading: Reading, now: datetime, zone: str, days: int) -> Found[Counts]:
+    """The alerts that wanted somebody, by the day on which they were raised, today's last."""
+    wanted, place = _last(day_of(now, zone), days), ZoneInfo(zone)
+    begin, _ = bounds(wanted[0], zone)
+
+    def work(conn: Connection) -> Counts:
+        found = Counter(
+            (agent, datetime.fromisoformat(at).astimezone(place).date())
+            for agent, at in alert_pages.raised_since(conn, text_of(begin))
+        )
+        return {agent: [found[agent, day] for day in wanted] for agent, _ in found}
+
+    return await reading.read(SERVICE, work, keep=("raised", begin, days), seconds=_TODAY, stale=_STALE)
+
+
+async def backlogs(reading: Reading, now: datetime, zone: str, days: int) -> Found[Counts]:
+    """How many runs waited for a review as each day ended, today's as of now."""
+    ends = [bounds(day, zone)[1] for day in _last(day_of(now, zone), days)]
+
+    def work(conn: Connection) -> Counts:
+        return {agent: [*some] for agent, some in reviews.backlogs(conn, [end.timestamp() for end in ends]).items()}
+
+    keep = ("backlogs", ends[-1], days)
+    return await reading.read(subjects.REVIEWER_SAMPLER, work, keep=keep, seconds=_TODAY, stale=_STALE)
+
+
 async def _of_day(reading: Reading, day: date, zone: str, *, is_over: bool) -> Found[Day]:
     begin, end = bounds(day, zone)
 
@@ -44,7 +78,7 @@ async def _of_day(reading: Reading, day: date, zone: str, *, is_over: bool) -> F
         return [(row, None if row.took is None else daily.middle_of(row.took)) for row in rows]
 
     seconds = _PAST if is_over else _TODAY
-    return await reading.read(SERVICE, work, keep=("day", day, is_over), seconds=seconds, stale=_STALE)
+    return await reading.read(SERVICE, work, keep=("day", begin, end, is_over), seconds=seconds, stale=_STALE)
 
 
 async def is_used(reading: Reading) -> Found[bool]:
