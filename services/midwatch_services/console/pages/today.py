@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from midwatch.contracts.reviews import DigestWritten
 from midwatch.contracts.subjects import FLEET, is_agent_name
 from midwatch_services.console import digest_text, figures, filters, readers
 from midwatch_services.console.access.roles import Role
@@ -32,13 +33,12 @@ async def today(request: Request) -> Response:
     for."""
     console = console_of(request)
     day, agent = _day(request, request.query_params.get("day")), _agent(request.query_params.get("agent"))
-    found, listed, is_used, spent, need, read_by = await asyncio.gather(
-        console.reading.read(digest.SERVICE, lambda conn: digest.of_day(conn, day, agent)),
+    (found, read_by), listed, is_used, spent, need = await asyncio.gather(
+        _digest(request, day, agent),
         console.reading.read(digest.SERVICE, lambda conn: digest.days(conn, agent), keep=("days", agent), seconds=10),
         days.is_used(console.reading),
         _spent(request, agent),
         _need(request, agent),
-        _read_by(request, day, agent),
     )
     told = digest_text.parse(found.value) if found.value else None
     names = {card.agent for card in console.cards.all()}
@@ -47,7 +47,7 @@ async def today(request: Request) -> Response:
         request, "today.html", day=day, agent=agent, found=found, told=told, days=listed | [], fleet_name=FLEET,
         newest=_newest(request), at=console.settings.digest_at, zone=console.settings.digest_zone, spent=spent,
         need=need, is_new=not is_old, agents=sorted(names | {agent} - {FLEET}),
-        scope={"agent": agent} if agent != FLEET else None, read_by=read_by | [], me=session_of(request).by,
+        scope={"agent": agent} if agent != FLEET else None, read_by=read_by, me=session_of(request).by,
     )  # fmt: skip
 
 
@@ -163,8 +163,7 @@ async def read(request: Request) -> Response:
     """Somebody says that they have read a digest that is there."""
     form = await request.form()
     day, agent = _day(request, str(form.get("day", ""))), _agent(str(form.get("agent", "")))
-    reading = console_of(request).reading
-    found = await reading.read(digest.SERVICE, lambda conn: digest.of_day(conn, day, agent))
+    found, _ = await _digest(request, day, agent)
     if found.value is None:
         raise HTTPException(404 if found.problem in ("", "none_yet") else 503)
     await record(request, readers.READ, agent=agent, target=day.isoformat())
@@ -172,10 +171,17 @@ async def read(request: Request) -> Response:
     return back(request, f"/?{shown}" if shown else "/", "today.recorded", day=filters.day(day))
 
 
-async def _read_by(request: Request, day: date, agent: str) -> Found[Sequence[readers.Reader]]:
+async def _digest(
+    request: Request, day: date, agent: str
+) -> tuple[Found[DigestWritten | None], Sequence[readers.Reader]]:
+    """The digest of a day, and who has read it, as far as the bus says so."""
     console = console_of(request)
-    _, end = figures.bounds(day, console.settings.digest_zone)
-    return await console.reading.ask(lambda: readers.of_digest(console.nc, agent, day, end.astimezone(UTC)))
+    found = await console.reading.read(digest.SERVICE, lambda conn: digest.of_day(conn, day, agent))
+    if not found.value:
+        return found, ()
+    since = figures.bounds(day, console.settings.digest_zone)[1].astimezone(UTC)
+    read_by = await console.reading.ask(lambda: readers.of_digest(console.nc, agent, day, since))
+    return found, read_by | ()
 
 
 def _newest(request: Request) -> date:
