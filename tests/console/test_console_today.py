@@ -100,6 +100,8 @@ async def test_alerts_are_those_of_the_bus_where_the_run_log_is_away(js: JetStre
         assert '<a href="/alerts/a-1"><bdi>It loops</bdi></a>' in page
         assert "By the way" not in page
         assert "The alerts are those of the last 30 days, as the bus has them." in page
+        assert "Nothing has run here yet" not in await text_of(ann, "/")
+        assert "No agents yet" not in await text_of(ann, "/agents")
 
 
 async def test_what_needs_somebody_leads_to_where_it_is_told(js: JetStreamContext, settings: Settings) -> None:

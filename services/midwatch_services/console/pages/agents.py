@@ -61,9 +61,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """What is known of each day. `by_day`: `sums` apart for each agent; `counted`: today as budgets count it;
-    `differs`: that is another day than today's."""
+    """What is known of each of the days `shown`. `by_day`: `sums` apart for each agent; `counted`: today as budgets count
+    it; `differs`: that is another day than today's."""
 
+    shown: int
     sums: Found[dict[date, Day]]
     by_day: dict[date, dict[str, Day]]
     counted: dict[str, Day]
@@ -108,12 +109,14 @@ async def _daily(request: Request, shown: int) -> Daily:
     reading, now, zone = console.reading, console.now(), console.settings.digest_zone
     sums, counted, raised, waited = await asyncio.gather(
         days.sums(reading, now, zone, shown), days.sums(reading, now, "UTC", 1),
-        days.alerts(reading, now, zone, shown), days.backlogs(reading, now, zone, shown),
+        days.alerts(reading, now, zone, LONG), days.backlogs(reading, now, zone, LONG),
     )  # fmt: skip
     of_budgets = next(iter(_by_agent(counted | {}).values()), {})
     differs = not figures.is_same_day(now, zone, "UTC")
-    return Daily(sums if counted.ok else replace(sums, value=None, problem=counted.problem), _by_agent(sums | {}),
-                 of_budgets, raised, waited, differs)  # fmt: skip
+    by_day = _by_agent(sums | {})
+    if not counted.ok:
+        sums = replace(sums, value=None, problem=counted.problem)
+    return Daily(shown, sums, by_day, of_budgets, raised, waited, differs)
 
 
 def _by_agent(sums: dict[date, Day]) -> dict[date, dict[str, Day]]:
@@ -136,13 +139,13 @@ def _line(name: str, card: Card | None, daily: Daily, known: Fleet, waits: Waiti
     by_day = {day: of(rows) for day, rows in daily.by_day.items()}
     today = next(reversed(by_day.values()), Sum())
     alerts, reviews = len(waits.alerts_of(name)), waits.reviews_of(name)
-    raised, waited = (_of_days(found, name, len(by_day)) for found in (daily.raised, daily.waited))
+    raised, waited = (_of_days(found, name, daily.shown) for found in (daily.raised, daily.waited))
     return Line(name, card, mode, today, by_day, of(daily.counted), alerts, reviews, raised, waited)
 
 
 def _of_days(found: Found[Counts], agent: str, count: int) -> list[float | None] | None:
     known = found.problem in ("", "none_yet")
-    return (found | {}).get(agent) or [0] * count if known else None
+    return (found | {}).get(agent, [0] * count)[-count:] if known else None
 
 
 @page(role=Role.VIEWER)

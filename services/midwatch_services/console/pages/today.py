@@ -42,7 +42,8 @@ async def today(request: Request) -> Response:
     )
     told = digest_text.parse(found.value) if found.value else None
     names = {card.agent for card in console.cards.all()}
-    is_old = bool(names or told or listed.value or is_used.value or found.problem in ("down", "slow"))
+    is_hidden = any(one.problem in ("down", "slow") for one in (found, listed, is_used))
+    is_old = bool(names or told or listed.value or is_used.value or is_hidden)
     return render(
         request, "today.html", day=day, agent=agent, found=found, told=told, days=listed | [], fleet_name=FLEET,
         newest=_newest(request), at=console.settings.digest_at, zone=console.settings.digest_zone, spent=spent,
