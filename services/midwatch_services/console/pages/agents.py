@@ -61,8 +61,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """What is known of each of the days `shown`. `by_day`: `sums` apart for each agent; `counted`: today as budgets count
-    it; `differs`: that is another day than today's."""
+    """What is known of each of the days `shown`. `by_day`: `sums` apart for each agent; `counted`: today as budgets
+    count it; `differs`: that is another day than today's."""
 
     shown: int
     sums: Found[dict[date, Day]]
