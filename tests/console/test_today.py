@@ -47,6 +47,16 @@ async def test_the_digest_reads_well_in_every_theme_and_size(
         assert await fits(page)
 
 
+async def test_what_needs_somebody_comes_before_anything_that_one_may_choose(
+    browser: Browser, running: Running
+) -> None:
+    async with window(browser, running, size=PHONE) as page:
+        await page.goto("/")
+        needs, choice = await page.locator("#needs").bounding_box(), await page.locator("#day").bounding_box()
+        assert needs and choice
+        assert needs["y"] + needs["height"] < choice["y"]
+
+
 async def test_what_customers_wrote_is_shown_as_text_and_nothing_of_it_runs(browser: Browser, running: Running) -> None:
     async with window(browser, running) as page:
         await page.goto("/")
@@ -67,6 +77,8 @@ async def test_one_marks_the_digest_as_read_by_a_key_and_it_is_recorded(browser:
         await page.wait_for_selector(".flash")
         assert "recorded that you have read the digest" in await page.inner_text(".flash")
         await picture(page, "today-read")
+        assert "You read this" in await page.inner_text("article")
+        assert await page.locator("[data-key=r]").count() == 0
         assert await axe(page) == []
     kept = [(one["by"], one["action"], one["target"]) for one in await running.recorded()]
     assert kept == [("vera", "digest.read", YESTERDAY.isoformat())]

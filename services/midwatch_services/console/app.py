@@ -25,8 +25,9 @@ def build(context: Context) -> None:
     async def sum_days() -> None:
         # Beside the rest: the first page then waits for no more than is left of it.
         console = server.console
-        work = days.sums(console.reading, context.now(), console.settings.digest_zone, _SUMMED)
-        console.tasks.add(asyncio.create_task(work))
+        for count in (days.sums, days.alerts, days.backlogs):
+            work = count(console.reading, context.now(), console.settings.digest_zone, _SUMMED)
+            console.tasks.add(asyncio.create_task(work))
 
     context.on_start(server.start)
     context.on_start(sum_days)

@@ -7,6 +7,8 @@ from typing import Any
 from midwatch.contracts.control import Card
 from midwatch_services.cards.meaning import as_words
 
+from . import texts
+
 _LISTS = ("can", "cannot", "escalate_when")
 
 
@@ -58,7 +60,7 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
     elif isinstance(value, list):
         yield path, "; ".join(_flat(one) for one in value)
     elif value is not None:
-        yield path, {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+        yield path, texts.load()("base.yes" if value else "base.no") if isinstance(value, bool) else str(value)
 
 
 def _flat(value: Any) -> str:

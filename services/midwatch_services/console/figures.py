@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
 _WIDTH, _HEIGHT, _EDGE = 112, 28, 3
+_MOST = Decimal(10) ** 12  # US dollars: a budget of more is none that could be reached
 
 
 class Alike(Protocol):
@@ -89,6 +91,16 @@ def summed(rows: Iterable[tuple[Alike, float | None]], of: Callable[[Alike], boo
     return found
 
 
+def limit(amount: str | None) -> Decimal | None:
+    """What a card lets a day cost; None where it sets no limit."""
+    return None if amount is None else min(Decimal(amount), _MOST)
+
+
+def gone(cost: float, limit: Decimal) -> float:
+    """The part of a budget that is gone: all of one of nothing, once anything was spent."""
+    return cost / float(limit) if float(limit) else float(cost > 0)
+
+
 def day_of(now: datetime, zone: str) -> date:
     """Which day it is there."""
     return now.astimezone(ZoneInfo(zone)).date()
@@ -98,6 +110,11 @@ def bounds(day: date, zone: str) -> tuple[datetime, datetime]:
     """When a day begins there and when the next one does."""
     place = ZoneInfo(zone)
     return datetime.combine(day, time(), place), datetime.combine(day + timedelta(days=1), time(), place)
+
+
+def is_same_day(now: datetime, zone: str, other: str) -> bool:
+    """Whether today begins and ends in both zones at once."""
+    return bounds(day_of(now, zone), zone) == bounds(day_of(now, other), other)
 
 
 def sparkline(values: Sequence[float | None], words: str) -> Markup:

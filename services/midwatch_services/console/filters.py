@@ -12,9 +12,11 @@ from markupsafe import Markup, escape
 from midwatch.contracts.money import dollars
 from midwatch_services.commands import story
 
+from . import texts
+
 CUT = 600  # characters of one text, unless all of it is asked for
 _LINE = 100  # of data that stands in one line
-_CELL = re.compile(r"<t([dh])([ >])")
+_CELL = re.compile(r"<t([dh])((?: [^>]*)?>)")
 # What steers a terminal or a line's direction, or cannot be seen at all; but not what joins letters and emoji.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -56,15 +58,11 @@ def when(at: datetime | str | None) -> Markup | str:
     return Markup('<time datetime="{}" data-when>{:%Y-%m-%d %H:%M} UTC</time>').format(written, moment)
 
 
-def day(text: str) -> str:
-    """A day as people write it."""
-    found = date.fromisoformat(text)
-    return f"{found.day} {found:%B %Y}"
-
-
 def money(amount: Decimal | str | float | None) -> str:
     """US dollars; what nobody knows is no zero."""
-    return "unknown" if amount is None else dollars(amount if isinstance(amount, Decimal) else Decimal(str(amount)))
+    if amount is None:
+        return texts.load()("base.unknown")
+    return dollars(amount if isinstance(amount, Decimal) else Decimal(str(amount)))
 
 
 def took(seconds: float | None) -> str:
@@ -83,9 +81,17 @@ def share(part: float | None) -> str:
     """A part of one as per cent; what is there is never nothing, and what is not all is never all."""
     if part is None:
         return "–"
+    t = texts.load()
     if 0 < part < 0.01:
-        return "less than 1 %"
-    return "more than 99 %" if 0.99 < part < 1 else f"{part * 100:.0f} %"
+        return t("base.share.least")
+    return t("base.share.most") if 0.99 < part < 1 else t("base.share.some", part=f"{part * 100:.0f}")
+
+
+def day(of: date | str, form: str = "day") -> str:
+    """A day, which may be ISO text, as people write it: `day`, `year`, `short` or `date`, as the catalogue has them."""
+    t, of = texts.load(), date.fromisoformat(of) if isinstance(of, str) else of
+    names = {"weekday": t(f"base.weekdays.{of.isoweekday()}"), "month": t(f"base.months.{of.month}")}
+    return t(f"base.days.{form}", **names, day=str(of.day), year=str(of.year))
 
 
 def lines(text: str) -> Markup:
@@ -101,13 +107,15 @@ def cost(run: dict[str, Any]) -> str:
 
 
 def labelled(cells: str, columns: Sequence[str]) -> Markup:
-    """The cells of a row, each with the name of its column for screens that are too narrow for a table."""
+    """The cells of a row, each with the name of its column for screens that are too narrow for a table; one that has a
+    name of its own keeps it."""
     names = iter(columns)
 
     def label(match: re.Match[str]) -> str:
         name = next(names, "").lstrip("#")
         kind, rest = match[1], match[2]
-        return f'<td data-label="{escape(name)}"{rest}' if kind == "d" and name else match[0]
+        wanted = kind == "d" and name and "data-label=" not in rest
+        return f'<td data-label="{escape(name)}"{rest}' if wanted else match[0]
 
     return Markup(_CELL.sub(label, cells))  # noqa: S704 — a template made the cells, and escaped what is in them
 

@@ -33,7 +33,13 @@ class AgentView:
     @property
     def halted(self) -> bool:
         """Whether nothing of the agent may run; it may have halted tools or runs without that."""
-        return any(halt["target"] is None and not halt["key"].startswith("tools.") for halt in self.halts)
+        return self.whole_halt is not None
+
+    @property
+    def whole_halt(self) -> dict[str, Any] | None:
+        """The halt for which nothing of the agent may run."""
+        whole = (halt for halt in self.halts if halt["target"] is None and not halt["key"].startswith("tools."))
+        return next(whole, None)
 
 
 @dataclass(frozen=True)

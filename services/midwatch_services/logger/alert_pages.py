@@ -46,6 +46,7 @@ class Counts(NamedTuple):
 class Unattended(NamedTuple):
     """An alert that is neither over nor taken on, as briefly as a list needs it."""
 
+    alert_id: str
     agent: str
     raised_at: str
     severity: str
@@ -67,15 +68,27 @@ def unattended(conn: Connection) -> list[Unattended]:
     """The live alerts that want somebody and that nobody has taken on: those that wake people before the others, the
     newest first."""
     query = sa.text(
-        "SELECT agent, raised_at, raised FROM logger_alerts WHERE raised IS NOT NULL AND acknowledged_at IS NULL "
-        "AND resolved_at IS NULL ORDER BY raised_key DESC"
+        "SELECT alert_id, agent, raised_at, raised FROM logger_alerts WHERE raised IS NOT NULL "
+        "AND acknowledged_at IS NULL AND resolved_at IS NULL ORDER BY raised_key DESC"
     )
     found = [
-        Unattended(agent, raised_at, one.severity, one.title, one.run_id)
-        for agent, raised_at, raised in conn.execute(query)
+        Unattended(alert_id, agent, raised_at, one.severity, one.title, one.run_id)
+        for alert_id, agent, raised_at, raised in conn.execute(query)
         if (one := _BRIEFLY.decode(raised)).mode == "live" and one.severity != "info"
     ]
     return sorted(found, key=lambda one: one.severity != "page")
+
+
+def raised_since(conn: Connection, begin: str) -> list[tuple[str, str]]:
+    """The live alerts since `begin` (as `decide.text_of` writes it) that wanted somebody: of which agent, and when."""
+    query = sa.text(
+        "SELECT agent, raised_at, raised FROM logger_alerts WHERE raised IS NOT NULL AND raised_at >= :begin"
+    )
+    return [
+        (agent, raised_at)
+        for agent, raised_at, raised in conn.execute(query, {"begin": begin})
+        if (one := _BRIEFLY.decode(raised)).mode == "live" and one.severity != "info"
+    ]
 
 
 def find(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:

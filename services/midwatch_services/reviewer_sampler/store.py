@@ -120,6 +120,23 @@ def backlog(conn: Connection) -> dict[str, int]:
     return {agent: int(count) for agent, count in conn.execute(query.group_by(_queue.c.agent))}
 
 
+def backlogs(conn: Connection, times: Sequence[float]) -> dict[str, list[int]]:
+    """How many of an agent's live runs waited for a judgement at each of the times; what was erased since is left
+    out."""
+    waited = [
+        sa.func.sum(sa.case((sa.and_(_queue.c.sampled_at < at, _is_unsettled(at)), 1), else_=0)).label(f"at_{place}")
+        for place, at in enumerate(times)
+    ]
+    query = sa.select(_queue.c.agent, *waited).where(
+        _queue.c.track == "live", _queue.c.mode != "drill", _queue.c.state != "erased", _is_unsettled(min(times))
+    )
+    return {row[0]: [int(count) for count in row[1:]] for row in conn.execute(query.group_by(_queue.c.agent))}
+
+
+def _is_unsettled(at: float) -> sa.ColumnElement[bool]:
+    return sa.or_(_queue.c.settled_at.is_(None), _queue.c.settled_at >= at)
+
+
 def of_run(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:
     """What the queue holds of one run: nothing where it was not drawn."""
     query = sa.select(_queue).where(_queue.c.agent == agent, _queue.c.run_id == run_id)

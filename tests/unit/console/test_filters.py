@@ -1,12 +1,12 @@
 """How values are written on a page."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from markupsafe import Markup
 
-from midwatch_services.console.filters import cost, is_cut, labelled, money, said, share, took, when
+from midwatch_services.console.filters import cost, day, is_cut, labelled, money, said, share, took, when
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,19 @@ def test_what_is_not_known_is_no_zero() -> None:
     assert (took(None), took(0.05), took(1.25), took(90), took(7200)) == (
         "–", "50 ms", "1.2 s", "90 seconds", "2 hours",
     )  # fmt: skip
+
+
+def test_a_day_is_written_as_the_catalogue_has_it() -> None:
+    of = date(2026, 11, 1)
+    assert [day(of), day(of, "year"), day(of, "short"), day(of, "date")] == [
+        "Sunday, 1 November", "Sunday, 1 November 2026", "1 November", "1 November 2026",
+    ]  # fmt: skip
+
+
+def test_a_cell_with_a_name_of_its_own_keeps_that_alone() -> None:
+    assert labelled('<td class="num" data-label="Own">3</td><td>4</td>', ["#Runs", "Cost"]) == (
+        '<td class="num" data-label="Own">3</td><td data-label="Cost">4</td>'
+    )
 
 
 def test_a_cell_says_the_name_of_its_column_and_one_that_heads_its_row_does_not() -> None:

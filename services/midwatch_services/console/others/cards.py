@@ -17,12 +17,14 @@ MOST = 64  # versions that the bucket keeps
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """`card` is None where it was removed or cannot be read. `by` is who applied it, empty where it does not say."""
+    """`card` is None where it was removed or cannot be read, as `wrong` says: `removed`, `unreadable`. `by` is who
+    applied it, empty where it does not say."""
 
     revision: int
     at: datetime
     by: str
     card: Card | None
+    wrong: str = ""
 
 
 class _Signed(msgspec.Struct):
@@ -41,16 +43,20 @@ async def versions(reading: Reading, js: Any, agent: str) -> Found[list[Version]
                 message = await js.get_msg(stream, seq, subject=subject, direct=True, next=True)
             except NotFoundError:
                 break
-            data = b"" if is_deleted(message.headers) else message.data or b""
-            found.append(Version(message.seq, message.time, *_read(data)))
+            if is_deleted(message.headers):
+                found.append(Version(message.seq, message.time, "", None, "removed"))
+            else:
+                by, card = _read(agent, message.data or b"")
+                found.append(Version(message.seq, message.time, by, card, "" if card else "unreadable"))
             seq = message.seq + 1
         return found[::-1]
 
     return await reading.ask(work, keep=("card", agent), seconds=2, stale=10)
 
 
-def _read(data: bytes) -> tuple[str, Card | None]:
+def _read(agent: str, data: bytes) -> tuple[str, Card | None]:
     try:
-        return msgspec.json.decode(data, type=_Signed).applied_by, msgspec.json.decode(data, type=Card)
+        card = msgspec.json.decode(data, type=Card)
+        return msgspec.json.decode(data, type=_Signed).applied_by, card if card.agent == agent else None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "", None

@@ -89,9 +89,7 @@ def _notes(conn: reviews.Connection, *, settings: reviews.Settings, week: str, a
 
 def _named(week: str) -> str:
     first, after = (one.date() for one in reviews.bounds(week))
-    return texts.load()(
-        "review.feedback.span", first=day(first.isoformat()), last=day((after - timedelta(days=1)).isoformat())
-    )
+    return texts.load()("review.feedback.span", first=day(first, "date"), last=day(after - timedelta(days=1), "date"))
 
 
 def _agent(request: Request) -> str | None:

@@ -1,9 +1,9 @@
 """The first page: what the shop's agents did on a day, in ten minutes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,15 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from midwatch.contracts.reviews import DigestWritten
 from midwatch.contracts.subjects import FLEET, is_agent_name
-from midwatch_services.console import digest_text, figures
+from midwatch_services.console import digest_text, figures, filters, readers
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.figures import Alike, Sum
 from midwatch_services.console.others import days, digest, fleet
-from midwatch_services.console.others.fleet import Fleet, Unattended, Waiting
+from midwatch_services.console.others.fleet import Fleet, Unattended, Unconfirmed, Waiting
 from midwatch_services.console.reading import Found
 from midwatch_services.console.routes import action, page, record
-from midwatch_services.console.view import back, console_of, is_part, query, render
+from midwatch_services.console.view import back, console_of, is_part, query, render, session_of
 
 _NEAR = 0.8  # of a budget, from which on it is told
 
@@ -32,8 +33,8 @@ async def today(request: Request) -> Response:
     for."""
     console = console_of(request)
     day, agent = _day(request, request.query_params.get("day")), _agent(request.query_params.get("agent"))
-    found, listed, is_used, spent, need = await asyncio.gather(
-        console.reading.read(digest.SERVICE, lambda conn: digest.of_day(conn, day, agent)),
+    (found, read_by), listed, is_used, spent, need = await asyncio.gather(
+        _digest(request, day, agent),
         console.reading.read(digest.SERVICE, lambda conn: digest.days(conn, agent), keep=("days", agent), seconds=10),
         days.is_used(console.reading),
         _spent(request, agent),
@@ -41,12 +42,13 @@ async def today(request: Request) -> Response:
     )
     told = digest_text.parse(found.value) if found.value else None
     names = {card.agent for card in console.cards.all()}
-    is_old = bool(names or told or listed.value or is_used.value or found.problem in ("down", "slow"))
+    is_hidden = any(one.problem in ("down", "slow") for one in (found, listed, is_used))
+    is_old = bool(names or told or listed.value or is_used.value or is_hidden)
     return render(
         request, "today.html", day=day, agent=agent, found=found, told=told, days=listed | [], fleet_name=FLEET,
         newest=_newest(request), at=console.settings.digest_at, zone=console.settings.digest_zone, spent=spent,
         need=need, is_new=not is_old, agents=sorted(names | {agent} - {FLEET}),
-        scope={"agent": agent} if agent != FLEET else None,
+        scope={"agent": agent} if agent != FLEET else None, read_by=read_by, me=session_of(request).by,
     )  # fmt: skip
 
 
@@ -79,27 +81,37 @@ class Need:
         return self.waits.reviews_of(self.agent)
 
     @property
-    def unconfirmed(self) -> list[tuple[str, str]]:
+    def in_hand(self) -> int:
+        return self.waits.in_hand_of(self.agent)
+
+    @property
+    def unconfirmed(self) -> list[Unconfirmed]:
         return self.waits.unconfirmed_of(self.agent)
 
     @property
     def halted(self) -> list[tuple[str, dict[str, Any]]]:
-        """The agents that stand still, each with the halt that has it do so."""
+        """The agents that stand still, each with the halt that has it do so and `proof`, where that is told."""
         return [
-            (name, next(one for one in view.halts if one["target"] is None))
+            (name, halt | {"proof": fleet.proof_path(halt["key"], None)})
             for name, view in (self.fleet | Fleet()).agents.items()
-            if view.halted and self.agent in (None, name)
+            if self.agent in (None, name) and (halt := view.whole_halt)
         ]
 
     @property
     def is_nothing(self) -> bool:
+        """Whether nothing that was read needs anybody."""
         return not (self.alerts or self.cases or self.reviews or self.unconfirmed or self.halted)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all of it was read."""
+        return self.fleet.ok and not list(self.waits.missing)
 
 
 async def _need(request: Request, agent: str) -> Need:
     console = console_of(request)
     waits, known = await asyncio.gather(
-        fleet.waiting(console.reading), fleet.fleet(console.reading, console.nc, console.js)
+        fleet.waiting(console.reading, console.nc, console.now()), fleet.fleet(console.reading, console.nc, console.js)
     )
     return Need(None if agent == FLEET else agent, waits, known)
 
@@ -107,11 +119,14 @@ async def _need(request: Request, agent: str) -> Need:
 @dataclass(frozen=True, slots=True)
 class Spent:
     """Money of today so far and of yesterday. `budget`: what a day may cost, summed over the agents that have one;
-    `part` of it is gone. `near`: the agents that have used most of theirs, with the part that is gone."""
+    `part` of it is gone, on the day of budgets, which is UTC's (`differs`: another than today). `near`: the agents that
+    have used most of theirs, with the part that is gone."""
 
     found: Found[dict[date, Any]]
     today: Sum
     yesterday: Sum
+    shadow: Sum
+    differs: bool
     budget: Decimal | None
     part: float | None
     without: int
@@ -120,34 +135,54 @@ class Spent:
 
 async def _spent(request: Request, agent: str) -> Spent:
     console = console_of(request)
-    found = await days.sums(console.reading, console.now(), console.settings.digest_zone, 2)
-    rows = list((found | {}).values()) or [[], []]
+    now, zone = console.now(), console.settings.digest_zone
+    found, of_budgets = await asyncio.gather(
+        days.sums(console.reading, now, zone, 2), days.sums(console.reading, now, "UTC", 1)
+    )
+    rows, counted = list((found | {}).values()) or [[], []], next(iter((of_budgets | {}).values()), [])
     cards = [card for card in console.cards.all() if agent in (FLEET, card.agent)]
-    limits = {card.agent: Decimal(card.budget.day) for card in cards if card.budget.day is not None}
+    limits = {card.agent: limit for card in cards if (limit := figures.limit(card.budget.day)) is not None}
 
-    def live(of: str | None) -> Callable[[Alike], bool]:
-        return lambda row: row.mode == "live" and of in (None, row.agent)
+    def live(of: str | None, mode: str = "live") -> Callable[[Alike], bool]:
+        return lambda row: row.mode == mode and of in (None, row.agent)
 
     of = None if agent == FLEET else agent
-    spent = {name: figures.summed(rows[-1], live(name)).cost for name in limits}
+    spent = {name: figures.summed(counted, live(name)).cost for name in limits}
     budget = sum(limits.values(), Decimal(0))
-    gone = [(name, spent[name] / float(limit)) for name, limit in limits.items() if limit]
+    gone = [(name, figures.gone(spent[name], limit)) for name, limit in limits.items()]
     near = sorted((one for one in gone if one[1] >= _NEAR), key=lambda one: -one[1])
     return Spent(
-        found=found, today=figures.summed(rows[-1], live(of)), yesterday=figures.summed(rows[0], live(of)),
-        budget=budget or None, part=sum(spent.values()) / float(budget) if budget else None,
-        without=len(cards) - len(limits), near=near,
+        found=found if of_budgets.ok else of_budgets, today=figures.summed(rows[-1], live(of)),
+        yesterday=figures.summed(rows[0], live(of)), shadow=figures.summed(rows[-1], live(of, "shadow")),
+        differs=not figures.is_same_day(now, zone, "UTC"), budget=budget if limits else None,
+        part=figures.gone(sum(spent.values()), budget) if limits else None, without=len(cards) - len(limits), near=near,
     )  # fmt: skip
 
 
 @action(role=Role.VIEWER)
 async def read(request: Request) -> Response:
-    """Somebody says that they have read it."""
+    """Somebody says that they have read a digest that is there."""
     form = await request.form()
     day, agent = _day(request, str(form.get("day", ""))), _agent(str(form.get("agent", "")))
-    await record(request, "digest.read", agent=agent, target=day.isoformat())
+    found, _ = await _digest(request, day, agent)
+    if found.value is None:
+        raise HTTPException(404 if found.problem in ("", "none_yet") else 503)
+    await record(request, readers.READ, agent=agent, target=day.isoformat())
     shown = query(day=day if day != _newest(request) else None, agent=agent if agent != FLEET else None)
-    return back(request, f"/?{shown}" if shown else "/", "today.recorded", day=f"{day:%A, %-d %B}")
+    return back(request, f"/?{shown}" if shown else "/", "today.recorded", day=filters.day(day))
+
+
+async def _digest(
+    request: Request, day: date, agent: str
+) -> tuple[Found[DigestWritten | None], Sequence[readers.Reader]]:
+    """The digest of a day, and who has read it, as far as the bus says so."""
+    console = console_of(request)
+    found = await console.reading.read(digest.SERVICE, lambda conn: digest.of_day(conn, day, agent))
+    if not found.value:
+        return found, ()
+    since = figures.bounds(day, console.settings.digest_zone)[1].astimezone(UTC)
+    read_by = await console.reading.ask(lambda: readers.of_digest(console.nc, agent, day, since))
+    return found, read_by | ()
 
 
 def _newest(request: Request) -> date:
