@@ -1,6 +1,6 @@
 """The run log: finding runs, and all that is known of one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -35,9 +35,15 @@ def find(conn: Connection, search: Search, after: Place | None, limit: int) -> l
     return reading_store.find_runs(conn, _wanted(search, after, limit))
 
 
-def places(conn: Connection, search: Search, after: Place | None, limit: int) -> list[Place]:
-    """Where those runs stand in the list, without what is in them."""
-    return [place_of(run) for run in find(conn, search, after, limit)]
+def ahead(conn: Connection, search: Search, of: Place, limit: int) -> list[dict[str, Any]]:
+    """The nearest runs before that place in the list, the newest first."""
+    return reading_store.find_runs(conn, replace(_wanted(search, None, limit), ahead=of))
+
+
+def beside(conn: Connection, search: Search, of: Place) -> tuple[Place | None, Place | None]:
+    """The places of the next newer and the next older run."""
+    newer, older = ahead(conn, search, of, 1), find(conn, search, of, 1)
+    return (place_of(newer[0]) if newer else None), (place_of(older[0]) if older else None)
 
 
 def unread_for(conn: Connection, search: Search, now: datetime) -> float | None:

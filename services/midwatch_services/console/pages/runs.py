@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from midwatch_services.console import table_file
@@ -39,6 +39,8 @@ log = structlog.get_logger("midwatch.console")
 async def runs(request: Request) -> Response:
     """The newest runs that are as asked, and where the older ones are."""
     console, search = console_of(request), asked(request)
+    if newer := _place(request.query_params.get("newer")):
+        return await _page_before(request, search, newer)
     after = _place(request.query_params.get("before"))
     found = unread = None
     if not search.wrong:
@@ -56,11 +58,25 @@ async def runs(request: Request) -> Response:
     return render(
         request, "runs.html", search=search, found=found, rows=rows, unread=unread,
         older=search.address(before=packed(log_of.place_of(rows[-1]))) if more else "", here=here,
+        newer=search.address(newer=packed(log_of.place_of(rows[0]))) if after and rows else "",
         inside=search.address(), modes=MODES, resolutions=RESOLUTIONS, verdicts=VERDICTS, most=MOST,
         rare=[name for name in FILTERS if name not in _OFTEN], zone=console.settings.digest_zone,
         agents=sorted(card.agent for card in console.cards.all()),
         scope={"agent": search.word("agent") or ""} if search.word("agent") else None,
     )  # fmt: skip
+
+
+async def _page_before(request: Request, search: Search, of: Place) -> Response:
+    """To the page that ends before that run, by the address that it has when one comes from the newer side."""
+    places: list[Place] = []
+    if not search.wrong:
+        found = await console_of(request).reading.read(
+            log_of.SERVICE,
+            lambda conn: [log_of.place_of(run) for run in log_of.ahead(conn, search, of, log_of.PAGE + 1)],
+        )
+        places = found | []
+    before = packed(places[0]) if len(places) > log_of.PAGE else ""
+    return RedirectResponse(f"/runs?{search.address(before=before)}".rstrip("?"), 303)
 
 
 @page(role=Role.VIEWER)
