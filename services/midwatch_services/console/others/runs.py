@@ -21,13 +21,16 @@ EVENTS = 90  # of a run on one page, which then weighs less than 200 KB
 _OLDEST = 2_000  # events of a run that are judged anew or compared
 
 
-def bad_words(text: str) -> str:
-    """Why a text cannot be searched for; empty where it can."""
+MOST_WORDS, SHORTEST_BEGINNING = grammar.MOST, grammar.SHORTEST_BEGINNING
+
+
+def has_words(text: str) -> bool:
+    """Whether a text can be searched for."""
     try:
         grammar.parse(text)
-    except grammar.BadQuestion as error:
-        return str(error)
-    return ""
+    except grammar.BadQuestion:
+        return False
+    return True
 
 
 def find(conn: Connection, search: Search, after: Place | None, limit: int) -> list[dict[str, Any]]:

@@ -62,7 +62,8 @@ async def run(request: Request) -> Response:
     return render(
         request, "run.html", found=found, told=told, run=told.run, agent=agent, run_id=run_id, steps=steps,
         here=run_path(agent, run_id), pages=_pages(told), whole=whole, case=case, review=review,
-        along=run_story.along(steps), chart=run_story.chart(steps), uses=run_story.uses(steps),
+        clock=run_story.clock(steps), along=run_story.along(steps), chart=run_story.chart(steps),
+        uses=run_story.uses(steps),
         hand_off=next((one for one in reversed(told.events) if one["event"] == "handed_off"), None),
         near=await _neighbours(request, told.run), kept=_kept(request), scope=_scope(told.run),
         versions=[one for one in versions | [] if one != told.run["version"]],

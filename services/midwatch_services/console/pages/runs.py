@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from midwatch_services.console import table_file
+from midwatch_services.console import table_file, texts
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.filters import said
 from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.routes import page, record
 from midwatch_services.console.search import (
@@ -59,7 +60,7 @@ async def runs(request: Request) -> Response:
         request, "runs.html", search=search, found=found, rows=rows, unread=unread,
         older=search.address(before=packed(log_of.place_of(rows[-1]))) if more else "", here=here,
         newer=search.address(newer=packed(log_of.place_of(rows[0]))) if after and rows else "",
-        inside=search.address(), modes=MODES, resolutions=RESOLUTIONS, verdicts=VERDICTS, most=MOST,
+        why={name: _why(search, name) for name in search.wrong}, inside=search.address(), modes=MODES, resolutions=RESOLUTIONS, verdicts=VERDICTS, most=MOST,
         rare=[name for name in FILTERS if name not in _OFTEN], zone=console.settings.digest_zone,
         agents=sorted(card.agent for card in console.cards.all()),
         scope={"agent": search.word("agent") or ""} if search.word("agent") else None,
@@ -84,7 +85,7 @@ async def as_file(request: Request) -> Response:
     """The same search as a table for other programs. It is recorded, for it leaves the house."""
     search = asked(request)
     if search.wrong:
-        raise HTTPException(400, "; ".join(search.wrong.values()))
+        raise HTTPException(400, " ".join(_why(search, name) for name in search.wrong))
     await record(request, "runs.exported", target="csv", filters=" ".join(sorted(search.typed)))
     name = f"runs-{console_of(request).now():%Y-%m-%d-%H%M}.csv"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
@@ -104,7 +105,7 @@ async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
         )
         if not found.ok:
             log.warning("export_broken_off", rows=count, problem=found.problem)
-            yield _written([[f"Broken off after {count:,} runs: the run log does not answer."]])
+            yield _written([[texts.load()("runs.broken_off", count=count)]])
             return
         rows: list[dict[str, Any]] = found | []
         yield _written([table_file.row(one) for one in rows])
@@ -112,7 +113,15 @@ async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
         if len(rows) < size:
             return
         after = log_of.place_of(rows[-1])
-    yield _written([[f"Cut: these are the newest {MOST:,} runs. Narrow the search for the others."]])
+    yield _written([[texts.load()("runs.cut", count=MOST)]])
+
+
+def _why(search: Search, name: str) -> str:
+    """Why a filter cannot be asked as it is, in words."""
+    return texts.load()(
+        f"runs.wrong.{search.wrong[name]}", value=said(search.typed[name], 80), most=log_of.MOST_WORDS,
+        letters=log_of.SHORTEST_BEGINNING,
+    )  # fmt: skip
 
 
 def _written(rows: list[Any]) -> str:
@@ -126,8 +135,8 @@ def asked(request: Request) -> Search:
     console = console_of(request)
     search = parse(request.query_params, console.now(), console.settings.digest_zone)
     text = search.word("text")
-    if text and "text" not in search.wrong and (why := log_of.bad_words(text)):
-        search.wrong["text"] = why
+    if text and "text" not in search.wrong and not log_of.has_words(text):
+        search.wrong["text"] = "text"
     return search
 
 
