@@ -91,6 +91,7 @@ def unpacked(text: str) -> Place | None:
     if not all(isinstance(part, str) for part in (first_at, run_id, agent)) or "\0" in f"{first_at}{run_id}{agent}":
         return None
     try:
+        f"{run_id}{agent}".encode()  # no database takes half a letter
         return (first_at, run_id, agent) if datetime.fromisoformat(first_at).tzinfo else None
     except ValueError:
         return None
