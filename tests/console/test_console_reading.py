@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -318,39 +317,6 @@ async def test_two_runs_are_compared_and_the_newest_of_another_version_is_found(
         assert "b=refund-desk%2Frun-10" in str(page.url) or "b=refund-desk/run-10" in str(page.url)
         assert "<mark>1001</mark>" in page.text
         assert "There is no such run in the log." in (await ann.get(f"/compare?a={AGENT}/run-1001&b=nope")).text
-
-
-async def test_a_clock_that_is_wrong_all_along_is_told_once_and_else_where_it_is(
-    running_with_nothing: Running, settings: Settings
-) -> None:
-    late = [replace(one, stored_at=one.stored_at + timedelta(minutes=8)) for one in run("late", NOW, refund("A-1"))]
-    waited = list(run("waited", NOW, refund("A-2")))
-    waited[3] = replace(waited[3], stored_at=waited[3].stored_at + timedelta(minutes=8))
-    await fill(settings, iter([*late, *waited]))
-    async with running_with_nothing.person(Role.VIEWER) as ann:
-        page = (await ann.get(f"/runs/{AGENT}/late")).text
-        assert page.count("Its events came 8 minutes after the times that stand here") == 1
-        assert "Came 8 minutes after this time" not in page
-        page = (await ann.get(f"/runs/{AGENT}/waited")).text
-        assert "Its events came" not in page
-        assert page.count("Came 8 minutes after this time") == 1
-
-
-async def test_two_long_answers_are_shown_where_they_begin_to_differ(
-    running_with_nothing: Running, settings: Settings
-) -> None:
-    same = "The same in both. " * 50
-    for run_id, end in (("one", "It comes on Monday."), ("other", "It comes on Friday.")):
-        answers = [
-            ("started", {"input": same}), ("finished", {"resolution": "resolved", "output": f"{same}{end} {same}"}),
-        ]  # fmt: skip
-        await fill(settings, run(run_id, NOW, answers))
-    async with running_with_nothing.person(Role.VIEWER) as ann:
-        page = (await ann.get(f"/compare?a={AGENT}/one&b={AGENT}/other")).text
-        assert "1 of 2 steps differs." in page
-        assert re.findall("<mark>([^<]+)</mark>", page) == ["Monday", "Friday"]
-        assert page.count("(cut: shown from shortly before the two differ)") == 2
-        assert page.count("(cut: only its beginning is shown)") == 2
 
 
 async def test_the_rules_are_those_of_the_card_of_then_and_the_dossier_is_a_file(
