@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -199,13 +200,13 @@ async def work(settings: Settings, nc: Client, js: JetStreamContext, running: Ru
         await ben.act("/alerts/alert-loop/acknowledge", here="")
         await ben.act(f"/queue/{CASE[:-1]}a/take", text="ZD-1184")
         # Today's sum may be half a minute old.
-        await eventually(lambda: _is_there(ben, "/", "today so far, in", "$1.2"), within=60)
+        await eventually(lambda: _is_there(ben, "/", r"\$1\.\d\d[^$]{0,80}today so far"), within=60)
     await eventually(lambda: pager_helpers.all_heard(js), within=20)
 
 
-async def _is_there(person: Any, path: str, *words: str) -> bool:
+async def _is_there(person: Any, path: str, words: str = "") -> bool:
     page = await person.get(path)
-    return page.status_code == 200 and all(one in page.text for one in words)
+    return page.status_code == 200 and re.search(words, page.text) is not None
 
 
 async def _runs(js: JetStreamContext, now: datetime) -> None:
