@@ -110,14 +110,41 @@ def four_weeks(now: datetime) -> Iterator[Received]:
                 )  # fmt: skip
 
 
+COST, TRIPPED, WENT_ON = (
+    "1.20384",
+    12,
+    14,
+)  # of the run below: what it costs, at which event too much; calls of the next
+
+
 def long_run(now: datetime) -> Iterator[Received]:
-    """The run that the pictures tell of: much is said in it, it costs too much, and a person has to take over."""
+    """The run that the pictures tell of: much is said in it, it costs too much and is stopped, and a person has to take
+    over."""
     first, second, third = WISHES[REFUNDS]
-    more = [one for one in steps(second, "A-2044", "handed_off") if one[0] != "started"]
+    more = [one for one in steps(second, "A-2044", "handed_off") if one[0] not in ("started", "handed_off", "finished")]
     between = [
         ("said", {"by": "agent", "text": third.answer}),
         ("said", {"by": "customer", "text": "That was last week's. And the lamp of A-2044 came broken as well."}),
     ]
     begun = [one for one in steps(first, "A-2043") if one[0] != "finished"]
-    yield from run("run-2043", now, [*begun, *between, *more], agent=REFUNDS,
+    usage = {"input_tokens": 150_000, "output_tokens": 120}
+    made = [(name, fields | {"usage": usage} if name == "model_called" else fields)
+            for name, fields in [*begun, *between, *more, ("finished", {"resolution": "halted"})]]  # fmt: skip
+    yield from run("run-2043", now, made, agent=REFUNDS,
                    version="2026-11-20", ticket="T-2043", customer="c-17")  # fmt: skip
+
+
+def circling_run(now: datetime) -> Iterator[Received]:
+    """A run that asks the same of a tool again and again, half an hour ago."""
+    wish = WISHES[ORDERS][0]
+    begun, call = steps(wish, "A-2044")[:3], steps(wish, "A-2044")[3]
+    ended = [("said", {"by": "agent", "text": wish.answer}), ("finished", {"resolution": "resolved"})]
+    yield from run("run-2044", now - timedelta(minutes=30), [*begun, *[call] * WENT_ON, *ended], agent=ORDERS,
+                   version="7", ticket="T-2044", customer="c-18")  # fmt: skip
+
+
+def left_run(agent: str, run_id: str, begin: datetime, asks: str, reason: str) -> Iterator[Received]:
+    """A run that is handed to a person as soon as the customer has asked."""
+    made = [("started", {"input": asks, "channel": "chat"}), ("said", {"by": "customer", "text": asks}),
+            ("handed_off", {"to": "human", "reason": reason}), ("finished", {"resolution": "handed_off"})]  # fmt: skip
+    yield from run(run_id, begin, made, agent=agent, version=_VERSIONS[agent][1], ticket=run_id.replace("run", "T"))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,7 +33,20 @@ from midwatch_services.console.access.roles import Role
 from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.kill_switch.cases.routing import Case, Note
 from midwatch_services.kill_switch.drills import drill
-from picture_runs import INVOICES, ORDERS, REFUNDS, WISHES, four_weeks, long_run, steps
+from picture_runs import (
+    COST,
+    INVOICES,
+    ORDERS,
+    REFUNDS,
+    TRIPPED,
+    WENT_ON,
+    WISHES,
+    circling_run,
+    four_weeks,
+    left_run,
+    long_run,
+    steps,
+)  # fmt: skip
 from reading_helpers import fill
 from review_helpers import judge
 
@@ -41,6 +55,15 @@ RUN, ALERT, CASE, DRILL = "run-2043", "alert-2043", "case-4f1c09", "drill-202611
 _SERVICES = (
     subjects.LOGGER, subjects.COST_WATCHDOG, subjects.REVIEWER_SAMPLER, subjects.KILL_SWITCH, subjects.PAGER,
     subjects.DRIFT,
+)  # fmt: skip
+# Case, run, agent, ticket, what was asked, why it was left, how many hours ago, what may have been done already.
+CASES = (
+    (CASE, RUN, REFUNDS, "T-2043", "The lamp of A-2044 came broken. I would like my money back.",
+     "It was stopped: it had cost more than one run may", 0.0, "the refund may have been sent"),
+    (f"{CASE[:-1]}a", "run-2017", REFUNDS, "T-2017", "I want to speak to a person.", "The customer asks for one",
+     1.1, ""),
+    (f"{CASE[:-1]}b", "run-2021", ORDERS, "T-2021", "My parcel was stolen from the porch.",
+     "Nothing in the card covers it", 0.6, ""),
 )  # fmt: skip
 _SAID_EVERY = 0.5  # seconds between two words of an instance
 
@@ -54,11 +77,11 @@ def cards() -> list[Card]:
         escalate_when=["The customer mentions a lawyer", "More than 50 dollars are at stake"],
         tools={"lookup_order": ToolRule(kind="read"), "lookup_refund": ToolRule(kind="read"),
                "issue_refund": ToolRule(kind="write")},
-        budget=BudgetRule(run="1.00", day="0.20"), review=ReviewRule(rate=1.0, second_review=0.0),
+        budget=BudgetRule(run="1.00", day="1.50"), review=ReviewRule(rate=1.0, second_review=0.0),
         switch=SwitchRule(drill="weekly"),
     )  # fmt: skip
     before = msgspec.structs.replace(
-        refunds, cannot=["Promise a delivery date"], budget=BudgetRule(run="0.50", day="0.15")
+        refunds, cannot=["Promise a delivery date"], budget=BudgetRule(run="0.50", day="1.00")
     )
     orders = Card(
         agent=ORDERS, owner=OWNER, purpose="Tells customers where their orders are, and changes addresses.",
@@ -155,6 +178,10 @@ async def work(settings: Settings, nc: Client, js: JetStreamContext, running: Ru
     """What happens in the shop today: runs, alerts, cases, drills, a halt that is over, and people who act."""
     now = utc_now()
     await fill(settings, long_run(now))
+    await fill(settings, circling_run(now))
+    for case_id, run_id, agent, _, asked, reason, ago, _ in CASES:
+        if case_id != CASE:
+            await fill(settings, left_run(agent, run_id, now - timedelta(hours=ago), asked, reason))
     await _runs(js, now)
     await _alerts(js, now)
     await asyncio.to_thread(_cases, settings, now)
@@ -172,11 +199,14 @@ async def work(settings: Settings, nc: Client, js: JetStreamContext, running: Ru
         await eventually(lambda: _is_there(ben, "/alerts/alert-loop"), within=20)
         await ben.act("/alerts/alert-loop/acknowledge", here="")
         await ben.act(f"/queue/{CASE[:-1]}a/take", text="ZD-1184")
+        # Today's sum may be half a minute old.
+        await eventually(lambda: _is_there(ben, "/", r"\$1\.\d\d[^$]{0,80}today so far"), within=60)
     await eventually(lambda: pager_helpers.all_heard(js), within=20)
 
 
-async def _is_there(person: Any, path: str) -> bool:
-    return (await person.get(path)).status_code == 200
+async def _is_there(person: Any, path: str, words: str = "") -> bool:
+    page = await person.get(path)
+    return page.status_code == 200 and re.search(words, page.text) is not None
 
 
 async def _runs(js: JetStreamContext, now: datetime) -> None:
@@ -185,25 +215,26 @@ async def _runs(js: JetStreamContext, now: datetime) -> None:
             wishes, run_id = WISHES[agent], f"run-{base + place}"
             ending = "open" if place == 0 else "resolved"
             for seq, (event, fields) in enumerate(steps(wishes[place % len(wishes)], f"A-{base + place}", ending)):
-                at = now - timedelta(minutes=4 + 2 * place) + timedelta(seconds=1.5 * seq)
+                at = now - timedelta(seconds=20 + 15 * place) + timedelta(seconds=1.5 * seq)
                 await publish(js, event, agent=agent, run_id=run_id, seq=seq, at=at, ticket=f"T-{base + place}",
                               version="2026-11-20" if agent == REFUNDS else "7", **fields)  # fmt: skip
 
 
 async def _alerts(js: JetStreamContext, now: datetime) -> None:
-    hour = timedelta(hours=1)
+    hour, step = timedelta(hours=1), timedelta(seconds=1.5)
     said = [
         alert("raised", alert_id=ALERT, title=f"Run {RUN} has cost $1.20, more than the $1.00 that a run may cost",
-              agent=REFUNDS, run_id=RUN, ticket="T-2043", dedupe_key="budget_run:2043", value="1.20", limit="1.00",
+              agent=REFUNDS, run_id=RUN, ticket="T-2043", dedupe_key="budget_run:2043", value=COST, limit="1.00",
               cost_basis="priced", action_taken="halted_run", evidence=f"midwatch show {RUN}",
-              at=now),
-        alert("raised", alert_id="alert-loop", title="Run run-3100 called track_parcel 14 times with the same "
-              "arguments", agent=ORDERS, rule="loop_cycle", severity="ticket", run_id="run-3100",
-              dedupe_key="loop:3100", action_taken="none", at=now - 0.5 * hour),
-        alert("raised", alert_id="alert-day", title="The agent refund-desk has spent $0.16 today, 80 % of its $0.20",
+              event_id=f"{REFUNDS}.{RUN}.{TRIPPED}", at=now + TRIPPED * step),
+        alert("raised", alert_id="alert-loop", title=f"Run run-2044 called track_parcel {WENT_ON} times with the "
+              "same arguments", agent=ORDERS, rule="loop_cycle", severity="ticket", run_id="run-2044",
+              dedupe_key="loop:2044", action_taken="none", event_id=f"{ORDERS}.run-2044.{WENT_ON + 2}",
+              at=now - 0.5 * hour + (WENT_ON + 2) * step),
+        alert("raised", alert_id="alert-day", title="The agent refund-desk has spent $1.20 today, 80 % of its $1.50",
               agent=REFUNDS, rule="budget_day", severity="info", run_id=None, dedupe_key="budget_day",
-              action_taken="none", at=now - 3 * hour),
-        alert("raised", alert_id="alert-slow", title="Half of the runs of invoice-helper take over 40 seconds",
+              action_taken="none", at=now - timedelta(seconds=10)),
+        alert("raised", alert_id="alert-slow", title="Half of the runs of invoice-helper take over 9 seconds",
               agent=INVOICES, rule="slow", severity="ticket", run_id=None, dedupe_key="slow", action_taken="none",
               at=now - 5 * hour),
     ]  # fmt: skip
@@ -214,23 +245,15 @@ async def _alerts(js: JetStreamContext, now: datetime) -> None:
 
 
 def _cases(settings: Settings, now: datetime) -> None:
-    hour, asked = timedelta(hours=1), "The lamp of A-2044 came broken. I would like my money back."
+    hour = timedelta(hours=1)
     events = [
         {"event": name, "time": (now + timedelta(seconds=1.5 * at)).isoformat(), **fields}
         for at, (name, fields) in enumerate(steps(WISHES[REFUNDS][1], "A-2044", "handed_off"))
         if name not in ("handed_off", "finished")
     ]
-    cases = [
-        (CASE, RUN, REFUNDS, "T-2043", asked, "The refund cannot be made just now", 0.0,
-         "the refund may have been sent"),
-        (f"{CASE[:-1]}a", "run-2017", REFUNDS, "T-2017", "I want to speak to a person.", "The customer asks for one",
-         1.1, ""),
-        (f"{CASE[:-1]}b", "run-2021", ORDERS, "T-2021", "My parcel was stolen from the porch.",
-         "Nothing in the card covers it", 0.6, ""),
-    ]  # fmt: skip
 
     def write(conn: Any) -> None:
-        for case_id, run_id, agent, ticket, text, reason, ago, doubt in cases:
+        for case_id, run_id, agent, ticket, text, reason, ago, doubt in CASES:
             at = now - ago * hour
             case = Case(case_id=case_id, agent=agent, run_id=run_id, state="open", to="human", opened_by="kill-switch",
                         opened_at=at, updated_at=at, ticket=ticket, reason=reason, asked=text, doubt=doubt)  # fmt: skip

@@ -235,8 +235,6 @@ async def test_writes_are_told_with_arguments_result_and_undo_by_agent_tool_and_
         assert "no such address" in by_tool and "ok-9" not in by_tool
         yesterday = utc_now().date() - timedelta(days=5)
         assert "Nothing was changed" in (await vera.get(f"/writes?from={yesterday}&to={yesterday}")).text
-        wrong = ("agent=No", "from=x", "tool=" + "x" * 200)
-        assert [(await vera.get(f"/writes?{one}")).status_code for one in wrong] == [404] * 3
 
 
 async def test_the_trail_needs_no_database_and_writes_say_that_theirs_is_away(

@@ -288,7 +288,7 @@ async def test_with_kill_switch_dead_it_is_recorded_and_counts_once_that_is_back
         ([{"cost_usd": "0.25"}, {}], "at least $0.25"),
         ([{"cost_usd": "0.25"}, {"cost_usd": "0", "usage": {"input_tokens": 9}}], "at least $0.25"),
         ([{"cost_usd": "0", "usage": {"input_tokens": 9}}], "not known"),
-        ([{"cost_usd": "0.00001"}], "$0.00001000"),
+        ([{"cost_usd": "0.00001"}], "$0.00001"),
         ([{}], "not known"),
         ([], "–"),
     ],

@@ -331,7 +331,7 @@ UNKNOWN = {"model": "nobody-knows-this-model", "usage": {"input_tokens": 5}}
         ([{**UNKNOWN, "cost_usd": "0"}], "unpriced"),
         ([{"model": "m", "cost_usd": "0"}, UNKNOWN], "unpriced"),
         ([MINI], "$0.15 (priced)"),
-        ([{"model": "m", "cost_usd": "0.00001"}], "$0.00001000"),
+        ([{"model": "m", "cost_usd": "0.00001"}], "$0.00001"),
     ],
 )
 def test_what_is_not_known_of_a_cost_is_said_and_never_zero(calls: list[dict[str, Any]], said: str) -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 from .filters import said
 from .run_story import Step
 
-LONGEST = 800  # characters of a text that are compared
+LONGEST = 800  # characters of a text that are shown: those where two begin to differ
+_BEFORE = 200  # of them before that
 _PART = re.compile(r"\s+|\w+|[^\w\s]")
 
 State = Literal["same", "differs", "left", "right"]
@@ -18,11 +19,13 @@ Pieces = list[tuple[str, bool]]  # a text in parts, each with whether the other 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text of a step, as both have it."""
+    """A text of a step, as both have it. `cut`: a text of the catalogue that says what of it is shown; empty where it
+    is all."""
 
     label: str
     left: Pieces
     right: Pieces
+    cut: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,23 @@ def _both(left: Step, right: Step) -> Pair:
     for label in labels:
         one, other = _text_of(left, label), _text_of(right, label)
         same = same and one == other
-        texts.append(Text(label, *_marked(one[:LONGEST], other[:LONGEST])))
+        texts.append(_text(label, one, other))
     return Pair("same" if same else "differs", left, right, texts)
+
+
+def _text(label: str, one: str, other: str) -> Text:
+    if max(len(one), len(other)) <= LONGEST:
+        return Text(label, *_marked(one, other))
+    if one == other:
+        return Text(label, [(_stretch(one, 0), False)], [(_stretch(other, 0), False)], "beginning")
+    alike = next((at for at, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), min(len(one), len(other)))
+    begin = max(0, alike - _BEFORE)
+    return Text(label, *_marked(_stretch(one, begin), _stretch(other, begin)), "stretch")
+
+
+def _stretch(text: str, begin: int) -> str:
+    before, after = "…" if begin else "", "…" if len(text) > begin + LONGEST else ""
+    return f"{before}{text[begin : begin + LONGEST]}{after}"
 
 
 def _text_of(step: Step, label: str) -> str:
@@ -67,8 +85,10 @@ def _text_of(step: Step, label: str) -> str:
 def _alone(step: Step, *, is_left: bool) -> list[Text]:
     found = []
     for label, value in step.texts:
-        pieces: Pieces = [(said(value)[:LONGEST], False)]
-        found.append(Text(label, pieces if is_left else [], [] if is_left else pieces))
+        text = said(value)
+        pieces: Pieces = [(_stretch(text, 0), False)]
+        cut = "beginning" if len(text) > LONGEST else ""
+        found.append(Text(label, pieces if is_left else [], [] if is_left else pieces, cut))
     return found
 
 

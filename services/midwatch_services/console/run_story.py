@@ -1,6 +1,7 @@
 """A run as people read it: what was said on one side, what was looked up and changed on the other. Pure."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +19,8 @@ from .filters import said
 Side = Literal["talk", "work", "both"]
 _ON_A_LINE = 120  # characters
 _SPEAKERS = {"customer": "customer", "agent": "agent", "human": "human"}
+_CLOCK = re.compile(r"clock (\d+) s (behind|ahead)")  # as logger/decide.clock_note writes it
+_ALIKE = 10.0  # seconds that two steps may be apart in it
 _ERASABLE = ("started", "said", "model_called", "tool_called", "handed_off", "finished")
 
 
@@ -41,6 +44,12 @@ class Step:
     took: float | None = None
     note: str = ""
     alerts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def clock(self) -> "Clock | None":
+        """How far its time is from the log's own, where the log says so."""
+        told = _CLOCK.match(self.note)
+        return Clock(float(told[1]), told[2] == "behind") if told else None
 
     @property
     def names_said(self) -> dict[str, Any]:
@@ -167,6 +176,23 @@ def _messages(asked: Any) -> list[tuple[str, str]]:
         return [("", _shown(asked))]
     roles = {"user": "customer", "customer": "customer", "assistant": "agent", "agent": "agent", "system": "system"}
     return [(roles.get(str(one.get("role")), "other"), _shown(one.get("content", dict(one)))) for one in asked]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How far the times of a run are from the log's own, as much as all of its steps say. `is_behind`: they are
+    earlier."""
+
+    seconds: float
+    is_behind: bool
+
+
+def clock(found: Sequence[Step]) -> Clock | None:
+    """What the log notes of the clock at every step alike; None where it does not, or some step differs."""
+    offs = [one.seconds if one.is_behind else -one.seconds for step in found if (one := step.clock)]
+    if not offs or len(offs) < len(found) or max(offs) - min(offs) > _ALIKE:
+        return None
+    return Clock(abs(offs[0]), is_behind=offs[0] > 0)
 
 
 @dataclass(frozen=True, slots=True)

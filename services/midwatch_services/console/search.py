@@ -10,7 +10,6 @@ from decimal import Decimal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from midwatch.errors import MidwatchError
 from midwatch_services.commands import spans
 
 FILTERS = (
@@ -21,6 +20,8 @@ MODES = ("live", "shadow", "eval", "drill", "replay")
 RESOLUTIONS = ("resolved", "handed_off", "halted", "fell_back", "failed", "abandoned", "open")
 VERDICTS = ("pass", "fail", "unsure", "waiting", "any")
 _LONGEST = 500  # letters of one filter
+# Why it cannot be asked, by names of `runs.wrong`.
+_WHY = {spans.NoSpan: "span", spans.NoTime: "time", spans.TooFarBack: "far", spans.NoAmount: "amount"}
 _CHOICES = {"mode": MODES, "resolution": RESOLUTIONS, "verdict": VERDICTS}
 
 Place = tuple[str, str, str]  # of a run in the list: when its first event was, its id, its agent
@@ -28,7 +29,8 @@ Place = tuple[str, str, str]  # of a run in the list: when its first event was, 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """`typed`: what people wrote, by filter. `wrong`: by filter why it cannot be asked; the rest is as it is meant."""
+    """`typed`: what people wrote, by filter. `wrong`: by filter why it cannot be asked, a name of `runs.wrong`; the
+    rest is as it is meant."""
 
     typed: dict[str, str] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
@@ -69,8 +71,8 @@ def parse(given: Mapping[str, str], now: datetime, zone: str) -> Search:
                 found[name] = spans.span(text)
             elif name in ("since", "until"):
                 found[name] = spans.moment(text, now, place)
-        except MidwatchError as error:
-            wrong[name] = str(error)
+        except tuple(_WHY) as error:
+            wrong[name] = _WHY[type(error)]
     return Search(typed=typed, wrong=wrong, **found)  # type: ignore[arg-type]
 
 
@@ -89,6 +91,7 @@ def unpacked(text: str) -> Place | None:
     if not all(isinstance(part, str) for part in (first_at, run_id, agent)) or "\0" in f"{first_at}{run_id}{agent}":
         return None
     try:
+        f"{run_id}{agent}".encode()  # no database takes half a letter
         return (first_at, run_id, agent) if datetime.fromisoformat(first_at).tzinfo else None
     except ValueError:
         return None

@@ -1,6 +1,9 @@
 """What the gate says in words. Nothing that an agent wrote is in it, so that it may stand anywhere. Pure."""
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
+
+from midwatch.contracts.money import dollars
 
 if TYPE_CHECKING:
     from .gate import Cost, Gate
@@ -60,7 +63,9 @@ def cost(cost: "Cost | None") -> str:
     """What a replay cost; what is not known is never $0."""
     if cost is None or cost.usd is None:
         return "not known"
-    return f"${cost.usd}" + (f" and {_count(cost.unpriced, 'replay')} without a price" if cost.unpriced else "")
+    return dollars(Decimal(cost.usd)) + (
+        f" and {_count(cost.unpriced, 'replay')} without a price" if cost.unpriced else ""
+    )
 
 
 def _turned(gate: "Gate") -> str:

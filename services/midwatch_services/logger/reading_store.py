@@ -35,6 +35,7 @@ _SHOWN = (
 )  # fmt: skip
 _COLUMNS = ", ".join(f"r.{name}" for name in (*_SHOWN, "month", "started_id", "finished_id"))
 _NEWEST = "ORDER BY r.first_at DESC, r.run_id DESC, r.agent DESC"
+_OLDEST = "ORDER BY r.first_at, r.run_id, r.agent"
 _EQUAL = ("agent", "run_id", "ticket", "customer", "version", "mode")
 
 Row = Mapping[Any, Any]
@@ -45,7 +46,8 @@ class Wanted:
     """Which runs: all that is given must be so. Times as `decide.text_of` writes them, `until` itself left out.
 
     `resolution`: also `open`. `alert`: the rule of one, or `any`. `verdict`: also `waiting` and `any`. `after`: only
-    those behind this run (its `first_event_at`, run id and agent) in the order in which runs are found.
+    those behind this run (its `first_event_at`, run id and agent) in the order in which runs are found. `ahead`: only
+    those before this one in that order, and the nearest to it where there are more than `limit`.
     """
 
     agent: str | None = None
@@ -66,6 +68,11 @@ class Wanted:
     until: str | None = None
     limit: int | None = None
     after: tuple[str, str, str] | None = None
+    ahead: tuple[str, str, str] | None = None
+
+    @property
+    def order(self) -> str:
+        return _NEWEST if self.ahead is None else _OLDEST
 
 
 def find_runs(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
@@ -75,10 +82,11 @@ def find_runs(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
     if not may_be_late(wanted):
         fresh = _fresh(conn) if _needs_index(wanted) else None
     if fresh is None:
-        return _shown(conn, _first(_in_log(conn, wanted), wanted))
+        return _shown(conn, sorted(_first(_in_log(conn, wanted), wanted), key=_newness, reverse=True))
     rows = [*_first(_in_index(conn, wanted), wanted), *_first(_of_keys(conn, fresh, wanted), wanted)]
     found = {(row["agent"], row["run_id"]): row for row in rows}
-    return _shown(conn, sorted(found.values(), key=_newness, reverse=True)[: wanted.limit])
+    nearest = sorted(found.values(), key=_newness, reverse=wanted.ahead is None)[: wanted.limit]
+    return _shown(conn, sorted(nearest, key=_newness, reverse=True))
 
 
 def not_searchable(conn: Connection, now: datetime) -> float | None:
@@ -141,6 +149,10 @@ def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
         clauses.append("r.first_at <= :after_at")
         clauses.append("(r.first_at, r.run_id, r.agent) < (:after_at, :after_run, :after_agent)")
         given |= dict(zip(("after_at", "after_run", "after_agent"), wanted.after, strict=True))
+    if wanted.ahead is not None:
+        clauses.append("r.first_at >= :ahead_at")
+        clauses.append("(r.first_at, r.run_id, r.agent) > (:ahead_at, :ahead_run, :ahead_agent)")
+        given |= dict(zip(("ahead_at", "ahead_run", "ahead_agent"), wanted.ahead, strict=True))
     if wanted.alert is not None:
         rule = "" if wanted.alert == ANY else "AND a.rule = :alert"
         clauses.append(
@@ -163,12 +175,13 @@ def _in_log(conn: Connection, wanted: Wanted) -> Iterator[Row]:
     size = max(wanted.limit or 0, _CHUNKS[-1]) if _looks_at_rows(wanted) or not wanted.limit else wanted.limit
     after = ""
     while True:
-        query = sa.text(f"SELECT {_COLUMNS} FROM logger_runs r WHERE {where} {after} {_NEWEST} LIMIT {size}")  # noqa: S608
+        query = sa.text(f"SELECT {_COLUMNS} FROM logger_runs r WHERE {where} {after} {wanted.order} LIMIT {size}")  # noqa: S608
         rows = [row._mapping for row in conn.execute(query, given)]
         yield from rows
         if len(rows) < size:
             return
-        after = "AND (r.first_at, r.run_id, r.agent) < (:last_at, :last_run, :last_agent)"
+        further = "<" if wanted.ahead is None else ">"
+        after = f"AND (r.first_at, r.run_id, r.agent) {further} (:last_at, :last_run, :last_agent)"
         given |= {"last_at": rows[-1]["first_at"], "last_run": rows[-1]["run_id"], "last_agent": rows[-1]["agent"]}
 
 
@@ -178,11 +191,13 @@ def _in_index(conn: Connection, wanted: Wanted) -> Iterator[Row]:
     below = marks.least(wanted.until) + marks.SLACK if wanted.until is not None else 2**62
     if wanted.after is not None:
         below = min(below, marks.least(wanted.after[0]) + marks.SLACK)
-    numbers = index_store.matches(conn, _question(wanted), least, below)
+    if wanted.ahead is not None:
+        least = max(least, marks.least(wanted.ahead[0]))
+    numbers = index_store.matches(conn, _question(wanted), least, below, newest_first=wanted.ahead is None)
     # CROSS: SQLite would else go through all runs of an agent to find these.
     query = sa.text(
         f"SELECT {_COLUMNS} FROM logger_readings d CROSS JOIN logger_runs r "  # noqa: S608
-        f"WHERE d.number IN :numbers AND r.agent = d.agent AND r.run_id = d.run_id AND {where} {_NEWEST}"
+        f"WHERE d.number IN :numbers AND r.agent = d.agent AND r.run_id = d.run_id AND {where} {wanted.order}"
     ).bindparams(sa.bindparam("numbers", expanding=True))
     chunk = 0
     while some := list(islice(numbers, _CHUNKS[min(chunk, len(_CHUNKS) - 1)])):
@@ -230,7 +245,7 @@ def _of_keys(conn: Connection, keys: Iterable[tuple[str, str]], wanted: Wanted) 
             f"WHERE r.agent = k.agent AND r.run_id = k.id AND {where}"
         )
         rows += [row._mapping for row in conn.execute(query, {**given, **_parameters(some)})]
-    return sorted(rows, key=_newness, reverse=True)
+    return sorted(rows, key=_newness, reverse=wanted.ahead is None)
 
 
 def _newness(row: Row) -> tuple[str, str, str]:

@@ -39,7 +39,8 @@ def read_money(value: object) -> str:
 
 
 def dollars(amount: Decimal) -> str:
-    """An amount for people: cents, or more places where it is small. Cut, so that a budget is not reached in words
-    before it is in fact."""
+    """An amount for people: cents, or more places where it is small, then without trailing zeros. Cut, so that a
+    budget is not reached in words before it is in fact."""
     places = 2 if amount >= Decimal("0.1") or not amount else 4 if amount >= Decimal("0.001") else 8
-    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_DOWN, context=_exact):,f}"
+    shown = amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_DOWN, context=_exact)
+    return f"${shown:,f}".rstrip("0") if places == 8 and shown else f"${shown:,f}"

@@ -150,7 +150,7 @@ def _open_alerts(conn: Connection) -> Alerts:
 async def _heard(nc: Client, now: datetime) -> Alerts:
     found = [
         Unattended(one["alert_id"], one["agent"], one["raised_at"], one["severity"], one["title"], one["run_id"])
-        for one in await heard_alerts.heard(nc, now, heard_alerts.Wanted(limit=_MOST_ALERTS))
+        for one in (await heard_alerts.heard(nc, now, heard_alerts.Wanted(limit=_MOST_ALERTS))).alerts
         if one["mode"] == "live" and one["severity"] != "info"
     ]
     return _by_agent(sorted(found, key=lambda one: one.severity != "page"))

@@ -1,6 +1,6 @@
 """The run log: finding runs, and all that is known of one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,13 +21,16 @@ EVENTS = 90  # of a run on one page, which then weighs less than 200 KB
 _OLDEST = 2_000  # events of a run that are judged anew or compared
 
 
-def bad_words(text: str) -> str:
-    """Why a text cannot be searched for; empty where it can."""
+MOST_WORDS, SHORTEST_BEGINNING = grammar.MOST, grammar.SHORTEST_BEGINNING
+
+
+def has_words(text: str) -> bool:
+    """Whether a text can be searched for."""
     try:
         grammar.parse(text)
-    except grammar.BadQuestion as error:
-        return str(error)
-    return ""
+    except grammar.BadQuestion:
+        return False
+    return True
 
 
 def find(conn: Connection, search: Search, after: Place | None, limit: int) -> list[dict[str, Any]]:
@@ -35,9 +38,15 @@ def find(conn: Connection, search: Search, after: Place | None, limit: int) -> l
     return reading_store.find_runs(conn, _wanted(search, after, limit))
 
 
-def places(conn: Connection, search: Search, after: Place | None, limit: int) -> list[Place]:
-    """Where those runs stand in the list, without what is in them."""
-    return [place_of(run) for run in find(conn, search, after, limit)]
+def ahead(conn: Connection, search: Search, of: Place, limit: int) -> list[dict[str, Any]]:
+    """The nearest runs before that place in the list, the newest first."""
+    return reading_store.find_runs(conn, replace(_wanted(search, None, limit), ahead=of))
+
+
+def beside(conn: Connection, search: Search, of: Place) -> tuple[Place | None, Place | None]:
+    """The places of the next newer and the next older run."""
+    newer, older = ahead(conn, search, of, 1), find(conn, search, of, 1)
+    return (place_of(newer[0]) if newer else None), (place_of(older[0]) if older else None)
 
 
 def unread_for(conn: Connection, search: Search, now: datetime) -> float | None:

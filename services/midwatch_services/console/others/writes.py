@@ -1,27 +1,31 @@
 """What agents changed: the calls of tools that write, of the newest runs, from the run log."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
+from midwatch_services.console.search import Place
 from midwatch_services.logger import daily, reading_store
 from midwatch_services.logger.decide import text_of
 from midwatch_services.logger.reading_store import Wanted
 
 SERVICE = subjects.LOGGER
-RUNS = 50  # that are looked through for one page
+SHOWN = 50  # writes of a page, and those of its last run
+LOOKED_AT = 1_000  # runs that are looked through for one page
+_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One call. `undo`: the tool that undoes it."""
+    """One call. `undo`: the tool that undoes it; `mode`: that of its run."""
 
     agent: str
     run_id: str
+    mode: str
     at: str
     tool: str
     arguments: Any
@@ -32,24 +36,59 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The writes of `runs` runs, the newest first. `older`: before when the next page begins, empty at the end."""
+    """The writes of `runs` runs, the newest first. `older`: the run behind which the next page begins, None at the
+    end."""
 
     writes: Sequence[Write]
     runs: int
-    older: str
+    older: Place | None
 
 
-def page(conn: Connection, agent: str | None, tool: str | None, since: datetime, until: datetime | str) -> Page:
-    """The writes of the newest runs that began in the time, those alone that called `tool`. By the log's indexes."""
-    end = until if isinstance(until, str) else text_of(until)
-    wanted = Wanted(agent=agent, tool=tool, since=text_of(since), until=end, mode=None, limit=RUNS)
-    runs = reading_store.find_runs(conn, wanted)
-    keys = [(run["agent"], run["run_id"]) for run in runs]
-    found = [
-        Write(who, run_id, at, data.get("tool", ""), data.get("arguments"), data.get("result"), data.get("error"),
-              data.get("undo"))
-        for who, run_id, at, data in daily.read_calls(conn, keys, "write")
-        if tool is None or data.get("tool") == tool
-    ]  # fmt: skip
-    older = str(runs[-1]["started_at"]) if len(runs) == RUNS else ""
-    return Page(sorted(found, key=lambda one: one.at, reverse=True), len(runs), older)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whose writes, by what tool, of what kind of runs: None is all of them."""
+
+    agent: str | None
+    tool: str | None
+    mode: str | None
+    since: datetime
+    until: datetime
+
+
+def page(conn: Connection, asked: Asked, after: Place | None) -> Page:
+    """The writes of the newest runs behind `after`, on through those that wrote nothing until there are some."""
+    wanted = Wanted(
+        agent=asked.agent, tool=asked.tool, mode=asked.mode, since=text_of(asked.since), until=text_of(asked.until),
+        limit=_AT_ONCE, after=after,
+    )  # fmt: skip
+    found, looked, last = list[Write](), 0, after
+    for run, writes in _runs(conn, wanted, asked.tool):
+        if len(found) >= SHOWN or looked == LOOKED_AT:
+            return Page(_newest_first(found), looked, last)
+        found += writes
+        looked, last = looked + 1, (run["first_event_at"], run["run_id"], run["agent"])
+    return Page(_newest_first(found), looked, None)
+
+
+def _newest_first(writes: list[Write]) -> list[Write]:
+    return sorted(writes, key=lambda one: one.at, reverse=True)
+
+
+def _runs(conn: Connection, wanted: Wanted, tool: str | None) -> Iterator[tuple[dict[str, Any], list[Write]]]:
+    """Runs, the newest first, each with what it wrote."""
+    while runs := reading_store.find_runs(conn, wanted):
+        callers = [run for run in runs if run["tool_calls"]]
+        modes = {(run["agent"], run["run_id"]): run["mode"] for run in callers}
+        of = dict[tuple[str, str], list[Write]]()
+        for who, run_id, at, data in daily.read_calls(conn, list(modes), "write"):
+            if tool is None or data.get("tool") == tool:
+                of.setdefault((who, run_id), []).append(
+                    Write(who, run_id, modes[who, run_id], at, data.get("tool", ""), data.get("arguments"),
+                          data.get("result"), data.get("error"), data.get("undo"))
+                )  # fmt: skip
+        for run in runs:
+            yield run, of.get((run["agent"], run["run_id"]), [])
+        if len(runs) < _AT_ONCE:
+            return
+        last = runs[-1]
+        wanted = replace(wanted, after=(last["first_event_at"], last["run_id"], last["agent"]))

@@ -109,7 +109,8 @@ async def _shown(
     is_erased = bool(told and told.events and all("erased" in one for one in told.events))
     return render(
         request, "review.html", status=503 if problem else 200, held=held, found=found, told=told, steps=steps,
-        wish=wish, said=said or Said(), problem=problem, causes=causes | [], is_erased=is_erased, keyed=_KEYED,
+        clock=run_story.clock(steps), wish=wish, said=said or Said(), problem=problem, causes=causes | [],
+        is_erased=is_erased, keyed=_KEYED,
         far=reviewing.far(*far.value) if far.value else None, began=console.now().timestamp(),
         whole=request.query_params.get("all", ""),
         pages=-(-told.count // log_of.EVENTS) if told else 1, page=told.first // log_of.EVENTS + 1 if told else 1,

@@ -20,12 +20,11 @@ from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.others.runs import Told
 from midwatch_services.console.reading import SEARCHES, Found
 from midwatch_services.console.routes import page, record
-from midwatch_services.console.search import Place, packed, parse, unpacked
+from midwatch_services.console.search import Place, parse, unpacked
 from midwatch_services.console.view import console_of, is_part, render, session_of
 
 JUDGED = 2_000  # events of a run that are judged anew
 COMPARED = 400  # events of a run that are held against another's
-_BACK = 25  # runs that one can go back after a page of the list was left
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,8 @@ async def run(request: Request) -> Response:
     return render(
         request, "run.html", found=found, told=told, run=told.run, agent=agent, run_id=run_id, steps=steps,
         here=run_path(agent, run_id), pages=_pages(told), whole=whole, case=case, review=review,
-        along=run_story.along(steps), chart=run_story.chart(steps), uses=run_story.uses(steps),
+        clock=run_story.clock(steps), along=run_story.along(steps), chart=run_story.chart(steps),
+        uses=run_story.uses(steps),
         hand_off=next((one for one in reversed(told.events) if one["event"] == "handed_off"), None),
         near=await _neighbours(request, told.run), kept=_kept(request), scope=_scope(told.run),
         versions=[one for one in versions | [] if one != told.run["version"]],
@@ -99,27 +99,15 @@ async def _neighbours(request: Request, run: dict[str, Any]) -> Neighbours | Non
         return None
     asked = given["in"]
     search = parse(dict(parse_qsl(asked)), console.now(), console.settings.digest_zone)
-    begin, own = unpacked(given.get("from", "")), log_of.place_of(run)
     if search.wrong:
         return None
-    listed = await console.reading.read(
-        log_of.SERVICE, lambda conn: log_of.places(conn, search, begin, log_of.PAGE + 1), keep=("list", asked, begin),
-        seconds=15, stale=60, lane=SEARCHES,
-    )  # fmt: skip
-    places: list[Place] = listed | []
-    at, kept = places.index(own) if own in places else None, given.get("from", "")
-    newer = _link(places[at - 1], asked, kept) if at else ""
-    if at is None or at + 1 >= len(places):
-        # It is not in this page of the list any more, or the last of it: on from the run itself.
-        further = await console.reading.read(
-            log_of.SERVICE, lambda conn: log_of.places(conn, search, own, 1), lane=SEARCHES
-        )
-        kept = packed(places[at - _BACK] if at is not None and at >= _BACK else own)
-        following = next(iter(further | []), None)
-    else:
-        following = places[at + 1]
-    back = f"/runs?{search.address(before=given.get('from', ''))}".rstrip("?")
-    return Neighbours(back, newer, _link(following, asked, kept))
+    found = await console.reading.read(
+        log_of.SERVICE, lambda conn: log_of.beside(conn, search, log_of.place_of(run)), lane=SEARCHES
+    )
+    newer, older = found | (None, None)
+    begin = given.get("from", "") if unpacked(given.get("from", "")) else ""
+    back = f"/runs?{search.address(before=begin)}".rstrip("?")
+    return Neighbours(back, _link(newer, asked, begin), _link(older, asked, begin))
 
 
 def _link(place: Place | None, asked: str, begin: str) -> str:

@@ -6,11 +6,12 @@ from typing import Any
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from midwatch_services.console import sheet, table_file
+from midwatch_services.console import sheet, table_file, texts
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.filters import said
 from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.reading import SEARCHES
 from midwatch_services.console.routes import page, record
@@ -38,6 +39,8 @@ log = structlog.get_logger("midwatch.console")
 async def runs(request: Request) -> Response:
     """The newest runs that are as asked, and where the older ones are."""
     console, search = console_of(request), asked(request)
+    if newer := _place(request.query_params.get("newer")):
+        return await _page_before(request, search, newer)
     after = _place(request.query_params.get("before"))
     found = unread = None
     if not search.wrong:
@@ -57,6 +60,8 @@ async def runs(request: Request) -> Response:
     return render(
         request, "runs.html", search=search, found=found, rows=rows, unread=unread,
         older=search.address(before=packed(log_of.place_of(rows[-1]))) if more else "", here=here,
+        newer=search.address(newer=packed(log_of.place_of(rows[0]))) if after and rows else "",
+        why={name: _why(search, name) for name in search.wrong},
         inside=search.address(), modes=MODES, resolutions=RESOLUTIONS, verdicts=VERDICTS, most=MOST,
         rare=[name for name in FILTERS if name not in _OFTEN], zone=console.settings.digest_zone,
         agents=sorted(card.agent for card in console.cards.all()),
@@ -64,12 +69,25 @@ async def runs(request: Request) -> Response:
     )  # fmt: skip
 
 
+async def _page_before(request: Request, search: Search, of: Place) -> Response:
+    """To the page that ends before that run, by the address that it has when one comes from the newer side."""
+    places: list[Place] = []
+    if not search.wrong:
+        found = await console_of(request).reading.read(
+            log_of.SERVICE,
+            lambda conn: [log_of.place_of(run) for run in log_of.ahead(conn, search, of, log_of.PAGE + 1)],
+        )
+        places = found | []
+    before = packed(places[0]) if len(places) > log_of.PAGE else ""
+    return RedirectResponse(f"/runs?{search.address(before=before)}".rstrip("?"), 303)
+
+
 @page(role=Role.VIEWER)
 async def as_file(request: Request) -> Response:
     """The same search as a table for other programs. It is recorded, for it leaves the house."""
     search = asked(request)
     if search.wrong:
-        raise HTTPException(400, "; ".join(search.wrong.values()))
+        raise HTTPException(400, " ".join(_why(search, name) for name in search.wrong))
     await record(request, "runs.exported", target="csv", filters=" ".join(sorted(search.typed)))
     name = f"runs-{console_of(request).now():%Y-%m-%d-%H%M}.csv"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
@@ -90,7 +108,7 @@ async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
         )
         if not found.ok:
             log.warning("export_broken_off", rows=count, problem=found.problem)
-            yield sheet.written([[f"Broken off after {count:,} runs: the run log does not answer."]])
+            yield sheet.written([[texts.load()("runs.broken_off", count=count)]])
             return
         rows: list[dict[str, Any]] = found | []
         yield sheet.written([table_file.row(one) for one in rows])
@@ -98,7 +116,15 @@ async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
         if len(rows) < size:
             return
         after = log_of.place_of(rows[-1])
-    yield sheet.written([[f"Cut: these are the newest {MOST:,} runs. Narrow the search for the others."]])
+    yield sheet.written([[texts.load()("runs.cut", count=MOST)]])
+
+
+def _why(search: Search, name: str) -> str:
+    """Why a filter cannot be asked as it is, in words."""
+    return texts.load()(
+        f"runs.wrong.{search.wrong[name]}", value=said(search.typed[name], 80), most=log_of.MOST_WORDS,
+        letters=log_of.SHORTEST_BEGINNING,
+    )  # fmt: skip
 
 
 def asked(request: Request) -> Search:
@@ -106,8 +132,8 @@ def asked(request: Request) -> Search:
     console = console_of(request)
     search = parse(request.query_params, console.now(), console.settings.digest_zone)
     text = search.word("text")
-    if text and "text" not in search.wrong and (why := log_of.bad_words(text)):
-        search.wrong["text"] = why
+    if text and "text" not in search.wrong and not log_of.has_words(text):
+        search.wrong["text"] = "text"
     return search
 
 

@@ -220,11 +220,21 @@ def sweep(conn: Connection) -> bool:
 # Finding
 
 
-def matches(conn: Connection, question: Question, least: int, below: int) -> Iterator[int]:
-    """Numbers of the readings that a question is true of, from `least` to `below`, the newest first, as asked for."""
+def matches(
+    conn: Connection, question: Question, least: int, below: int, *, newest_first: bool = True
+) -> Iterator[int]:
+    """Numbers of the readings that a question is true of, from `least` to `below`, the newest or the oldest first, as
+    asked for."""
     if conn.dialect.name != "sqlite":
-        return _in_windows(conn, for_postgres(question), least, below)
-    return _in_order(conn, question, least, below)
+        return _in_windows(conn, for_postgres(question), least, below, newest_first=newest_first)
+    return _in_order(conn, question, least, below) if newest_first else _from_oldest(conn, question, least, below)
+
+
+def _from_oldest(conn: Connection, question: Question, least: int, below: int) -> Iterator[int]:
+    raw: Any = conn.connection.driver_connection
+    query = "SELECT rowid FROM logger_words WHERE logger_words MATCH ? AND rowid >= ? AND rowid < ? ORDER BY rowid"
+    for (number,) in raw.execute(query, (for_sqlite(question), least, below)):
+        yield number
 
 
 def _in_order(conn: Connection, question: Question, least: int, below: int) -> Iterator[int]:
@@ -248,31 +258,40 @@ def _in_order(conn: Connection, question: Question, least: int, below: int) -> I
         yield number
 
 
-def _in_windows(conn: Connection, asked: str, least: int, below: int) -> Iterator[int]:
-    """A GIN index knows no order: it is asked for the newest hours first, and each time for several times as many."""
+def _in_windows(conn: Connection, asked: str, least: int, below: int, *, newest_first: bool) -> Iterator[int]:
+    """A GIN index knows no order: it is asked for the hours at one end first, and each time for several times as
+    many."""
     conn.exec_driver_sql("SET LOCAL enable_seqscan = off")  # the planner takes a word for rarer or commoner than it is
+    end, order = ("max", "DESC") if newest_first else ("min", "ASC")
     hours = 1
-    while True:
-        top = conn.execute(
-            sa.text("SELECT max(number) FROM logger_readings WHERE number >= :least AND number < :below"),
+    while least < below:
+        found = conn.execute(
+            sa.text(f"SELECT {end}(number) FROM logger_readings WHERE number >= :least AND number < :below"),  # noqa: S608
             {"least": least, "below": below},
         ).scalar()
-        if top is None:
+        if found is None:
             return
-        last = marks.hour(top)
-        first = max(last - hours + 1, marks.hour(least))
-        given: dict[str, Any] = {"least": max(least, marks.least_of_hour(first)), "below": below, "asked": asked}
+        first, last = _window(marks.hour(found), hours, least, below, newest_first=newest_first)
+        given: dict[str, Any] = {
+            "least": max(least, marks.least_of_hour(first)), "below": min(below, marks.least_of_hour(last + 1)),
+            "asked": asked,
+        }  # fmt: skip
         spans = [f"'{span}'" for span in marks.span_of_hours(first, last)] if hours <= marks.LEVELS[-1] else []
         if spans:
             given["asked"] = f"({asked}) & ({' | '.join(spans)})"
         else:
-            given["least"] = least
+            given |= {"least": least, "below": below}
         query = sa.text(
-            "WITH found AS MATERIALIZED (SELECT number FROM logger_readings WHERE words @@ CAST(:asked AS tsquery)) "
-            "SELECT number FROM found WHERE number >= :least AND number < :below ORDER BY number DESC"
+            "WITH found AS MATERIALIZED (SELECT number FROM logger_readings WHERE words @@ CAST(:asked AS tsquery)) "  # noqa: S608
+            f"SELECT number FROM found WHERE number >= :least AND number < :below ORDER BY number {order}"
         )
         yield from conn.execute(query, given).scalars()
-        below = given["least"]
-        if below <= least:
-            return
+        least, below = (least, given["least"]) if newest_first else (given["below"], below)
         hours *= _WINDOW_GROWS
+
+
+def _window(at: int, hours: int, least: int, below: int, *, newest_first: bool) -> tuple[int, int]:
+    """The first and the last hour to ask for, beginning with the one that the outermost number is in."""
+    if newest_first:
+        return max(at - hours + 1, marks.hour(least)), at
+    return at, min(at + hours - 1, marks.hour(below - 1))

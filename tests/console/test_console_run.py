@@ -1,0 +1,54 @@
+"""What a run and two of them side by side say, asked over HTTP from a real console beside a real run log."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from nats.js import JetStreamContext
+
+from console_helpers import Running, console
+from midwatch.contracts.envelope import utc_now
+from midwatch.runtime.settings import Settings
+from midwatch_services.console.access.roles import Role
+from reading_helpers import AGENT, fill, refund, run
+
+NOW = utc_now()
+
+
+@pytest.fixture
+async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
+    async with console(settings) as one:
+        yield one
+
+
+async def test_a_clock_that_is_wrong_all_along_is_told_once_and_else_where_it_is(
+    running: Running, settings: Settings
+) -> None:
+    late = [replace(one, stored_at=one.stored_at + timedelta(minutes=8)) for one in run("late", NOW, refund("A-1"))]
+    waited = list(run("waited", NOW, refund("A-2")))
+    waited[3] = replace(waited[3], stored_at=waited[3].stored_at + timedelta(minutes=8))
+    await fill(settings, iter([*late, *waited]))
+    async with running.person(Role.VIEWER) as ann:
+        page = (await ann.get(f"/runs/{AGENT}/late")).text
+        assert page.count("Its events came 8 minutes after the times that stand here") == 1
+        assert "Came 8 minutes after this time" not in page
+        page = (await ann.get(f"/runs/{AGENT}/waited")).text
+        assert "Its events came" not in page
+        assert page.count("Came 8 minutes after this time") == 1
+
+
+async def test_two_long_answers_are_shown_where_they_begin_to_differ(running: Running, settings: Settings) -> None:
+    same = "The same in both. " * 50
+    for run_id, end in (("one", "It comes on Monday."), ("other", "It comes on Friday.")):
+        answers = [
+            ("started", {"input": same}), ("finished", {"resolution": "resolved", "output": f"{same}{end} {same}"}),
+        ]  # fmt: skip
+        await fill(settings, run(run_id, NOW, answers))
+    async with running.person(Role.VIEWER) as ann:
+        page = (await ann.get(f"/compare?a={AGENT}/one&b={AGENT}/other")).text
+        assert "1 of 2 steps differs." in page
+        assert re.findall("<mark>([^<]+)</mark>", page) == ["Monday", "Friday"]
+        assert page.count("(cut: shown from shortly before the two differ)") == 2
+        assert page.count("(cut: only its beginning is shown)") == 2
