@@ -200,6 +200,8 @@ async def test_what_is_written_to_a_case_outlasts_what_happens_to_it(
 async def test_a_key_that_is_held_down_takes_on_one_alert(browser: Browser, running: Running) -> None:
     async with window(browser, running, Role.OPERATOR, by="eva", silent=False) as page:
         await page.goto("/alerts")
+        await page.locator("main a[href^='/alerts/']").first.click()
+        await page.wait_for_selector("[data-key=a]")
         async with page.expect_navigation():
             await page.keyboard.down("a")
         for _ in range(3):

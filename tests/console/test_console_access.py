@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from console_helpers import Running, console
+from console_helpers import Running, console, keep_digests
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.serving import CannotListen
 from midwatch.runtime.settings import Settings
@@ -89,6 +89,7 @@ async def test_a_forged_an_altered_and_an_expired_cookie_are_nobodys(running: Ru
 
 
 async def test_a_form_of_another_site_is_refused_with_and_without_a_token(running: Running) -> None:
+    keep_digests(running.settings)
     async with running.person(Role.ADMIN) as ann, running.person(Role.ADMIN, by="ben") as ben:
         right, of_ben = await ann.token(), await ben.token()
         for token, headers in (
@@ -110,6 +111,7 @@ async def test_a_form_of_another_site_is_refused_with_and_without_a_token(runnin
 
 
 async def test_an_action_needs_its_role_and_is_recorded_with_who(running: Running) -> None:
+    keep_digests(running.settings, "2026-11-21")
     async with running.person(Role.VIEWER, by="vera") as vera:
         done = await vera.act("/today/read", day="2026-11-21")
         assert (done.status_code, done.headers["location"]) == (303, "/?day=2026-11-21")
@@ -249,6 +251,7 @@ async def test_an_address_that_is_not_this_machines_is_one_line_that_names_the_s
 
 
 async def test_an_open_page_is_nudged_when_something_moves(running: Running) -> None:
+    keep_digests(running.settings)
     async with running.person(Role.ADMIN) as ann:
         async with ann.client.stream("GET", "/live?on=audit&on=nonsense", timeout=10) as stream:
             events = stream.aiter_lines()
@@ -270,6 +273,7 @@ async def test_an_open_page_is_nudged_when_something_moves(running: Running) -> 
 async def test_without_the_bus_a_page_still_answers_and_an_action_says_that_nothing_was_recorded(
     running: Running, nats_server: object
 ) -> None:
+    keep_digests(running.settings)
     async with running.person(Role.VIEWER) as ann:
         token = await ann.token()
         nats_server.kill()  # type: ignore[attr-defined]

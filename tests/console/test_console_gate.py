@@ -8,7 +8,7 @@ from nats.js import JetStreamContext
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from console_helpers import Running, console
+from console_helpers import Running, console, keep_digests
 from helpers import eventually
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
@@ -83,11 +83,14 @@ async def test_an_origin_that_is_no_address_is_refused(running: Running) -> None
 
 
 async def test_a_form_holds_forty_thousand_letters_of_any_language(running: Running) -> None:
+    keep_digests(running.settings)
     async with running.person(Role.VIEWER) as ann:
         assert (await ann.act("/today/read", text="\u8ad6" * 40_000)).status_code == 303
 
 
 async def test_a_form_that_does_not_say_its_size_is_measured(running: Running) -> None:
+    keep_digests(running.settings)
+
     async def pieces(count: int) -> AsyncIterator[bytes]:
         yield f"csrf={token}&text=".encode()
         for _ in range(count):
@@ -164,6 +167,7 @@ async def test_without_the_bus_one_is_signed_out_all_the_same(running: Running, 
 async def test_what_was_not_done_without_the_bus_is_not_told_of_later(
     running: Running, nats_server: NatsServer
 ) -> None:
+    keep_digests(running.settings, "2026-11-20", "2026-11-21")
     nc = running.context.nc
     async with running.person(Role.VIEWER) as ann:
         token = await ann.token()

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from nats.js import JetStreamContext
 
-from console_helpers import Person, Running, console
+from console_helpers import Person, Running, console, keep_digests
 from helpers import eventually
 from midwatch.contracts import subjects
 from midwatch.runtime.nats_server import NatsServer
@@ -93,6 +93,7 @@ async def test_no_more_pages_are_live_than_the_console_bears(running: Running, m
 
 
 async def test_that_somebody_acted_is_told_to_admins_alone(running: Running, js: JetStreamContext) -> None:
+    keep_digests(running.settings)
     async with (
         running.person(Role.OPERATOR) as ann,
         running.person(Role.ADMIN, "ben") as ben,

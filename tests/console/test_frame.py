@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from browser_helpers import PHONE, WIDE, axe, fits, picture, window
-from console_helpers import console
+from console_helpers import console, keep_digests
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
 from midwatch_services.console import filters, routes
@@ -75,6 +75,7 @@ _LIVE = """{% extends "base.html" %}{% import "macros.html" as ui with context %
 async def test_a_live_part_asks_for_itself_again_when_its_topic_moves(
     browser: Browser, js: JetStreamContext, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    keep_digests(settings)
     counted = [0]
 
     @routes.page(role=Role.VIEWER)
