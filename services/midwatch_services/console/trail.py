@@ -156,7 +156,10 @@ def once(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _is_of(deed: Entry, record: Entry) -> bool:
-    # A switch is known by its epoch: it moves before it is recorded, and is told when kill-switch has read it.
+    # A switch is told when kill-switch has read it. A halt is recorded with the epoch that it made, and a resume, which
+    # is recorded first, with that of the halt.
+    if record.action == "switch.resume":
+        return deed.at >= record.at and int(deed.detail["epoch"]) > int(record.detail.get("epoch", 0))
     return "epoch" in record.detail or record.at <= deed.at <= record.at + WITHIN
 
 
@@ -165,6 +168,6 @@ def _did_something(record: Entry) -> bool:
 
 
 def _what(one: Entry) -> tuple[str, ...]:
-    is_switch = one.action.startswith("switch.")
-    apart = one.detail.get("epoch", "") if is_switch else one.agent
-    return one.by.strip()[:_NAME_LIMIT], _SAME.get(one.action, one.action), one.target, apart
+    action = _SAME.get(one.action, one.action)
+    apart = one.detail.get("epoch", "") if action == "switch.halt" else one.agent
+    return one.by.strip()[:_NAME_LIMIT], action, one.target, apart
