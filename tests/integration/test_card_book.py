@@ -58,6 +58,18 @@ async def test_an_unreadable_card_leaves_the_last_good_one_in_force(
     assert book.get("desk").review.rate == 0.5
 
 
+async def test_after_a_restart_too_the_last_good_card_is_in_force(js: JetStreamContext, nc: Client) -> None:
+    for body in (card("desk", 0.4), card("desk", 0.5), b"{"):
+        await put(js, "desk", body)
+    await put(js, "gone", card("gone", 0.5))
+    await (await js.key_value(subjects.AGENTS)).delete("gone")
+    await put(js, "gone", b"{")
+    book = CardBook(js, nc)
+    await book.start()
+    assert (book.get("desk").review.rate, book.get("gone").review.rate) == (0.5, 0.2)
+    await book.close()
+
+
 async def test_a_removed_card_gives_way_to_the_defaults(book: CardBook, js: JetStreamContext) -> None:
     await (await js.key_value(subjects.AGENTS)).delete("desk")
     await eventually(lambda: book.get("desk").review.rate == 0.2)

@@ -21,6 +21,7 @@ from .switchboard import is_deleted
 REREAD = 30.0  # seconds between two readings of the whole bucket
 _TICK = 1.0  # seconds between two looks at whether the connection was lost meanwhile
 _STREAM = subjects.key_stream(subjects.AGENTS)
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 log = structlog.get_logger("midwatch.card_book")
 
@@ -125,10 +126,33 @@ class CardBook:
             self._cards.pop(agent, None)
             return
         try:
-            card = msgspec.json.decode(entry.data or b"", type=Card)
-            if card.agent != agent:
-                raise ValueError(f"it is the card of {card.agent!r}")
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            self._cards[agent] = _card(agent, entry.data)
+        except UNREADABLE as error:
+            if agent not in self._cards and (before := await self._before(agent, entry.seq or 0)) is not None:
+                self._cards[agent] = before
             log.error("card_unreadable", agent=agent, revision=entry.seq, error=str(error), kept=agent in self._cards)
-            return
-        self._cards[agent] = card
+
+    async def _before(self, agent: str, revision: int) -> Card | None:
+        """The card that was in force before a revision that cannot be understood, as after a restart."""
+        found, seq = None, 1
+        while True:
+            try:
+                subject = subjects.key_subject(subjects.AGENTS, agent)
+                entry = await self._js.get_msg(_STREAM, seq, subject=subject, next=True)
+            except NotFoundError:
+                return found
+            seq = (entry.seq or 0) + 1
+            if seq > revision:
+                return found
+            if is_deleted(entry.headers):
+                found = None
+                continue
+            with contextlib.suppress(*UNREADABLE):
+                found = _card(agent, entry.data)
+
+
+def _card(agent: str, data: bytes | None) -> Card:
+    card = msgspec.json.decode(data or b"", type=Card)
+    if card.agent != agent:
+        raise ValueError(f"it is the card of {card.agent!r}")
+    return card

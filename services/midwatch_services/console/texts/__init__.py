@@ -19,9 +19,7 @@ class Texts:
         self.language, self._words = language, words
 
     def __call__(self, name: str, /, **values: Any) -> str:
-        found: Any = self._words
-        for part in name.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
+        found = self._found(name)
         if isinstance(found, dict) and "count" in values:
             found = found.get("one" if values["count"] == 1 else "many")
         if not isinstance(found, str):
@@ -30,11 +28,13 @@ class Texts:
 
     def has(self, name: str) -> bool:
         """Whether there is such a text."""
-        try:
-            self(name)
-        except (NoText, KeyError):
-            return False
-        return True
+        return isinstance(self._found(name), str)
+
+    def _found(self, name: str) -> Any:
+        found: Any = self._words
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
 
 
 def _counted(value: Any) -> Any:
