@@ -44,6 +44,10 @@ proofs: $(STAMP) ## What holds over real runs and many repeats, with its figures
 console: $(STAMP) ## The console's pages over HTTP and in Chromium, each journey and no barrier (Debian: apt install chromium)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/console
 
+.PHONY: pictures
+pictures: $(STAMP) ## A picture of every page of the console into docs/pictures; fails where a page is wrong
+	@$(BIN)/python tests/pictures.py $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## Style, types, and who may import whom
 	@$(BIN)/ruff check .

@@ -1,0 +1,17 @@
+"""What the documents tell a newcomer to type is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci" / "run", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_make_target_that_is_told_exists(document: Path) -> None:
+    text = document.read_text("utf-8")
+    told = re.findall(r"(?:`|^|&& )make ([a-z][a-z-]*)", text, re.MULTILINE)
+    assert [name for name in told if name not in TARGETS] == []
