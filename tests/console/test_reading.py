@@ -12,6 +12,7 @@ import digest_helpers
 from browser_helpers import PHONE, WIDE, axe, fits, picture, window
 from console_helpers import Running, console, keep_digest
 from digest_helpers import runs
+from helpers import eventually
 from midwatch.contracts import subjects
 from midwatch.contracts.control import BudgetRule
 from midwatch.contracts.envelope import utc_now
@@ -132,6 +133,12 @@ async def test_that_a_service_does_not_read_is_seen_in_both_themes_and_sizes(
     await (await reader.fetch(1))[0].ack_sync()
     await reader.unsubscribe()
     async with console(settings) as running:
+        async with running.person(Role.VIEWER) as ann:
+
+            async def told() -> bool:
+                return "its service has not read" in (await ann.get("/agents")).text
+
+            await eventually(told)
         for theme, size in (LOOKS[0], LOOKS[3]):
             async with window(browser, running, Role.VIEWER, size=size, theme=theme) as page:  # type: ignore[arg-type]
                 for place in ("/agents", "/about"):
