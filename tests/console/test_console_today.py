@@ -1,9 +1,11 @@
 """What Today and Agents make of odd cards, of what cannot be read, and of days that differ; where they lead."""
 
 import re
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch.testing import card
+from midwatch_services.console import reading
 from midwatch_services.console.access.roles import Role
 from midwatch_services.kill_switch import tables as switch_tables
 from midwatch_services.reviewer_sampler import tables as review_tables
@@ -61,6 +64,21 @@ async def cells(ann: Person, name: str) -> list[str]:
     row = page[page.index(f'<a href="/agents/{name}">') :]
     found = re.findall(r"<td[^>]*>(.*?)</td>", row[: row.index("</tr>")])
     return [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", cell)).strip() for cell in found]
+
+
+async def test_whoever_looks_again_after_hours_sees_today_as_it_is(
+    js: JetStreamContext, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=time.monotonic)
+    monkeypatch.setattr(reading, "time", clock)
+    midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+    await fill(settings, run("r-1", midnight, refund("A-1")))
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        assert "today so far, in one run" in await text_of(ann, "/")
+        await fill(settings, run("r-2", midnight, refund("A-2")))
+        assert "today so far, in one run" in await text_of(ann, "/")
+        clock.monotonic = lambda: time.monotonic() + 3 * 3600
+        assert "today so far, in 2 runs" in await text_of(ann, "/")
 
 
 async def test_a_budget_of_nothing_or_of_any_size_takes_no_page_down(js: JetStreamContext, settings: Settings) -> None:

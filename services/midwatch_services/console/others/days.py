@@ -1,4 +1,4 @@
-"""The run log's figures, day by day. A day that is over is summed once in a while, today's twice a minute."""
+"""The run log's figures, day by day. A day that is over is summed once in a while, today's six times a minute."""
 
 import asyncio
 from collections import Counter
@@ -20,8 +20,9 @@ T = TypeVar("T")
 SERVICE = subjects.LOGGER
 Day = list[tuple[Alike, float | None]]
 Counts = dict[str, list[float | None]]  # by agent, one of each day
-_TODAY, _PAST = 30.0, 600.0  # seconds for which a sum is fresh
-_STALE = 86_400.0
+# Seconds for which a sum is fresh, and for which it is shown besides while a newer one is made. Who looks after hours
+# is not shown today as it was then; of days before yesterday hardly anything still comes.
+_TODAY, _YESTERDAY, _BEFORE, _COUNTED = (10.0, 60.0), (600.0, 600.0), (600.0, 86_400.0), (30.0, 900.0)
 _WITHIN = 60.0  # seconds for the sum of one day, which comes to the next page where one did not wait for it
 
 
@@ -29,7 +30,7 @@ async def sums(reading: Reading, now: datetime, zone: str, days: int) -> Found[d
     """The runs of the last `days` days, today's last; where one day cannot be read, why not."""
     today = day_of(now, zone)
     wanted = _last(today, days)
-    found = await asyncio.gather(*(_of_day(reading, day, zone, is_over=day < today) for day in wanted))
+    found = await asyncio.gather(*(_of_day(reading, day, zone, (today - day).days) for day in wanted))
     wrong = next((day for day in found if not day.ok), None)
     if wrong is not None:
         return Found(SERVICE, problem=wrong.problem)
@@ -52,7 +53,7 @@ async def alerts(reading: Reading, now: datetime, zone: str, days: int) -> Found
         )
         return {agent: [found[agent, day] for day in wanted] for agent, _ in found}
 
-    return await _kept(reading, SERVICE, work, ("raised", begin, days), _TODAY)
+    return await _kept(reading, SERVICE, work, ("raised", begin, days), _COUNTED)
 
 
 async def backlogs(reading: Reading, now: datetime, zone: str, days: int) -> Found[Counts]:
@@ -62,23 +63,29 @@ async def backlogs(reading: Reading, now: datetime, zone: str, days: int) -> Fou
     def work(conn: Connection) -> Counts:
         return {agent: [*some] for agent, some in reviews.backlogs(conn, [end.timestamp() for end in ends]).items()}
 
-    return await _kept(reading, subjects.REVIEWER_SAMPLER, work, ("backlogs", ends[-1], days), _TODAY)
+    return await _kept(reading, subjects.REVIEWER_SAMPLER, work, ("backlogs", ends[-1], days), _COUNTED)
 
 
-async def _of_day(reading: Reading, day: date, zone: str, *, is_over: bool) -> Found[Day]:
+async def _of_day(reading: Reading, day: date, zone: str, ago: int) -> Found[Day]:
     begin, end = bounds(day, zone)
 
     def work(conn: Connection) -> Day:
         rows: Sequence[daily.Tally] = daily.tally_runs(conn, text_of(begin), text_of(end))
         return [(row, None if row.took is None else daily.middle_of(row.took)) for row in rows]
 
-    return await _kept(reading, SERVICE, work, ("day", begin, end, is_over), _PAST if is_over else _TODAY)
+    lasts = _TODAY if ago <= 0 else _YESTERDAY if ago == 1 else _BEFORE
+    return await _kept(reading, SERVICE, work, ("day", begin, end, ago <= 0), lasts)
 
 
 async def _kept(
-    reading: Reading, service: str, work: Callable[[Connection], T], keep: tuple[object, ...], seconds: float
+    reading: Reading,
+    service: str,
+    work: Callable[[Connection], T],
+    keep: tuple[object, ...],
+    lasts: tuple[float, float],
 ) -> Found[T]:
-    return await reading.read(service, work, keep=keep, seconds=seconds, stale=_STALE, lane=SUMS, within=_WITHIN)
+    fresh, stale = lasts
+    return await reading.read(service, work, keep=keep, seconds=fresh, stale=stale, lane=SUMS, within=_WITHIN)
 
 
 async def is_used(reading: Reading) -> Found[bool]:
