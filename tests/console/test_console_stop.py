@@ -154,6 +154,26 @@ async def test_pressing_twice_is_pressing_once(running: Running, board: Switchbo
     assert sorted(one["detail"]["changed"] for one in await running.recorded()) == ["False", "False", "True"]
 
 
+async def test_a_halt_of_the_fleet_stands_there_though_no_agent_is_known_yet(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    board = Switchboard(js)
+    async with console(settings) as running, running.person(Role.OPERATOR) as ann:
+        await board.halt_fleet(by="bo", reason="not ready yet")
+        page = (await ann.get("/stop")).text
+    assert "Nothing is halted" not in page
+    assert "not ready yet" in page
+    assert 'href="/stop/resume?what=fleet"' in page
+
+
+async def test_starting_again_what_runs_is_recorded_as_what_it_was(running: Running, board: Switchboard) -> None:
+    await board.resume_agent("desk", by="bo", reason="began")
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        answer = await eva.act("/stop/resumed", what="agent", agent="desk", reason="x", seen="")
+        assert answer.status_code == 303
+    assert [one["action"] for one in await running.done()] == ["switch.not_resumed"]
+
+
 async def test_one_is_told_that_somebody_else_halted_meanwhile(running: Running, board: Switchboard) -> None:
     async with running.person(Role.OPERATOR, "eva") as eva:
         await eva.client.get("/stop/confirm", params=DESK | WHY)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from importlib import import_module
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -115,11 +116,20 @@ def _refused(request: Request, role: Role) -> Response | None:
 
 def _to_sign_in(request: Request) -> Response:
     if request.headers.get("hx-request"):
-        return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
+        return Response(status_code=401, headers={"HX-Redirect": f"/sign-in?{view.query(next=_shown(request))}"})
     if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
         raise HTTPException(401)
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(f"/sign-in?{view.query(next=back)}" if back != "/" else "/sign-in", 303)
+
+
+def _shown(request: Request) -> str:
+    """The page that the part is asked for by."""
+    try:
+        shown = urlsplit(request.headers.get("hx-current-url", ""))
+    except ValueError:
+        return ""
+    return shown.path + (f"?{shown.query}" if shown.query else "")
 
 
 async def _must_be_ours(request: Request) -> None:

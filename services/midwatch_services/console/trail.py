@@ -21,6 +21,7 @@ _READ = (
 )  # fmt: skip
 MOST = 20_000  # entries of one answer
 WITHIN = timedelta(seconds=15)  # from a record to what it says was done; a page that acts waits no longer
+_TOLD_WITHIN = timedelta(minutes=5)  # from a resume to kill-switch's word of it
 _NAME_LIMIT = 128  # characters of a reviewer's name, as a verdict has it
 Run = tuple[str, str]  # agent and id
 
@@ -159,7 +160,8 @@ def _is_of(deed: Entry, record: Entry) -> bool:
     # A switch is told when kill-switch has read it. A halt is recorded with the epoch that it made, and a resume, which
     # is recorded first, with that of the halt.
     if record.action == "switch.resume":
-        return deed.at >= record.at and int(deed.detail["epoch"]) > int(record.detail.get("epoch", 0))
+        is_later = int(deed.detail["epoch"]) > int(record.detail.get("epoch", 0))
+        return is_later and record.at <= deed.at <= record.at + _TOLD_WITHIN
     return "epoch" in record.detail or record.at <= deed.at <= record.at + WITHIN
 
 

@@ -117,11 +117,14 @@ class CardBook:
 
     async def _read(self, agent: str) -> None:
         """Takes the agent's card as the bucket holds it now; one that cannot be understood leaves the last in force."""
+        self._changed.discard(agent)  # before it is read: what is written meanwhile is read again
         try:
             entry = await self._js.get_last_msg(_STREAM, subjects.key_subject(subjects.AGENTS, agent))
         except NotFoundError:
             entry = None
-        self._changed.discard(agent)
+        except BaseException:
+            self._changed.add(agent)
+            raise
         if entry is None or is_deleted(entry.headers):
             self._cards.pop(agent, None)
             return

@@ -32,3 +32,8 @@ def test_a_resume_on_a_page_which_is_recorded_before_it_is_done_stands_there_onc
 def test_a_resume_on_the_command_line_before_it_is_another_one() -> None:
     said, page = deed("bus", "switch.resumed", -60, 9), deed("console", "switch.resume", 0, 12)
     assert told(said, page) == [("switch.resume", "console"), ("switch.resumed", "bus")]
+
+
+def test_a_press_that_did_nothing_hides_no_resume_of_hours_later() -> None:
+    page, said = deed("console", "switch.resume", 0, 12), deed("bus", "switch.resumed", 7 * 3600, 15)
+    assert told(page, said) == [("switch.resume", "console"), ("switch.resumed", "bus")]

@@ -99,7 +99,8 @@ def is_loopback(host: str) -> bool:
 
 def hosts(policy: Policy, host: str, port: int) -> frozenset[str]:
     """What may stand in a request's Host: any other name may be a page of somebody else that points at us."""
-    local = {f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")} if is_loopback(host) else set()
+    names = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host.lower()}
+    local = {f"{name}:{port}" for name in names} if is_loopback(host) else set()
     return frozenset(local | ({_as_browsers_say(policy.public)} if policy.public else set()))
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
 from midwatch.errors import MidwatchError
-from midwatch.runtime.switchboard import NOT_HALTED, Scope
+from midwatch.runtime.switchboard import NOT_HALTED, Entry, Scope, Switchboard
 from midwatch_services.commands import switch_history, switch_output
 from midwatch_services.console.stopping import Instance, Standing
 from midwatch_services.kill_switch import history, store, view
@@ -41,11 +41,13 @@ async def state(nc: Client, js: JetStreamContext) -> State:
         return State(known=False)
     try:
         async with asyncio.timeout(WITHIN):
-            agents, instances = await view.read(nc, js)
+            (agents, instances), fleet = await asyncio.gather(
+                view.read(nc, js), Switchboard(js).read(subjects.FLEET_KEY)
+            )
     except MISSED:
         return State(known=False)
     some = [_instance(one) for one in instances]
-    return State({one.agent: one for one in agents}, some, _standing(agents))
+    return State({one.agent: one for one in agents}, some, _standing(agents, fleet))
 
 
 def _instance(one: view.InstanceView) -> Instance:
@@ -56,9 +58,15 @@ def _instance(one: view.InstanceView) -> Instance:
     )  # fmt: skip
 
 
-def _standing(agents: Sequence[view.AgentView]) -> list[Standing]:
-    """Every halt once; that of the fleet is every agent's."""
+def _standing(agents: Sequence[view.AgentView], fleet: Entry) -> list[Standing]:
+    """Every halt once; that of the fleet is every agent's, and stands where there is none yet."""
     found: dict[tuple[str, str | None], Standing] = {}
+    record = fleet.record()
+    if record is not None and record.state == "halted":
+        found[subjects.FLEET_KEY, None] = Standing(
+            Scope(), record.by, record.reason, record.at, record.expires_at, record.fallback, record.drill,
+            fleet.revision,
+        )  # fmt: skip
     for agent in agents:
         for one in agent.halts:
             key, target = one["key"], one["target"]

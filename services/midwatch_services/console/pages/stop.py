@@ -198,7 +198,8 @@ async def resumed(request: Request) -> Response:
         stands = standing_of(entry, scope)
         if _is_halted(stands, scope) and not only(stands):
             return await _resume(request, scope, "conflict", 409)
-        if not await _record(request, "resume", scope, reason=reason, epoch=entry.revision):
+        what = "resume" if _is_halted(stands, scope) else "not_resumed"
+        if not await _record(request, what, scope, reason=reason, epoch=entry.revision):
             return _not_done(request, "unrecorded", scope)
         written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
     except switch.MISSED as error:

@@ -55,7 +55,8 @@
     opened.addEventListener("error", function () {
       say("off");
       // The browser itself gives up for ever on an answer that is no stream, such as a proxy's 502.
-      if (opened.readyState === 2) after("again", again(), function () { connect(true); });
+      // Who is signed out is led to signing in by the part that asks.
+      if (opened.readyState === 2) after("again", again(), function () { ask(null); connect(true); });
     });
   }
   function listen(missed) {
