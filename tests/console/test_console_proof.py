@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import typer
@@ -291,6 +292,32 @@ async def test_halts_beyond_the_newest_are_told_of_and_brought_when_asked_for(
         assert link
         older = (await vera.get(html.unescape(link[1]))).text
         assert "All 31, the newest first" in older and older.count("<tr>") == 32
+
+
+async def test_a_drill_that_breaks_after_its_halt_is_not_told_as_one_that_halted_nothing(
+    running: Running, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def checked(*_: object, **__: object) -> None:
+        return None
+
+    async def breaks(self: Any) -> None:
+        self._written = object()
+        raise TimeoutError
+
+    monkeypatch.setattr(drills.drill_check, "check", checked)
+    monkeypatch.setattr(drills.drill.Drill, "__init__", _without_ready)
+    monkeypatch.setattr(drills.drill.Drill, "perform", breaks)
+    async with running.person(Role.OPERATOR) as ann:
+        begun = (await ann.act("/drills/begin", agent="desk")).headers["location"]
+
+        async def over() -> bool:
+            return "It halted the agent, and how it ended is not known: TimeoutError" in (await ann.get(begun)).text
+
+        await eventually(over)
+
+
+def _without_ready(self: Any, *_: object) -> None:
+    self._written, self.result = None, None
 
 
 async def test_a_drill_that_fails_in_an_unforeseen_way_is_over(

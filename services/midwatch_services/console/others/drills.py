@@ -93,7 +93,7 @@ def sign_off_command(agent: str, drill_id: str) -> str:
 
 @dataclass
 class Course:
-    """A drill that was begun here. `lines`: how far it is, in words."""
+    """A drill that was begun here. `lines`: how far it is, in words; `halted`: whether it came to its halt."""
 
     drill_id: str
     agent: str
@@ -101,6 +101,7 @@ class Course:
     lines: list[str] = field(default_factory=list)
     result: SwitchDrilled | None = None
     failed: str = ""
+    halted: bool = False
 
     @property
     def over(self) -> bool:
@@ -114,17 +115,21 @@ def begin(settings: Settings, agent: str, by: str, done: Callable[[], None]) -> 
 
 
 async def _run(settings: Settings, course: Course, done: Callable[[], None]) -> None:
+    one: drill.Drill | None = None
     try:
         async with drill.lasting_connection(settings.url) as nc:
             js = nc.jetstream(timeout=3)
             found = await drill_check.check(nc, js, course.agent, without_instances=False)
             order = drill.Order(found, course.by, settings.drill_url, course.drill_id)
-            course.result = await drill.Drill(nc, js, order, course.lines.append).perform()
+            one = drill.Drill(nc, js, order, course.lines.append)
+            await one.perform()
     except (*MISSED, MidwatchError) as error:
         course.failed = str(error) or type(error).__name__
     except Exception as error:
         log.exception("drill_failed", drill=course.drill_id, agent=course.agent)
         course.failed = f"{type(error).__name__}, which nobody foresaw: the log of the console says more"
     finally:
+        if one is not None:  # what it found stands, though it could not be told on the bus
+            course.result, course.halted = one.result, one.halted
         course.failed = course.failed or ("" if course.result else "the console ended")
         done()
