@@ -86,3 +86,10 @@ def test_steps_of_two_runs_stand_beside_each_other_and_what_differs_is_marked() 
     ]  # fmt: skip
     assert [piece for piece, differs in pairs[0].texts[0].left if differs] == ["A", "1"]
     assert [pair.state for pair in align(left, left)] == ["same"] * 3
+
+
+def test_texts_that_take_long_to_tell_apart_are_marked_as_one_piece_once_it_is_late() -> None:
+    left, right = told(event(0, "started", input="abc xyz")), told(event(0, "started", input="abd xyz"))
+    (pair,) = align(left, right, lambda: True)
+    assert pair.texts[0].left == [("ab", False), ("c", True), (" xyz", False)]
+    assert pair.texts[0].right == [("ab", False), ("d", True), (" xyz", False)]

@@ -37,6 +37,8 @@ async def listed(request: Request) -> Response:
 
 def _shown(request: Request, days: Days | None, person: str, found: trail.Trail | None, *, wrong: str = "") -> Response:
     asked = request.query_params
+    if asked.get("part") and found is None and not wrong:
+        return Response(status_code=503)  # what is shown stays, and is asked for again
     typed = {"from": days.first, "to": days.last} if days else {name: asked.get(name, "") for name in ("from", "to")}
     first = max(0, _number(asked.get("after")))
     shown = found.entries[first : first + _PAGE] if found else []

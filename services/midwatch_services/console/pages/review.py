@@ -6,6 +6,7 @@ from typing import Any, cast, get_args
 from uuid import uuid4
 
 import structlog
+from msgspec.structs import replace
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -132,12 +133,19 @@ async def judge(request: Request) -> Response:
         await record(request, "review.not_judged", agent=asked.agent, target=asked.run_id, why=where.value)
         return back(request, wish.address(), f"review.told.{where.value}", run=asked.run_id)
     held = await _still_held(request, asked)
+    is_recorded = False
     try:
         await record(request, "review.judged", agent=asked.agent, target=asked.run_id)
+        is_recorded = True
         await reviews.say(_desk(request), _judged(held, asked, said, _desk(request).by))
     except Temporary as error:
+        if is_recorded:
+            with suppress(Temporary):
+                await record(request, "review.not_judged", agent=asked.agent, target=asked.run_id, why="unanswered")
         found = await _logged(request, asked.agent, asked.run_id)
-        return await _shown(request, asked, found, wish, said=said, problem=str(error))
+        again = held if held.run_id else asked
+        reasons = [*dict.fromkeys([*console.cards.get(asked.agent).review.reasons, *said.reasons])]
+        return await _shown(request, replace(again, reasons=reasons), found, wish, said=said, problem=str(error))
     if said.makes_case:
         return await _with_case(request, asked, said, wish)
     told = f"review.told.{said.verdict}" if held.run_id else "review.told.may_not_count"

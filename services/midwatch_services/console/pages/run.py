@@ -1,6 +1,7 @@
 """One run as a story, beside another one, and as a dossier."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -25,6 +26,7 @@ from midwatch_services.console.view import console_of, is_part, render, session_
 
 JUDGED = 2_000  # events of a run that are judged anew
 COMPARED = 400  # events of a run that are held against another's
+_MARKED_WITHIN = 1.0  # seconds for what differs in texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,8 @@ async def beside(request: Request) -> Response:
             run_story.steps(told.events[:COMPARED], told.run["started_at"], tools)
             for told in (one.value, other_one.value)
         )
-        pairs = await asyncio.to_thread(compare.align, left, right)
+        until = time.monotonic() + _MARKED_WITHIN
+        pairs = await asyncio.to_thread(compare.align, left, right, lambda: time.monotonic() > until)
     return render(
         request, "compare.html", a=a, b=b, left=one, right=other_one, pairs=pairs, most=COMPARED,
         differing=sum(pair.state != "same" for pair in pairs),

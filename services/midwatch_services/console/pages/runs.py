@@ -76,6 +76,7 @@ async def _page_before(request: Request, search: Search, of: Place) -> Response:
         found = await console_of(request).reading.read(
             log_of.SERVICE,
             lambda conn: [log_of.place_of(run) for run in log_of.ahead(conn, search, of, log_of.PAGE + 1)],
+            lane=SEARCHES,
         )
         places = found | []
     before = packed(places[0]) if len(places) > log_of.PAGE else ""
