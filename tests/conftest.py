@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ import postgres
 from midwatch.runtime import topology
 from midwatch.runtime.nats_server import NatsServer, start_nats
 from midwatch.runtime.settings import Settings
+
+# A shell without job control starts what runs behind `&` with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
