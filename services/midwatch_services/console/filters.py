@@ -1,6 +1,5 @@
 """How values are written on a page: other people's words, times, money, spans. Pure."""
 
-import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -12,10 +11,9 @@ from markupsafe import Markup, escape
 from midwatch.contracts.money import dollars
 from midwatch_services.commands import story
 
-from . import texts
+from . import plain, texts
 
 CUT = 600  # characters of one text, unless all of it is asked for
-_LINE = 100  # of data that stands in one line
 _CELL = re.compile(r"<t([dh])((?: [^>]*)?>)")
 # What steers a terminal or a line's direction, or cannot be seen at all; but not what joins letters and emoji.
 _HIDDEN = re.compile(
@@ -26,15 +24,10 @@ _HIDDEN = re.compile(
 
 def said(value: Any, limit: int | None = None) -> str:
     """What an agent or a customer wrote, as plain text in which nothing hides: the template escapes it."""
-    text = value if isinstance(value, str) else _written(value)
+    text = plain.words(value)
     if limit is not None and len(text) > limit:
         text = f"{text[:limit]}…"
     return _HIDDEN.sub(_shown, text.replace("\r\n", "\n"))
-
-
-def _written(value: Any) -> str:
-    short = json.dumps(value, ensure_ascii=False, default=str)
-    return short if len(short) <= _LINE else json.dumps(value, ensure_ascii=False, indent=1, default=str)
 
 
 def _shown(match: re.Match[str]) -> str:
@@ -46,7 +39,7 @@ def _shown(match: re.Match[str]) -> str:
 
 def is_cut(value: Any, limit: int = CUT) -> bool:
     """Whether `said` cuts it at that length."""
-    return len(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)) > limit
+    return len(plain.words(value)) > limit
 
 
 def when(at: datetime | str | None) -> Markup | str:
@@ -121,6 +114,6 @@ def labelled(cells: str, columns: Sequence[str]) -> Markup:
 
 
 FILTERS = {
-    "said": said, "is_cut": is_cut, "when": when, "day": day, "money": money, "took": took, "number": number,
-    "share": share, "lines": lines, "cost": cost, "labelled": labelled, "run_took": story.took,
+    "said": said, "opened": plain.opened, "is_cut": is_cut, "when": when, "day": day, "money": money, "took": took,
+    "number": number, "share": share, "lines": lines, "cost": cost, "labelled": labelled, "run_took": story.took,
 }  # fmt: skip

@@ -1,9 +1,8 @@
 """A run as people read it: what was said on one side, what was looked up and changed on the other. Pure."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -14,10 +13,10 @@ from midwatch.contracts.control import ToolRule
 from midwatch.contracts.runs import Usage
 from midwatch.runtime.pricing import or_estimate, price, tool_cost
 
+from . import plain
 from .filters import said
 
 Side = Literal["talk", "work", "both"]
-_ON_A_LINE = 120  # characters
 _SPEAKERS = {"customer": "customer", "agent": "agent", "human": "human"}
 _CLOCK = re.compile(r"clock (\d+) s (behind|ahead)")  # as logger/decide.clock_note writes it
 _ALIKE = 10.0  # seconds that two steps may be apart in it
@@ -69,13 +68,34 @@ def steps(
     """The steps of a page of a run's events, of which `first` stand before it, the last of them at `before`. An alert
     stands with the event that raised it, or that came before it."""
     began = datetime.fromisoformat(start)
-    found = [_step(event, first + place, began, tools) for place, event in enumerate(events)]
+    found = _once([_step(event, first + place, began, tools) for place, event in enumerate(events)])
     of_id = {step.id: step for step in found}
     for alert in reversed(alerts):
         step = of_id.get(alert["event_id"] or "") or _by_time(found, alert["raised_at"], before, is_last=is_last)
         if step is not None:
             step.alerts.append(alert)
     return found
+
+
+def _once(found: list[Step]) -> list[Step]:
+    """Without words that stand twice: many agents log what a run began and ended with as messages of the talk too."""
+    kept = list[Step]()
+    talk: Step | None = None  # what was said last
+    for step in found:
+        if step.event not in ("started", "said", "finished"):
+            kept.append(step)
+            continue
+        again = bool(talk and talk.texts and step.texts and _alike(talk.texts[-1][1], step.texts[0][1]))
+        if again and talk and talk.what == "said_agent" and step.event == "finished":
+            kept.append(replace(step, texts=step.texts[1:]))
+        elif not (again and talk and talk.event == "started" and step.what == "said_customer"):
+            kept.append(step)
+        talk = step
+    return kept
+
+
+def _alike(one: str, other: str) -> bool:
+    return one.split() == other.split()
 
 
 def _by_time(found: Sequence[Step], at: str, before: str | None, *, is_last: bool) -> Step | None:
@@ -143,11 +163,12 @@ def _tool(data: Mapping[str, Any], rule: ToolRule | None) -> dict[str, Any]:
     kind = rule.kind if rule else data.get("kind") or "other"
     failed = data.get("error") is not None
     cost = tool_cost(data.get("cost_usd"), rule.cost if rule else None)
-    given = [("given", _shown(data["arguments"]))] if data.get("arguments") else []
+    given = [("given", plain.words(plain.opened(data["arguments"])))] if data.get("arguments") else []
+    came = {"result": plain.opened(data.get("result")), "error": data.get("error")}
     return {
         "side": "work", "what": f"{kind}_failed" if failed else kind, "names": {"tool": data["tool"]},
         "tone": "failed" if failed else "changed" if kind == "write" else "",
-        "texts": given + _texts(data, came="result"),
+        "texts": given + _texts(came, came="result"),
         "cost": cost.amount if cost else None, "took": _seconds(data),
     }  # fmt: skip
 
@@ -158,24 +179,16 @@ def _seconds(data: Mapping[str, Any]) -> float | None:
 
 
 def _texts(data: Mapping[str, Any], **fields: str) -> list[tuple[str, str]]:
-    found = [(label, _shown(data[name])) for label, name in fields.items() if data.get(name) not in (None, "")]
+    found = [(label, plain.words(data[name])) for label, name in fields.items() if data.get(name) not in (None, "")]
     return found + ([("failed", data["error"])] if data.get("error") is not None else [])
-
-
-def _shown(value: Any) -> str:
-    """A text as it is; data on one line where it is short."""
-    if isinstance(value, str):
-        return value
-    line = json.dumps(value, ensure_ascii=False)
-    return line if len(line) <= _ON_A_LINE else json.dumps(value, ensure_ascii=False, indent=1)
 
 
 def _messages(asked: Any) -> list[tuple[str, str]]:
     """What a run began with: a text, or the messages of a conversation, whose roles are a label each."""
     if not isinstance(asked, list) or not all(isinstance(one, Mapping) for one in asked):
-        return [("", _shown(asked))]
+        return [("", plain.words(asked))]
     roles = {"user": "customer", "customer": "customer", "assistant": "agent", "agent": "agent", "system": "system"}
-    return [(roles.get(str(one.get("role")), "other"), _shown(one.get("content", dict(one)))) for one in asked]
+    return [(roles.get(str(one.get("role")), "other"), plain.words(one.get("content", dict(one)))) for one in asked]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,28 @@ def test_what_was_said_stands_on_one_side_and_what_was_done_on_the_other() -> No
         ("work", "write_failed", "failed"), ("talk", "handed_to_agent", "end"), ("talk", "ended_handed_off", "end"),
     ]  # fmt: skip
     assert found[0].texts == [("customer", "Hello"), ("agent", "Hi")]
-    assert found[2].texts == [("given", '{"id": 7}'), ("came", '{"state": "paid"}')]
+    assert found[2].texts == [("given", "id: 7"), ("came", "state: paid")]
     assert (found[4].texts, found[4].took) == ([("failed", "denied")], 1.5)
     assert [(one.tool, one.count, one.failed) for one in uses(found)["write"]] == [("refund", 1, 1)]
+
+
+def test_what_an_agent_logs_twice_is_told_once() -> None:
+    found = told(
+        event(0, "started", input="Where is  it?"), event(1, "said", by="customer", text="Where is it?"),
+        event(2, "said", by="customer", text="Where is it?"), event(3, "said", by="agent", text="Here."),
+        event(4, "finished", resolution="resolved", output="Here.\n"),
+    )  # fmt: skip
+    assert [(step.number, step.what, step.texts) for step in found] == [
+        (0, "asked", [("", "Where is  it?")]), (2, "said_customer", [("", "Where is it?")]),
+        (3, "said_agent", [("", "Here.")]), (4, "ended_resolved", []),
+    ]  # fmt: skip
+
+
+def test_an_answer_that_was_not_said_is_told_at_the_end() -> None:
+    found = told(
+        event(0, "said", by="agent", text="Here."), event(1, "finished", resolution="resolved", output="There.")
+    )
+    assert found[1].texts == [("answer", "There.")]
 
 
 def test_the_cost_along_the_way_says_what_nobody_knows() -> None:

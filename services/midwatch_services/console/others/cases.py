@@ -1,5 +1,6 @@
 """The cases that wait for people, from kill-switch's database; what people do with them is said on the bus."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -100,7 +101,7 @@ def holder(case: dict[str, Any], history: list[dict[str, Any]]) -> Holder:
 
 def steps(case: dict[str, Any], tools: Mapping[str, ToolRule]) -> list[Step]:
     """What happened in the run, told as its own page tells it."""
-    events = handed_over(case)
+    events = _handed_over(case)
     given = [
         {"id": f"e{place}", "event": event.get("event", ""), "time": event.get("time") or case["opened_at"], "note": "",
          "data": _WHOLE.get(event.get("event", ""), {}) | event}
@@ -109,6 +110,10 @@ def steps(case: dict[str, Any], tools: Mapping[str, ToolRule]) -> list[Step]:
     return run_story.steps(given, given[0]["time"], tools) if given else []
 
 
-def handed_over(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of the run, as the case carries them."""
+def raw(case: dict[str, Any]) -> list[str]:
+    """The events of the run as the case carries them, each as JSON."""
+    return [json.dumps(event, ensure_ascii=False, indent=1) for event in _handed_over(case)]
+
+
+def _handed_over(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [event for event in (case["case"] or {}).get("events") or [] if isinstance(event, dict)]

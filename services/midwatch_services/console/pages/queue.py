@@ -70,7 +70,7 @@ async def case(request: Request) -> Response:
     return render(
         request, "case.html", one=one, said=one["case"] or {}, history=history, deeds=deeds, me=me,
         steps=cases.steps(one, console_of(request).cards.get(one["agent"]).tools), holder=cases.holder(one, history),
-        run=run_path(one["agent"], one["run_id"]), raw=cases.handed_over(one) if asked.get("raw") else None,
+        run=run_path(one["agent"], one["run_id"]), raw=cases.raw(one) if asked.get("raw") else None,
         limit=1_000_000 if asked.get("all") else _LONG, scope={"agent": one["agent"]},
     )  # fmt: skip
 
