@@ -65,7 +65,7 @@ async def test_a_case_is_shown_whole_and_goes_through_peoples_hands(
             late = await ben.act(f"/queue/{CASE}/take", text="")
             page = (await ben.get(late.headers["location"])).text
             assert "Somebody else was faster: eva has it. Nothing was changed by yours." in page
-            assert "<span>eva has it since <time" in page
+            assert "<span>eva took it <time" in page
             assert f'action="/queue/{CASE}/close"' not in page
         await eva.act(f"/queue/{CASE}/return", text="needs someone who may refund")
         page = (await eva.get(f"/queue/{CASE}")).text
