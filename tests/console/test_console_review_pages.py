@@ -63,19 +63,26 @@ async def test_a_run_that_was_erased_is_told_so_with_when_and_not_as_one_that_wa
         assert 'asked for <time datetime="2026-11-22T14:05:00Z"' in (await vera.get("/runs/desk/r-1")).text
 
 
+LATE = SMALLEST.replace("duplicate-charge", "late-parcel") + "from: {run: r-1}\n"
+
+
+async def fell(js: JetStreamContext, *cases: str) -> None:
+    """The gate says that these cases got worse."""
+    old, new = (
+        results(dict.fromkeys(cases, how), version, agent="desk") for how, version in (("p", "old"), ("f", "new"))
+    )
+    said = codec.encode(completed(compare(new, old), new, old, "ana"))
+    await js.publish(subjects.evaluated("desk", "completed"), said)
+
+
 async def test_the_gate_names_no_case_of_a_run_that_is_not_settled(
     running: Running, js: JetStreamContext, nc: Client, settings: Settings
 ) -> None:
+    cases = ("late-parcel", "r-2", "by-hand")
     await begin(js, "r-1", "r-2")
     await log(settings, "r-1", "r-2")
-    put(
-        settings.evals.parent, "mine.yaml", f"{SMALLEST.replace('duplicate-charge', 'late-parcel')}from: {{run: r-1}}\n"
-    )
-    cases = {"late-parcel": "p", "r-2": "p", "by-hand": "p"}
-    old, new = results(cases, "old", agent="desk"), results(dict.fromkeys(cases, "f"), agent="desk")
-    await js.publish(
-        subjects.evaluated("desk", "completed"), codec.encode(completed(compare(new, old), new, old, "ana"))
-    )
+    put(settings.evals.parent, "mine.yaml", LATE)
+    await fell(js, *cases)
     for run_id in ("r-1", "r-2"):
         await judge(nc, "zoe", run_id, "fail")
     async with running.person(Role.REVIEWER, by="zoe") as zoe, running.person(Role.REVIEWER, by="ben") as ben:
@@ -90,6 +97,22 @@ async def test_the_gate_names_no_case_of_a_run_that_is_not_settled(
         page = (await ben.get("/evals/desk")).text
         assert all(name in page for name in cases)
         assert "not named" not in page
+
+
+async def test_where_reviews_cannot_be_read_the_gate_names_what_was_made_of_no_run_alone(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    put(settings.evals.parent, "mine.yaml", LATE)
+    put(settings.evals.parent, "by-hand.yaml", SMALLEST)
+    spoiled = Path(settings.database_for(subjects.REVIEWER_SAMPLER).removeprefix("sqlite:///"))
+    spoiled.parent.mkdir(parents=True, exist_ok=True)
+    spoiled.write_bytes(b"this is no database" * 100)
+    await fell(js, "late-parcel", "duplicate-charge", "gone")
+    async with console(settings) as running, running.person(Role.REVIEWER) as ben:
+        page = (await ben.get("/evals/desk")).text
+        assert "Which runs are being reviewed cannot be read just now" in page
+        assert re.search("Got worse:.*duplicate-charge", page)
+        assert not re.search("late-parcel|gone", page)
 
 
 async def test_the_queue_tells_what_is_old_and_for_what_there_is_time(js: JetStreamContext, settings: Settings) -> None:
