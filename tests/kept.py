@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from logged import alert, received
@@ -16,6 +17,7 @@ from midwatch.contracts.governance import HoldLifted, HoldPlaced
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.delivery import Received
 from midwatch_services.logger import store
+from midwatch_services.logger.evidence import chain, chain_store
 from midwatch_services.logger.keeping.hold_store import save_hold
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -100,3 +102,42 @@ def empty_log(url: str) -> Iterator[Database]:
 
 def sqlite_url(folder: Path, name: str = "logger") -> str:
     return f"sqlite:///{folder}/{name}.db"
+
+
+def seal(log: Database) -> None:
+    """Chains every leaf that is in no chain, and puts the sequencer behind it."""
+
+    def work(conn: Any) -> None:
+        after = chain_store.cursor(conn, chain_store.SEQUENCER)
+        query = "SELECT agent, place, leaf FROM logger_events WHERE place > :after ORDER BY place"
+        rows = conn.execute(sa.text(query), {"after": after}).all()
+        for agent in sorted({row[0] for row in rows}):
+            leaves = chain.pack((row[1], bytes(row[2])) for row in rows if row[0] == agent)
+            chain_store.append_parts(conn, chain.cut(agent, leaves), NOW)
+        if rows:
+            chain_store.move_cursor(conn, chain_store.SEQUENCER, after, rows[-1][1])
+
+    log.write_now(work)
+
+
+def shown(log: Database) -> list[dict[str, Any]]:
+    """All that `runs --json` and `show --json` say."""
+
+    def work(conn: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                **run, "event_list": store.read_events(conn, run["agent"], run["run_id"]),
+                "alert_list": store.read_alerts(conn, agent=run["agent"], run_id=run["run_id"]),
+            }
+            for run in store.read_runs(conn)
+        ]  # fmt: skip
+
+    return log.read_now(work)
+
+
+def table(log: Database, name: str, order: str) -> list[tuple[Any, ...]]:
+    query = f"SELECT * FROM {name} ORDER BY {order}"
+    return [
+        tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
+        for row in log.read_now(lambda conn: conn.exec_driver_sql(query).all())
+    ]

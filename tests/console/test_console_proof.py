@@ -26,6 +26,7 @@ from midwatch_services import cli
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import drills
 from midwatch_services.kill_switch.drills import drill
+from proof_helpers import phase, until
 
 DESK = {"what": "agent", "agent": "desk"}
 TOOL = {"what": "tool", "agent": "desk", "tool": "refund"}
@@ -44,24 +45,6 @@ async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Run
 @pytest.fixture
 def board(js: JetStreamContext) -> Switchboard:
     return Switchboard(js)
-
-
-async def phase(person: Person, **scope: str) -> tuple[str, str]:
-    """How the page says that a halt stands, and the page."""
-    page = (await person.client.get("/stop/proof", params=scope)).text
-    found = re.search(r'data-phase="(\w+)"', page)
-    assert found, page
-    return found[1], page
-
-
-async def until(person: Person, wanted: str, **scope: str) -> str:
-    async def look() -> str:
-        now, page = await phase(person, **scope)
-        assert now == wanted, page
-        return page
-
-    found: str = await eventually(look, 15)
-    return found
 
 
 def commands(page: str) -> list[str]:

@@ -1,9 +1,8 @@
-"""Judging on the console: one at a time, blind, by whoever may; the pages about reviews beside it."""
+"""Judging on the console: one at a time, blind, by whoever may."""
 
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -338,64 +337,3 @@ async def test_going_on_in_a_chosen_run_stays_with_it(running: Running, settings
         assert shown(whole) == "r-2"
         assert words.strip() in whole
         assert (await says(olga, whole, "pass")).headers["location"] == "/review"
-
-
-async def test_the_queue_tells_what_is_old_and_for_what_there_is_time(js: JetStreamContext, settings: Settings) -> None:
-    await put_card(js, age=0.001, minutes_a_day=6)
-    async with sampler(settings), console(settings) as running, running.person(Role.VIEWER) as vera:
-        await begin(js, *(f"r-{number}" for number in range(5)))
-        database = Database(settings.database_for(subjects.REVIEWER_SAMPLER))
-        later = "UPDATE reviewer_sampler_queue SET due_day = '9999-01-01' WHERE run_id > 'r-1'"
-        await database.write(lambda conn: conn.exec_driver_sql(later))
-        database.close()
-        page = (await vera.get("/review/queue")).text
-        assert "5 waiting, time for 2 today." in page
-        assert "The rest is due by 1 January 9999." in page
-        assert page.count("too long") == 5
-        assert (await vera.get("/review/queue?agent=..%2F")).status_code == 404
-        assert (await vera.get("/review/queue?page=0")).status_code == 404
-
-
-async def test_the_weeks_corrections_are_a_page_and_a_file(running: Running, nc: Client) -> None:
-    await judge(nc, "ann", "r-1", "fail", reasons=["tone"], corrected="Sorry *for* that. <b>", note="rude")
-    await judge(nc, "ben", "r-1", "fail", reasons=["tone"])
-    week = f"{datetime.now(UTC).isocalendar().year}-W{datetime.now(UTC).isocalendar().week:02d}"
-    async with running.person(Role.VIEWER) as vera:
-        page = (await vera.get(f"/review/feedback?week={week}")).text
-        assert "Tone" in page
-        assert "Sorry *for* that. &lt;b&gt;" in page
-        assert "One run settled, 1 of them failed." in page
-        assert week not in re.sub('value="[^"]*"|week=[^"&]*', "", page)
-        file = await vera.get(f"/review/feedback.md?week={week}")
-        assert file.headers["content-disposition"] == f'attachment; filename="corrections-{week}.md"'
-        assert "  - Better: Sorry \\*for\\* that. \\<b\\>" in file.text
-        assert "Nothing was corrected in this week" in (await vera.get("/review/feedback?week=2020-W01")).text
-        assert "from 30 December 2019 to 5 January 2020" in (await vera.get("/review/feedback?week=2020-W01")).text
-        assert (await vera.get("/review/feedback?week=2020-W99")).status_code == 404
-    assert [(one["action"], one["target"]) for one in await running.recorded()] == [("feedback.exported", week)]
-
-
-async def test_agreement_is_told_with_its_interval_or_as_too_few(
-    js: JetStreamContext, settings: Settings, nc: Client
-) -> None:
-    await put_card(js, second_review=1.0)
-    runs = [f"r-{number:02d}" for number in range(12)]
-    async with sampler(settings), console(settings) as running, running.person(Role.REVIEWER) as olga:
-        empty = (await olga.get("/review/agreement")).text
-        assert "No run was judged yet" in empty
-        await begin(js, *runs)
-        for place, run_id in enumerate(runs):
-            first = "fail" if place < 4 else "pass"
-            await judge(nc, "ann", run_id, first, read=False)
-            await judge(nc, "ben", run_id, "pass" if place == 0 else first, read=False)
-        await judged(js)
-        await judge(nc, "cyd", "r-00", "pass")
-    async with console(settings) as running, running.person(Role.REVIEWER) as olga:
-        page = (await olga.get("/review/agreement")).text
-        # Of 12 pairs 11 agree: chance is (4*3 + 8*9)/144 = 0.5833, kappa (0.9167 - 0.5833)/(1 - 0.5833) = 0.80.
-        assert "0.80 (with 95 % certainty between" in page
-        assert "12 that chance gave to two people were read by both." in page
-        assert "They differed on one of them (8 %)." in page
-        assert "25.0 % (with 95 % certainty between" in page
-        assert "3 of 12" in page
-        assert "too few (fewer than 10)" in page

@@ -19,6 +19,7 @@ from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Scope, Switchboard
 from midwatch_services.console.access.roles import Role
 from pods import arm, pod
+from proof_helpers import phase, until
 
 DESK = {"what": "agent", "agent": "desk"}
 WHY = {"reason": "wrong refunds"}
@@ -38,24 +39,6 @@ def board(js: JetStreamContext) -> Switchboard:
 def flash(page: str) -> str:
     found = re.search(r'<p class="flash"[^>]*>.*?</span> (.*?)</p>', page, re.S)
     return found[1] if found else ""
-
-
-async def phase(person: Person, **scope: str) -> tuple[str, str]:
-    """How the page says that a halt stands, and the page."""
-    page = (await person.client.get("/stop/proof", params=scope)).text
-    found = re.search(r'data-phase="(\w+)"', page)
-    assert found, page
-    return found[1], page
-
-
-async def until(person: Person, wanted: str, **scope: str) -> str:
-    async def look() -> str:
-        now, page = await phase(person, **scope)
-        assert now == wanted, page
-        return page
-
-    found: str = await eventually(look, 15)
-    return found
 
 
 async def test_two_steps_halt_a_real_process_and_the_proof_fills_by_name(

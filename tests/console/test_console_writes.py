@@ -1,5 +1,6 @@
 """What agents changed, asked over HTTP from a real console beside a real run log."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -7,13 +8,28 @@ import pytest
 from nats.js import JetStreamContext
 
 from console_helpers import Running, console
+from midwatch.contracts import subjects
 from midwatch.contracts.envelope import utc_now
+from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import writes
-from reading_helpers import fill, refund, run
+from midwatch_services.logger import store
+from reading_helpers import Steps, arm, fill, refund, refund_card, run
 
 NOW = utc_now()
+
+
+def given(tool: str, **fields: str) -> Steps:
+    """The steps of a run that calls one tool."""
+    return [("started", {"input": "Hello"}), ("tool_called", {"tool": tool, **fields})]
+
+
+async def goes_on(settings: Settings, run_id: str, steps: Steps, minutes: int = 0) -> None:
+    """A run that began so many minutes ago is in the log, and its index does not know of it yet."""
+    database = Database(settings.database_for(subjects.LOGGER))
+    await database.write(lambda conn: store.save(conn, list(run(run_id, NOW - timedelta(minutes=minutes), steps))))
+    database.close()
 
 
 @pytest.fixture
@@ -56,6 +72,59 @@ async def test_what_a_replay_wrote_is_shown_only_where_it_is_asked_for_and_says_
         assert "<span>Replay</span>" in page
         page = (await ann.get("/writes?mode=all")).text
         assert ("/refund-desk/real" in page, "/refund-desk/played" in page) == (True, True)
+
+
+async def test_what_a_tool_wrote_in_a_run_that_goes_on_is_there_at_once_and_in_its_place(
+    running: Running, settings: Settings
+) -> None:
+    ended = [*run("oldest", NOW - timedelta(hours=2), refund("A-1")), *run("newest", NOW, refund("A-2"))]
+    await fill(settings, iter([*ended, *run("longer", NOW - timedelta(minutes=5), given("lookup_order"))]))
+    await goes_on(settings, "begun", given("issue_refund", kind="write"), minutes=20)
+    await goes_on(settings, "talking", given("lookup_order", kind="read"), minutes=10)
+    await goes_on(settings, "longer", [*given("lookup_order"), *given("issue_refund", kind="write")[1:]], minutes=5)
+    await goes_on(settings, "oldest", [*refund("A-1"), ("said", {"by": "customer", "text": "Thanks"})], minutes=120)
+    async with running.person(Role.VIEWER) as ann:
+        for asked in ("tool=issue_refund", "tool=issue_refund&agent=refund-desk"):
+            page = (await ann.get(f"/writes?{asked}")).text
+            assert re.findall(r'href="/runs/refund-desk/(\w+)">Run', page) == ["newest", "longer", "begun", "oldest"]
+            assert "In the newest 4 runs of these days." in page
+            assert "may be missing" not in page
+        assert "Nothing was changed" in (await ann.get("/writes?tool=issue_refund&agent=order-desk")).text
+
+
+async def test_where_more_runs_are_new_than_it_looks_through_it_says_up_to_when_it_has_all(
+    running: Running, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "LOOKED_AT", 2)
+    await fill(settings, run("ended", NOW - timedelta(hours=1), refund("A-1")))
+    for minutes in (30, 20, 10):
+        await goes_on(settings, f"new-{minutes}", given("issue_refund", kind="write"), minutes=minutes)
+    async with running.person(Role.VIEWER) as ann:
+        page = (await ann.get("/writes?tool=issue_refund")).text
+        since = (NOW - timedelta(minutes=30)).isoformat(timespec="seconds").removesuffix("+00:00")
+        assert re.search(rf'may be missing if it was made after <time datetime="{since}', page)
+        assert "new-10" in page
+
+
+async def test_what_writes_is_said_by_the_card_and_where_it_says_nothing_by_the_call(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    await arm(js, refund_card())
+    called = [
+        *run("no-kind", NOW, given("issue_refund")), *run("other-kind", NOW, given("issue_refund", kind="read")),
+        *run("not-on-card", NOW, given("set_address", kind="write")),
+        *run("reads", NOW, given("lookup_order", kind="write")), *run("unknown", NOW, given("ping")),
+    ]  # fmt: skip
+    await fill(settings, iter(called))
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        page = (await ann.get("/writes")).text
+        assert set(re.findall(r'href="/runs/refund-desk/([\w-]+)">Run', page)) == {
+            "no-kind",
+            "other-kind",
+            "not-on-card",
+        }
+        page = (await ann.get("/writes?tool=issue_refund")).text
+        assert set(re.findall(r'href="/runs/refund-desk/([\w-]+)">Run', page)) == {"no-kind", "other-kind"}
 
 
 @pytest.mark.parametrize(

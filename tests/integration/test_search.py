@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -15,52 +15,13 @@ from midwatch.contracts import codec
 from midwatch.contracts.reviews import ReviewAgreed, ReviewJudged, ReviewSampled
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database, migrate
-from midwatch.runtime.delivery import Received
 from midwatch.runtime.settings import Settings
-from midwatch_services.logger import store
 from midwatch_services.logger.decide import text_of
-from midwatch_services.logger.reading_store import Wanted, find_runs, not_searchable
+from midwatch_services.logger.reading_store import Wanted, find_unread, not_searchable, unread_since
 from midwatch_services.logger.search import index_store, indexer
 from midwatch_services.logger.search.grammar import BadQuestion
-from midwatch_services.logger.search.indexer import Index
 from midwatch_services.logger.search.reading import Facts, Reading, read
-
-LATER = NOON + timedelta(hours=1)
-
-
-class Log:
-    """A log without a server: events go straight into its tables, each at the next place."""
-
-    def __init__(self, database: Database) -> None:
-        self.database, self.index = database, Index(database)
-        self._place = 0
-
-    async def save(self, *batch: Received) -> None:
-        for one in batch:
-            self._place += 1
-            one.stream_seq = self._place
-        await self.database.write(lambda conn: store.save(conn, batch))
-
-    async def decided(self, *events: Any) -> None:
-        for event in events:
-            await self.database.write(lambda conn, event=event: store.save_decision(conn, event))
-
-    async def read(self, now: datetime = LATER) -> int:
-        """Reads all that is to be read; how many runs that were."""
-        while await self.index.note(2**60):
-            pass
-        count = 0
-        while some := await self.index.read(now):
-            count += some
-        return count
-
-    async def found(self, **wanted: Any) -> list[str]:
-        rows = await self.database.read(lambda conn: find_runs(conn, Wanted(**wanted)))
-        return [row["run_id"] for row in rows]
-
-    async def count(self, table: str) -> int:
-        query = sa.text(f"SELECT count(*) FROM {table}")
-        return int(await self.database.read(lambda conn: conn.execute(query).scalar_one()))
+from search_helpers import LATER, Log, called, finished, run, spent, started
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -73,31 +34,6 @@ async def log(request: pytest.FixtureRequest) -> AsyncIterator[Log]:
     yield log
     log.index.close()
     database.close()
-
-
-def run(run_id: str, *steps: tuple[str, dict[str, Any]], minutes: int = 0, **common: Any) -> list[Received]:
-    """A run that began so many minutes after noon, its events a second apart."""
-    at = NOON + timedelta(minutes=minutes)
-    return [
-        received(event, run_id=run_id, seq=seq, at=at + timedelta(seconds=seq), stored_at=at, **common, **fields)
-        for seq, (event, fields) in enumerate(steps)
-    ]
-
-
-def started(text: str, **more: Any) -> tuple[str, dict[str, Any]]:
-    return "started", {"input": text, **more}
-
-
-def called(tool: str, **more: Any) -> tuple[str, dict[str, Any]]:
-    return "tool_called", {"tool": tool, **more}
-
-
-def spent(dollars: str) -> tuple[str, dict[str, Any]]:
-    return "model_called", {"model": "m", "cost_usd": dollars}
-
-
-def finished(resolution: str) -> tuple[str, dict[str, Any]]:
-    return "finished", {"resolution": resolution}
 
 
 async def three_runs(log: Log) -> None:
@@ -359,6 +295,26 @@ async def test_what_is_not_searchable_yet_is_said_after_a_minute(log: Log) -> No
     assert (late(0.9), late(3)) == (None, 180.0)
     await log.read()
     assert late(60) is None
+
+
+async def test_runs_that_are_not_read_yet_are_given_whatever_they_call_with_since_when(log: Log) -> None:
+    def unread(**wanted: Any) -> tuple[list[str], str | None]:
+        def look(conn: sa.Connection) -> tuple[list[str], str | None]:
+            return [one["run_id"] for one in find_unread(conn, Wanted(**wanted)) or []], unread_since(conn)
+
+        return log.database.read_now(look)
+
+    await three_runs(log)
+    assert unread() == ([], None)
+    await log.save(*run("r-4", started("gift"), called("refund"), minutes=30))
+    await log.save(*run("r-5", started("gift"), minutes=40))
+    since = text_of(NOON + timedelta(minutes=30))
+    for _ in range(2):
+        assert unread(tool="refund") == (["r-5", "r-4"], since)
+        assert unread(tool="refund", until=text_of(NOON + timedelta(minutes=40))) == (["r-4"], since)
+        await log.index.note(2**60)
+    await log.read()
+    assert unread() == ([], None)
 
 
 async def test_runs_of_one_moment_are_all_found(log: Log) -> None:

@@ -12,14 +12,28 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from kept import NOW, alerts, count, empty_log, placed, run_ids, save, save_alert_of, sqlite_url, whole_run
+from kept import (
+    NOW,
+    alerts,
+    count,
+    empty_log,
+    placed,
+    run_ids,
+    save,
+    save_alert_of,
+    seal,
+    shown,
+    sqlite_url,
+    table,
+    whole_run,
+)
 from logged import received
 from midwatch.contracts.erasure import ErasedRun
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch_services.logger import store
 from midwatch_services.logger.erasure import store as erasures
-from midwatch_services.logger.evidence import chain, chain_store
+from midwatch_services.logger.evidence import chain_store
 from midwatch_services.logger.keeping.export_store import exports_with, read_exports
 from midwatch_services.logger.transfer.bring_back import Import, OtherStreams, Report
 from midwatch_services.logger.transfer.check import first_problem
@@ -57,45 +71,6 @@ def fill(log: Database) -> None:
     save_alert_of(log, "r-1", 40)
     save_alert_of(log, None, 39)
     seal(log)
-
-
-def seal(log: Database) -> None:
-    """Chains every leaf that is in no chain, and puts the sequencer behind it."""
-
-    def work(conn: Any) -> None:
-        after = chain_store.cursor(conn, chain_store.SEQUENCER)
-        query = "SELECT agent, place, leaf FROM logger_events WHERE place > :after ORDER BY place"
-        rows = conn.execute(sa.text(query), {"after": after}).all()
-        for agent in sorted({row[0] for row in rows}):
-            leaves = chain.pack((row[1], bytes(row[2])) for row in rows if row[0] == agent)
-            chain_store.append_parts(conn, chain.cut(agent, leaves), NOW)
-        if rows:
-            chain_store.move_cursor(conn, chain_store.SEQUENCER, after, rows[-1][1])
-
-    log.write_now(work)
-
-
-def shown(log: Database) -> list[dict[str, Any]]:
-    """All that `runs --json` and `show --json` say."""
-
-    def work(conn: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                **run, "event_list": store.read_events(conn, run["agent"], run["run_id"]),
-                "alert_list": store.read_alerts(conn, agent=run["agent"], run_id=run["run_id"]),
-            }
-            for run in store.read_runs(conn)
-        ]  # fmt: skip
-
-    return log.read_now(work)
-
-
-def table(log: Database, name: str, order: str) -> list[tuple[Any, ...]]:
-    query = f"SELECT * FROM {name} ORDER BY {order}"
-    return [
-        tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
-        for row in log.read_now(lambda conn: conn.exec_driver_sql(query).all())
-    ]
 
 
 def made(log: Database, folder: Path, format: Any = "jsonl", **wanted: Any) -> Manifest:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from midwatch.contracts.control import ToolRule
+from midwatch.contracts.control import ToolRule, kind_of
 from midwatch.contracts.runs import Usage
 from midwatch.runtime.pricing import or_estimate, price, tool_cost
 
@@ -118,7 +118,7 @@ def _step(event: Mapping[str, Any], number: int, began: datetime, tools: Mapping
         case "model_called":
             return Step(**given, **_model(data, datetime.fromisoformat(at)))
         case "tool_called":
-            return Step(**given, **_tool(data, tools.get(data["tool"])))
+            return Step(**given, **_tool(data, tools))
         case _:
             return Step(**given, **_talk(name, data))
 
@@ -159,8 +159,8 @@ def _model(data: Mapping[str, Any], at: datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tool(data: Mapping[str, Any], rule: ToolRule | None) -> dict[str, Any]:
-    kind = rule.kind if rule else data.get("kind") or "other"
+def _tool(data: Mapping[str, Any], tools: Mapping[str, ToolRule]) -> dict[str, Any]:
+    rule, kind = tools.get(data["tool"]), kind_of(tools, data["tool"], data.get("kind") or "other")
     failed = data.get("error") is not None
     cost = tool_cost(data.get("cost_usd"), rule.cost if rule else None)
     given = [("given", plain.words(plain.opened(data["arguments"])))] if data.get("arguments") else []

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.codec import Refused, RunEvent
+from midwatch.contracts.control import kind_of
 from midwatch.contracts.runs import HandedOff, ModelCalled, ToolCalled
 from midwatch.errors import MidwatchError
 from midwatch.runtime.broker import connection
@@ -168,8 +169,7 @@ def _read(settings: Settings, service: str, work: Callable[[Connection], T]) -> 
 
 
 def _may_write(call: ToolCalled, stood: InForce) -> bool:
-    rule = stood.card.tools.get(call.tool) if stood.card else None
-    return (rule.kind if rule else call.kind) == "write"
+    return kind_of(stood.card.tools if stood.card else {}, call.tool, call.kind) == "write"
 
 
 def _write(event: RunEvent) -> dict[str, Any]:

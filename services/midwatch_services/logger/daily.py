@@ -280,12 +280,8 @@ def _by_agent(runs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[str]]
             yield agent, ids[start : start + _AT_ONCE]
 
 
-def read_calls(
-    conn: Connection, runs: Sequence[tuple[str, str]], kind: str
-) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """The calls of runs to tools of a kind, as agent, run, time and data."""
+def read_calls(conn: Connection, runs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """The calls of tools that runs made, as agent, run, time and data."""
     for agent, run_id, body in _bodies(conn, runs, "tool_called"):
         event = msgspec.json.decode(body)
-        data = event.get("data") or {}
-        if data.get("kind") == kind:
-            yield agent, run_id, event["time"], data
+        yield agent, run_id, event["time"], event.get("data") or {}

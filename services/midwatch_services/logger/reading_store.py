@@ -89,6 +89,24 @@ def find_runs(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
     return _shown(conn, sorted(nearest, key=_newness, reverse=True))
 
 
+def find_unread(conn: Connection, wanted: Wanted) -> list[dict[str, Any]] | None:
+    """Runs of which the index has not read all, whatever their words and tools, the newest first; None where they are
+    too many to look at each. Of each it says who it is, when it began, and how many tools it called."""
+    fresh = _fresh(conn)
+    if fresh is None:
+        return None
+    names = ("agent", "run_id", "mode", "tool_calls")
+    return [
+        {name: row[name] for name in names} | {"first_event_at": row["first_at"]}
+        for row in _first(_of_keys(conn, fresh, wanted), wanted)
+    ]
+
+
+def unread_since(conn: Connection) -> str | None:
+    """Since when something came that the index has not read; None where it has read all."""
+    return index_store.unread_since(conn)
+
+
 def not_searchable(conn: Connection, now: datetime) -> float | None:
     """How far back some run cannot be found by its words yet, in seconds; None where that is not worth a word."""
     since = index_store.oldest_unread(conn, *index_store.bounds(now))

@@ -1,5 +1,6 @@
 """What is true now: the switch, an agent's card, and the presence of its instances."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,12 @@ class ToolRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: ToolKind
     cost: Money | None = None
+
+
+def kind_of(tools: Mapping[str, ToolRule], tool: str, said: ToolKind) -> ToolKind:
+    """What a call of a tool does: the card's word where its `tools` name it, else what the call itself said."""
+    rule = tools.get(tool)
+    return rule.kind if rule else said
 
 
 class LimitRule(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -346,14 +346,10 @@ def _entry(message: RawStreamMsg) -> Entry:
 
 def _record(state: control.State, how: How) -> SwitchRecord:
     return SwitchRecord(
-        state=state,
-        reason=how["reason"][:_REASON_LIMIT],
-        by=how["by"][:_REASON_LIMIT],
-        at=how.get("at") or datetime.now(UTC),
-        fallback=how.get("fallback"),
-        expires_at=how.get("expires_at"),
+        state=state, reason=how["reason"][:_REASON_LIMIT], by=how["by"][:_REASON_LIMIT],
+        at=how.get("at") or datetime.now(UTC), fallback=how.get("fallback"), expires_at=how.get("expires_at"),
         drill=how.get("drill", False),
-    )
+    )  # fmt: skip
 
 
 def standing_of(entry: Entry, scope: Scope) -> SwitchRecord | None:

@@ -1,6 +1,6 @@
 """The eval sets, from the folder that the settings name, and what the gate said, from the bus."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from midwatch.contracts.subjects import is_agent_name
 from midwatch.errors import MidwatchError
 from midwatch.runtime.settings import Settings
-from midwatch_services.evals import agreeing, gate_files, load, make, verdicts, words
+from midwatch_services.evals import agreeing, gate_files, load, logged, make, verdicts, words
 from midwatch_services.evals.agreeing import AgreedBefore, CannotAgree
 from midwatch_services.evals.case import Case, same_person
 from midwatch_services.evals.judge import asks, gates
@@ -61,11 +61,24 @@ def eval_set(settings: Settings, agent: str) -> EvalSet | None:
 
 def without(found: EvalSet, runs: Collection[str] | None) -> EvalSet:
     """Without the cases of these runs and their twins; of any run where it is None."""
-    if runs is not None and not runs:
-        return found
-    hidden = {one.name for one in found.cases if one.run_id and (runs is None or one.run_id in runs)}
-    cases = [one for one in found.cases if not hidden & {one.name, one.twin_of}]
-    return replace(found, cases=cases)
+    hidden = _hidden(found, runs)
+    return replace(found, cases=[one for one in found.cases if not hidden & {one.name, one.twin_of}])
+
+
+def named(names: Sequence[str], found: EvalSet | None, runs: Collection[str] | None) -> list[str]:
+    """Of what the gate names, what `without` leaves. A case that is not in the set is told by its name from one that
+    was made of such a run, and where the runs are not known it is left out."""
+    cases = found.cases if found else []
+    hidden = _hidden(found, runs) if found else set()
+    if runs is None:
+        known = {one.name for one in cases} - hidden
+        return [name for name in names if name in known]
+    hidden |= {logged.name_of(run) for run in runs}
+    return [name for name in names if name not in hidden]
+
+
+def _hidden(found: EvalSet, runs: Collection[str] | None) -> set[str]:
+    return {one.name for one in found.cases if one.run_id and (runs is None or one.run_id in runs)}
 
 
 def last(settings: Settings, agent: str) -> Last:

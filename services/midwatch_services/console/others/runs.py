@@ -12,6 +12,7 @@ from midwatch_services.console.search import Place, Search
 from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.logger import reading_store, store
 from midwatch_services.logger.decide import text_of
+from midwatch_services.logger.erasure import store as erasures
 from midwatch_services.logger.search import grammar
 from midwatch_services.reviewer_sampler import store as reviews
 
@@ -76,7 +77,8 @@ def _text(at: datetime | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A run and a page of its events. `count`: of all its events; `first`: how many stand before this page."""
+    """A run and a page of its events. `count`: of all its events; `first`: how many stand before this page;
+    `erased_at`: when it was asked that what it said be erased, None where nobody did."""
 
     run: dict[str, Any]
     events: list[dict[str, Any]]
@@ -85,6 +87,7 @@ class Told:
     alerts: list[dict[str, Any]]
     review: dict[str, Any] | None
     before: str | None  # when the event before this page was
+    erased_at: str | None
 
 
 def tell(conn: Connection, agent: str, run_id: str, page: int, size: int = EVENTS) -> Told | None:
@@ -99,7 +102,10 @@ def tell(conn: Connection, agent: str, run_id: str, page: int, size: int = EVENT
     before = store.read_events(conn, agent, run_id, first=first - 1, limit=1) if first else []
     alerts = store.read_alerts(conn, agent=agent, run_id=run_id)
     review = store.read_review(conn, agent, run_id)
-    return Told(run, events, first, run["events"], alerts, review, before[0]["time"] if before else None)
+    return Told(
+        run, events, first, run["events"], alerts, review, before[0]["time"] if before else None,
+        erasures.asked_at(conn, (agent, run_id)),
+    )  # fmt: skip
 
 
 def whole(conn: Connection, agent: str, run_id: str) -> Told | None:
@@ -108,10 +114,12 @@ def whole(conn: Connection, agent: str, run_id: str) -> Told | None:
 
 
 def settled(conn: Connection, agent: str, run_id: str) -> str:
-    """How far the review of a run is, by the reviewer's own tables: none, open or settled. What one reviewer said is
-    not told before nobody can be swayed by it."""
-    rows = reviews.of_run(conn, agent, run_id)
-    return "none" if not rows else "settled" if all(row["state"] == "settled" for row in rows) else "open"
+    """How far the review of a run is, by the reviewer's own tables: none, open, settled or erased. What one reviewer
+    said is not told before nobody can be swayed by it."""
+    states = {row["state"] for row in reviews.of_run(conn, agent, run_id)}
+    if "erased" in states:
+        return "erased"
+    return "none" if not states else "settled" if states == {"settled"} else "open"
 
 
 def case_of(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | None:

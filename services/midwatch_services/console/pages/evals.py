@@ -49,7 +49,7 @@ async def listed(request: Request) -> Response:
 
 
 async def _line(request: Request, agent: str) -> Line | None:
-    found, _ = await _set(request, agent)
+    found = await _set(request, agent)
     said = await _history(request, agent)
     if found is None and not said:
         return None
@@ -62,19 +62,21 @@ async def _line(request: Request, agent: str) -> Line | None:
 async def of_agent(request: Request) -> Response:
     """An agent's cases, what got worse first, and what the gate said of its versions."""
     console, agent, number = console_of(request), _agent(request), number_of(request, PAGE)
-    found, is_whole = await _set(request, agent)
+    every, hidden = await asyncio.to_thread(evals.eval_set, console.settings, agent), await _hidden(request, agent)
+    found = evals.without(every, hidden) if every else None
     last = await asyncio.to_thread(evals.last, console.settings, agent)
     said = await _history(request, agent)
     if found is None and not said and not console.cards.get(agent).owner:
         raise HTTPException(404)
-    worse = said[-1].data.regressions if said else []
+    fell = said[-1].data.regressions if said else []
+    worse = evals.named(fell, every, hidden)
     results = {one.case: one for one in last.results.results} if last.results else {}
     rows = eval_rows.rows(found.cases, evals.gate_of, results, worse) if found else []
     return render(
         request, "evals_agent.html", agent=agent, found=found, last=last, said=list(reversed(said or []))[:_VERDICTS],
-        is_heard=said is not None, is_whole=is_whole, rows=rows[(number - 1) * PAGE : number * PAGE], count=len(rows),
-        number=number, size=PAGE, gating=sum(row.gates for row in rows), folder=str(console.settings.evals),
-        scope={"agent": agent},
+        is_heard=said is not None, is_whole=hidden is not None, rows=rows[(number - 1) * PAGE : number * PAGE],
+        count=len(rows), number=number, size=PAGE, gating=sum(row.gates for row in rows),
+        folder=str(console.settings.evals), scope={"agent": agent}, worse=worse, unnamed=len(fell) - len(worse),
         gone=[name for name in worse if name not in {row.case.name for row in rows}],
     )  # fmt: skip
 
@@ -120,20 +122,22 @@ async def agree(request: Request) -> Response:
     return back(request, here, "evals.told.gates" if does else f"evals.told.not_yet_{why}")
 
 
-async def _set(request: Request, agent: str) -> tuple[EvalSet | None, bool]:
-    """An agent's cases, and whether they are all that this person may see: that a case was made of a run tells that
-    somebody failed it, so before the run's verdict stands only who failed it sees that case."""
+async def _set(request: Request, agent: str) -> EvalSet | None:
+    """An agent's cases, without those of which this person may not know."""
+    found = await asyncio.to_thread(evals.eval_set, console_of(request).settings, agent)
+    return evals.without(found, await _hidden(request, agent)) if found else None
+
+
+async def _hidden(request: Request, agent: str) -> set[str] | None:
+    """Runs of which this person may not know whether there is a case, None where that cannot be read: that one was made
+    tells that somebody failed the run, so before its verdict stands only who failed it sees that case."""
     console, by = console_of(request), reviews.name_of(session_of(request).by)
-    found = await asyncio.to_thread(evals.eval_set, console.settings, agent)
-    if found is None:
-        return None, True
     unsettled = await console.reading.read(reviews.SERVICE, lambda conn: reviews.unsettled(conn, agent, by))
-    is_known = unsettled.ok or unsettled.problem == "none_yet"
-    return evals.without(found, (unsettled | set()) if is_known else None), is_known
+    return (unsettled | set[str]()) if unsettled.ok or unsettled.problem == "none_yet" else None
 
 
 async def _case(request: Request, agent: str) -> tuple[EvalSet, Case]:
-    found, _ = await _set(request, agent)
+    found = await _set(request, agent)
     name = request.path_params["case"]
     case = next((one for one in found.cases if one.name == name), None) if found else None
     if found is None or case is None:

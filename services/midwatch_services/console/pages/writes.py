@@ -43,17 +43,18 @@ async def listed(request: Request) -> Response:
         wrong.append("days")
         days = stretch.days("", "", console.now(), console.settings.digest_zone, usual=_USUAL, most=_MOST)
     found: Any = None
+    cards = {card.agent: card for card in console.cards.all()}
     if not wrong:
+        tools = {agent: card.tools for agent, card in cards.items()}
         asked = writes.Asked(agent, tool, None if mode == _ALL else mode, days.begin, days.end)
         found = await console.reading.read(
             writes.SERVICE,
-            lambda conn: writes.page(conn, asked, after),
+            lambda conn: writes.page(conn, asked, after, tools),
             keep=("writes", asked, after),
             seconds=2,
             lane=SEARCHES,
         )
     older = packed(found.value.older) if found and found.value and found.value.older else ""
-    cards = {card.agent: card for card in console.cards.all()}
     scope = {"agent": agent} | ({"tool": tool} if tool else {}) if agent and not wrong else None
     return render(
         request, "writes.html", found=found, agent=agent, tool=tool, mode=mode, modes=_KINDS, wrong=wrong, most=_MOST,

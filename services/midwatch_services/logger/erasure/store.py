@@ -175,6 +175,13 @@ def erased(conn: Connection, runs: Collection[RunKey]) -> dict[RunKey, str]:
     return found
 
 
+def asked_at(conn: Connection, run: RunKey) -> str | None:
+    """When it was asked that a run be erased; None where nobody did."""
+    query = sa.select(_erasures.c.asked_at).join(_erased, _erased.c.erasure == _erasures.c.id).where(_is(run))
+    asked: str | None = conn.execute(query).scalar()
+    return asked
+
+
 def note_late(conn: Connection, runs: Mapping[RunKey, Collection[str]]) -> None:
     """Something came of these runs after they were erased, and named these tickets."""
     for run, tickets in runs.items():

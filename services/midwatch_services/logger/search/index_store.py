@@ -96,13 +96,23 @@ def oldest_unread(conn: Connection, idle: str, waiting: str, until: int | None =
     """Since when the log has something that could be read and is not; None where all is. `until`: a place."""
     of_runs = sa.text("SELECT min(touched) FROM logger_unread WHERE done = 1 OR touched <= :idle OR since <= :waiting")
     unread: str | None = conn.execute(of_runs, {"idle": idle, "waiting": waiting}).scalar()
+    return min(filter(None, (unread, _unseen_since(conn, until))), default=None)
+
+
+def unread_since(conn: Connection) -> str | None:
+    """Since when the log has something that is not read yet, be it that its run goes on; None where all is."""
+    unread: str | None = conn.execute(sa.text("SELECT min(since) FROM logger_unread")).scalar()
+    return min(filter(None, (unread, _unseen_since(conn))), default=None)
+
+
+def _unseen_since(conn: Connection, until: int | None = None) -> str | None:
     given: dict[str, Any] = {"after": cursor(conn, INDEX), "until": until}
     bound = "" if until is None else "AND place <= :until"
     unseen: str | None = conn.execute(
         sa.text(f"SELECT stored_at FROM logger_events WHERE place > :after {bound} ORDER BY place LIMIT 1"),  # noqa: S608
         given,
     ).scalar()
-    return min(filter(None, (unread, unseen)), default=None)
+    return unseen
 
 
 # Readings
