@@ -68,8 +68,16 @@ async def watch_halts(client: Client, latencies: list[float]) -> None:
         [message] = runaway(f"run-{new_id()}")
         begin = time.perf_counter()
         await js.publish(message.subject, message.body, headers={subjects.MSG_ID: message.id})
-        latencies.append((await asyncio.wait_for(halted.get(), 10) - begin) * 1e3)
+        latencies.append((await asyncio.wait_for(halted.get(), 30) - begin) * 1e3)
         await asyncio.sleep(0.5)
+
+
+async def counted(count: int, latencies: list[float], halts: asyncio.Task[None]) -> None:
+    """Waits until so many halts were pushed. Raises what kept them from it."""
+    while len(latencies) < count:
+        if halts.done():
+            await halts
+        await asyncio.sleep(0.01)
 
 
 async def drained(client: Client) -> float:
@@ -90,9 +98,15 @@ async def measure(url: str) -> list[dict[str, Any]]:
     await drained(client)
     samples: dict[str, list[int]] = {name: [] for name in READERS}
     latencies: list[float] = []
-    watchers = [asyncio.create_task(watch_lag(other, samples)), asyncio.create_task(watch_halts(other, latencies))]
+    halts = asyncio.create_task(watch_halts(other, latencies))
+    await counted(1, latencies, halts)
+    latencies.clear()  # that one waited for services that had just begun
+    lags = asyncio.create_task(watch_lag(other, samples))
     rate = await load(client)
-    for watcher in watchers:
+    await counted(1, latencies, halts)
+    for watcher in (lags, halts):
+        if watcher.done():
+            await watcher
         watcher.cancel()
     rest = await drained(client)
     await client.close()
