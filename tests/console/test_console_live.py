@@ -10,6 +10,7 @@ from nats.js import JetStreamContext
 
 from console_helpers import Person, Running, console, keep_digests
 from helpers import eventually
+from kill_switch_helpers import Pod
 from midwatch.contracts import subjects
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
@@ -106,6 +107,23 @@ async def test_that_somebody_acted_is_told_to_admins_alone(running: Running, js:
         assert await of_ben("data: audit") == "data: audit"
         await js.publish(subjects.alert("desk", "raised"), b"{}")
         assert await of_ann("data: audit", "data: alerts") == "data: alerts"
+
+
+async def test_a_process_that_says_the_same_each_second_moves_no_page(
+    running: Running, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "GAP", 0.0)
+    one = Pod(js, lease=60)
+    async with running.person(Role.VIEWER) as ann, opened(ann, "presence:desk", "alerts") as (_, until):
+        await until("event: ready")
+        await one.say({"fleet": 1})
+        assert await until("data: presence:desk", "data: alerts") == "data: presence:desk"
+        await one.say()
+        for _ in range(2):
+            await js.publish(subjects.alert("desk", "raised"), b"{}")
+            assert await until("data: presence:desk", "data: alerts") == "data: alerts"
+        await one.say(process="b")
+        assert await until("data: presence:desk", "data: alerts") == "data: presence:desk"
 
 
 async def test_a_page_follows_eight_topics_and_no_more(running: Running) -> None:

@@ -135,14 +135,16 @@ async def proof(request: Request) -> Response:
     )  # fmt: skip
 
 
-def _since(scope: Scope, told: Told, instances: Sequence[stopping.Instance]) -> list[tuple[str, str, str]]:
-    """Who came up after the halt was contained: agent, instance, and why it may not obey, if it may not."""
-    known = {(one.agent, one.instance) for one in told.instances}
+def _since(scope: Scope, told: Told, instances: Sequence[stopping.Instance]) -> list[tuple[str, str, str, bool]]:
+    """Who came up after the halt was contained: agent, instance, why it may not obey, if it may not, and whether
+    another process had confirmed under its name."""
+    confirmed = {(one.agent, one.instance) for one in told.instances}
     return [
-        (one.agent, one.instance, one.why_not)
+        (one.agent, one.instance, one.why_not, (one.agent, one.instance) in confirmed)
         for one in instances
-        if told.phase == "contained" and scope.agent in (None, one.agent) and (one.agent, one.instance) not in known
-    ]
+        if told.phase == "contained" and scope.agent in (None, one.agent)
+        and told.processes.get((one.agent, one.instance)) != one.process
+    ]  # fmt: skip
 
 
 @page(role=Role.OPERATOR)
