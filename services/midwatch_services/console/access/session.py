@@ -68,6 +68,11 @@ class Sessions:
         """What a form of this session carries, and one of another site cannot know."""
         return hmac.new(self._key.encode(), f"form:{session.id}".encode(), hashlib.sha256).hexdigest()
 
+    def once(self, session: Session, form: str, *what: object) -> str:
+        """The id of what a form of this session does, the same where the form is sent again; no other session's."""
+        said = repr(("once", session.id, form, *what))
+        return hmac.new(self._key.encode(), said.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
     def is_token(self, session: Session, given: str) -> bool:
         """Whether a form came from a page of this session."""
         return hmac.compare_digest(self.token(session).encode(), given.encode("utf-8", "replace"))

@@ -104,7 +104,7 @@ async def halt(request: Request) -> Response:
     except switch.MISSED as error:
         return _not_done(request, "halt", scope, error)
     done = {"epoch": written.revision, "changed": written.changed}
-    kept = await _record(request, "halt", scope, reason=given["reason"], **done)
+    kept = await _record(request, "halt", scope, deed=f"halt {written.revision}", reason=given["reason"], **done)
     other = written.record.by if not written.changed else before
     name = "stop.not_recorded" if not kept else "stop.halted_before" if other else "stop.halted"
     to = f"/stop/proof?{query(**stopping.fields_of(scope))}"
@@ -201,7 +201,8 @@ async def resumed(request: Request) -> Response:
         if _is_halted(stands, scope) and not only(stands):
             return await _resume(request, scope, "conflict", 409)
         what = "resume" if _is_halted(stands, scope) else "not_resumed"
-        if not await _record(request, what, scope, reason=reason, epoch=entry.revision):
+        deed = f"resume {given.get('seen', '')}"
+        if not await _record(request, what, scope, deed=deed, reason=reason, epoch=entry.revision):
             return _not_done(request, "unrecorded", scope)
         written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
     except switch.MISSED as error:
@@ -322,14 +323,14 @@ def _bus_answers(request: Request) -> None:
         raise Temporary("the console has no connection to NATS")
 
 
-async def _record(request: Request, what: str, scope: Scope, *, reason: str, **more: object) -> bool:
+async def _record(request: Request, what: str, scope: Scope, *, deed: str, reason: str, **more: object) -> bool:
     """Records what is done; the switch itself says by whom as well. Returns whether the record is kept."""
     agent = scope.agent or subjects.FLEET
     target = scope.key if scope.target is None else f"{scope.key} {scope.target}"
     detail = {"reason": reason[: stopping.REASON_LIMIT], **more}
     try:
         async with asyncio.timeout(_RECORD_WITHIN):
-            await record(request, f"switch.{what}", agent=agent, target=target, **detail)
+            await record(request, f"switch.{what}", agent=agent, target=target, deed=deed, **detail)
     except (Temporary, TimeoutError) as error:
         log.error("not_recorded", what=what, target=target, by=session_of(request).by, why=str(error))
         request.state.recorded = True  # in the switch's own record, which a halt is
