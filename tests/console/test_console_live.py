@@ -15,6 +15,7 @@ from midwatch.contracts import subjects
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch_services.console import live
+from midwatch_services.console.access import key
 from midwatch_services.console.access.roles import Role
 
 
@@ -65,6 +66,16 @@ async def test_a_page_of_which_somebody_signed_out_hears_nothing_more(
         ann.client.cookies.update(kept)
         async with opened(ann, "alerts") as (refused, _):
             assert refused.status_code == 401
+
+
+async def test_the_open_pages_of_everybody_who_was_signed_out_hear_nothing_more(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "BEAT", 0.2)
+    async with running.person(Role.VIEWER) as ann, opened(ann, "alerts") as (_, until):
+        assert await until("event: beat") == "event: beat"
+        key.replace(running.settings)
+        assert await until("event: moved") == "over"
 
 
 async def test_a_session_has_twelve_live_pages_and_room_again_once_one_is_closed(running: Running) -> None:

@@ -103,6 +103,8 @@ async def record(
     """Records what the person does, under the agent it is done to. Raises Temporary where nobody keeps the record:
     record before acting, unless acting cannot wait. A form that is sent again records the same `deed` no second time;
     without a `deed`, the same action with the same detail."""
+    if request.method != "POST" and not origin.is_ours(request.headers, console_of(request).hosts):
+        raise HTTPException(403, "cross_site")  # a link elsewhere is to do nothing in the name of who follows it
     what = (deed,) if deed else (action, *sorted(detail.items()))
     id = once(request, "record", agent, target, *what)
     await console_of(request).audit.acted(session_of(request), action, agent=agent, target=target, id=id, **detail)

@@ -58,6 +58,11 @@ class Sessions:
         """Whether it is neither over nor was ended."""
         return session.ends > self._now() and session.id not in self._ended
 
+    def watch(self, session: Session) -> Callable[[], bool]:
+        """What tells from here on whether it stands, which it does not under another key."""
+        key = self._key
+        return lambda: self._key == key and self.stands(session)
+
     def end(self, session: Session) -> None:
         """Whoever kept a copy of the cookie is signed out as well."""
         if len(self._ended) >= _FORGET:

@@ -36,7 +36,7 @@ async def live(request: Request) -> Response:
     if refused := hub.refusal(session.id):
         return Response(status_code=refused, headers={"retry-after": _AGAIN})
     names = hub.known(request.query_params.getlist("on"), session.role)
-    return _Stream(hub, session.id, hub.follow(names, lambda: console.sessions.stands(session)))
+    return _Stream(hub, session.id, hub.follow(names, console.sessions.watch(session)))
 
 
 class _Stream(StreamingResponse):
