@@ -183,6 +183,8 @@ async def test_an_issuer_that_is_away_is_said_in_plain_words(
     ("given", "words"),
     [
         ({"console_host": "0.0.0.0"}, "with no way to tell who they are: set MIDWATCH_OIDC_ISSUER"),
+        ({"oidc_issuer": "http://id.example", "oidc_client_id": "c", "console_url": "https://c.example",
+          "oidc_roles": "staff=viewer"}, "set MIDWATCH_OIDC_ISSUER to an address that begins with https://"),
         ({"oidc_issuer": "https://id.example"}, "MIDWATCH_OIDC_ISSUER needs MIDWATCH_OIDC_CLIENT_ID as well"),
         ({"oidc_issuer": "https://id.example", "oidc_client_id": "c", "console_url": "https://c.example"},
          "needs MIDWATCH_OIDC_ROLES as well"),
