@@ -231,6 +231,20 @@ async def test_no_command_is_printed_for_a_process_with_a_name_that_a_shell_read
         assert commands(page) == []
 
 
+async def test_who_confirmed_before_anybody_looked_did_not_come_up_since(
+    running: Running, board: Switchboard, js: JetStreamContext, settings: Settings
+) -> None:
+    one = Said(js, lease=30)
+    async with kill_switch(settings), running.person(Role.VIEWER) as vera:
+        await put(js, "agent.desk", b'{"state":"running"}')
+        await one.say({"fleet": 1}, process="a")
+        written = await board.halt_agent("desk", reason="it loops", by="ben")
+        await one.say({"agent.desk": written.revision}, process="a")
+        await heard(js, "halted", "contained")
+        pages = [await phase(vera, **DESK) for _ in range(5)]
+        assert [(now, "Came up since then" in page) for now, page in pages] == [("contained", False)] * 5
+
+
 async def test_a_proof_says_as_of_when_and_who_came_up_since(
     running: Running, board: Switchboard, js: JetStreamContext
 ) -> None:

@@ -143,7 +143,7 @@ def _since(scope: Scope, told: Told, instances: Sequence[stopping.Instance]) -> 
         (one.agent, one.instance, one.why_not, (one.agent, one.instance) in confirmed)
         for one in instances
         if told.phase == "contained" and scope.agent in (None, one.agent)
-        and told.processes.get((one.agent, one.instance)) != one.process
+        and not told.had((one.agent, one.instance), one.process)
     ]  # fmt: skip
 
 
