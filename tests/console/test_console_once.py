@@ -106,6 +106,31 @@ async def test_a_halt_and_its_end_are_recorded_once_each(running: Running, js: J
     assert record is not None and record.state == "halted"
 
 
+async def test_a_form_that_starts_again_what_stopped_meanwhile_is_recorded_again(
+    running: Running, js: JetStreamContext
+) -> None:
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        fields = await form(eva, "/stop/resume?what=agent&agent=desk", "/stop/resumed")
+        assert await send(eva, "/stop/resumed", fields, reason="mended") == 303
+        await (await js.key_value(subjects.SWITCH)).delete("agent.desk")
+        assert await send(eva, "/stop/resumed", fields, reason="mended") == 303
+    assert await actions(running) == ["switch.resume", "switch.resume"]
+
+
+async def test_a_drill_is_begun_once_though_it_is_over(running: Running) -> None:
+    async with running.person(Role.OPERATOR) as ann:
+        token = await ann.token()
+        begun = (await ann.act("/drills/begin", token, agent="desk", once="a")).headers["location"]
+
+        async def over() -> bool:
+            return "It did not come to a halt" in (await ann.get(begun)).text
+
+        await eventually(over)
+        again = await ann.act("/drills/begin", token, agent="desk", once="a")
+        assert again.headers["location"] == begun
+    assert await actions(running) == ["drill.began"]
+
+
 async def test_a_case_is_taken_once(js: JetStreamContext, settings: Settings) -> None:
     await give_card(js)
     await put(js, "agent.desk", b'{"state":"running"}')

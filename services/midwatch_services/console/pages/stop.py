@@ -172,7 +172,7 @@ async def _resume(request: Request, scope: Scope, wrong: str = "", status: int =
         request, "stop_resume.html", status=status, at=scope, kind=stopping.kind_of(scope), met=met, state=state,
         stands=stands, known=entry is not None, halted=_is_halted(stands, scope), mark=stopping.mark(stands),
         others=others, wrong=wrong, scope=stopping.fields_of(scope), given=stopping.fields_of(scope),
-        limit=stopping.REASON_LIMIT,
+        limit=stopping.REASON_LIMIT, epoch=entry.revision if entry else 0,
     )  # fmt: skip
 
 
@@ -201,7 +201,8 @@ async def resumed(request: Request) -> Response:
         if _is_halted(stands, scope) and not only(stands):
             return await _resume(request, scope, "conflict", 409)
         what = "resume" if _is_halted(stands, scope) else "not_resumed"
-        deed = f"resume {given.get('seen', '')}"
+        # What runs may be what this form has started before; what stands halted is started anew.
+        deed = f"resume {entry.revision if what == 'resume' else given.get('epoch', '')}"
         if not await _record(request, what, scope, deed=deed, reason=reason, epoch=entry.revision):
             return _not_done(request, "unrecorded", scope)
         written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
