@@ -64,10 +64,11 @@ def _heard(known: Said, data: AlertRaised | AlertAcknowledged | AlertResolved, a
 
 
 async def acknowledge(
-    js: JetStreamContext, agent: str, alert_id: str, *, by: str, note: str = "", source: str = "/people/command-line"
-) -> None:
-    """Says that somebody takes the alert on. Raises what nats-py raises."""
+    js: JetStreamContext, agent: str, alert_id: str, *, by: str, note: str = "", source: str = "/people/command-line",
+    id: str | None = None,
+) -> None:  # fmt: skip
+    """Says that somebody takes the alert on, once for each `id`. Raises what nats-py raises."""
     data = AlertAcknowledged(alert_id=alert_id, by=by, note=note[:NOTE_LIMIT])
-    envelope = codec.envelope("alert", "acknowledged", data, source=source)
+    envelope = codec.envelope("alert", "acknowledged", data, source=source, id=id)
     headers = {subjects.MSG_ID: envelope.id, subjects.CONTENT_TYPE: subjects.CLOUDEVENTS_JSON}
     await js.publish(subjects.alert(agent, "acknowledged"), codec.encode(envelope), headers=headers)

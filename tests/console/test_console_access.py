@@ -61,6 +61,13 @@ async def test_a_one_time_link_signs_in_once_and_that_is_recorded(running: Runni
     ]  # fmt: skip
 
 
+async def test_who_only_asks_what_a_link_is_does_not_use_it_up(running: Running) -> None:
+    address = running.link()
+    async with running.person() as preview, running.person() as ann:
+        assert (await preview.client.head(address)).status_code == 405
+        assert (await ann.get(address)).status_code == 303
+
+
 async def test_a_link_of_another_start_or_with_another_letter_opens_nothing(running: Running) -> None:
     address = running.link()
     async with running.person() as stranger:

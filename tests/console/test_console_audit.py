@@ -155,7 +155,7 @@ def test_every_deed_that_a_page_records_has_words() -> None:
             if isinstance(call, ast.Call) and name in ("record", "acted", "noted"):
                 if isinstance(action := call.args[1], ast.Constant):
                     made.add(action.value)
-                details |= {one.arg for one in call.keywords if one.arg} - {"agent", "target"}
+                details |= {one.arg for one in call.keywords if one.arg} - {"agent", "target", "deed"}
     assert {"eval.agreed", "review.taken", "session.began", "runs.exported"} <= made
     assert [one for one in made if not words.has(f"audit.did.{one}")] == []
     told = tomllib.loads((Path(texts.__path__[0]) / "en" / "audit.toml").read_text())["how"]

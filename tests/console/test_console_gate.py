@@ -75,6 +75,16 @@ async def test_what_another_site_loads_is_refused_and_costs_the_person_nothing(
         assert [(await ann.get("/about", headers=one)).status_code for one in (link, frame, beside)] == [200, 403, 403]
 
 
+async def test_a_link_on_another_site_saves_no_file_in_ones_name(running: Running) -> None:
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    async with running.person(Role.ADMIN) as ann:
+        for path in ("/runs.csv", "/audit.csv"):
+            answer = await ann.get(path, headers=link)
+            assert (answer.status_code, "That did not come from this page" in answer.text) == (403, True)
+        assert await running.recorded() == []
+        assert (await ann.get("/audit.csv", headers={"sec-fetch-site": "same-origin"})).status_code == 200
+
+
 async def test_an_origin_that_is_no_address_is_refused(running: Running) -> None:
     async with running.person(Role.VIEWER) as ann:
         token = await ann.token()

@@ -79,6 +79,17 @@ async def test_an_address_that_nobody_checked_is_not_believed(
         assert "u-17" in (await somebody.get("/about")).text
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+async def test_a_blank_name_is_nobodys(js: JetStreamContext, settings: Settings, issuer: Provider, name: str) -> None:
+    issuer.claims = {**GROUPS, "nickname": name}
+    async with (
+        console(_settings(settings, issuer, oidc_name_claim="nickname")) as running,
+        running.person() as somebody,
+    ):
+        await _sign_in(somebody.client)
+        assert [one["by"] for one in await running.recorded()] == ["u-17"]
+
+
 async def test_who_has_no_role_is_told_so_and_stays_out(running: Running, issuer: Provider) -> None:
     issuer.claims = {**GROUPS, "groups": ["visitors"]}
     async with running.person() as guest:
@@ -172,6 +183,8 @@ async def test_an_issuer_that_is_away_is_said_in_plain_words(
     ("given", "words"),
     [
         ({"console_host": "0.0.0.0"}, "with no way to tell who they are: set MIDWATCH_OIDC_ISSUER"),
+        ({"oidc_issuer": "http://id.example", "oidc_client_id": "c", "console_url": "https://c.example",
+          "oidc_roles": "staff=viewer"}, "set MIDWATCH_OIDC_ISSUER to an address that begins with https://"),
         ({"oidc_issuer": "https://id.example"}, "MIDWATCH_OIDC_ISSUER needs MIDWATCH_OIDC_CLIENT_ID as well"),
         ({"oidc_issuer": "https://id.example", "oidc_client_id": "c", "console_url": "https://c.example"},
          "needs MIDWATCH_OIDC_ROLES as well"),

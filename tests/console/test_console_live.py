@@ -10,10 +10,12 @@ from nats.js import JetStreamContext
 
 from console_helpers import Person, Running, console, keep_digests
 from helpers import eventually
+from kill_switch_helpers import Pod
 from midwatch.contracts import subjects
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch_services.console import live
+from midwatch_services.console.access import key
 from midwatch_services.console.access.roles import Role
 
 
@@ -66,6 +68,16 @@ async def test_a_page_of_which_somebody_signed_out_hears_nothing_more(
             assert refused.status_code == 401
 
 
+async def test_the_open_pages_of_everybody_who_was_signed_out_hear_nothing_more(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "BEAT", 0.2)
+    async with running.person(Role.VIEWER) as ann, opened(ann, "alerts") as (_, until):
+        assert await until("event: beat") == "event: beat"
+        key.replace(running.settings)
+        assert await until("event: moved") == "over"
+
+
 async def test_a_session_has_twelve_live_pages_and_room_again_once_one_is_closed(running: Running) -> None:
     async with running.person(Role.VIEWER) as ann, contextlib.AsyncExitStack() as stack:
         for _ in range(11):
@@ -106,6 +118,23 @@ async def test_that_somebody_acted_is_told_to_admins_alone(running: Running, js:
         assert await of_ben("data: audit") == "data: audit"
         await js.publish(subjects.alert("desk", "raised"), b"{}")
         assert await of_ann("data: audit", "data: alerts") == "data: alerts"
+
+
+async def test_a_process_that_says_the_same_each_second_moves_no_page(
+    running: Running, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "GAP", 0.0)
+    one = Pod(js, lease=60)
+    async with running.person(Role.VIEWER) as ann, opened(ann, "presence:desk", "alerts") as (_, until):
+        await until("event: ready")
+        await one.say({"fleet": 1})
+        assert await until("data: presence:desk", "data: alerts") == "data: presence:desk"
+        await one.say()
+        for _ in range(2):
+            await js.publish(subjects.alert("desk", "raised"), b"{}")
+            assert await until("data: presence:desk", "data: alerts") == "data: alerts"
+        await one.say(process="b")
+        assert await until("data: presence:desk", "data: alerts") == "data: presence:desk"
 
 
 async def test_a_page_follows_eight_topics_and_no_more(running: Running) -> None:

@@ -214,6 +214,20 @@ async def test_no_command_is_printed_for_a_process_with_a_name_that_a_shell_read
         assert commands(page) == []
 
 
+async def test_who_confirmed_before_anybody_looked_did_not_come_up_since(
+    running: Running, board: Switchboard, js: JetStreamContext, settings: Settings
+) -> None:
+    one = Said(js, lease=30)
+    async with kill_switch(settings), running.person(Role.VIEWER) as vera:
+        await put(js, "agent.desk", b'{"state":"running"}')
+        await one.say({"fleet": 1}, process="a")
+        written = await board.halt_agent("desk", reason="it loops", by="ben")
+        await one.say({"agent.desk": written.revision}, process="a")
+        await heard(js, "halted", "contained")
+        pages = [await phase(vera, **DESK) for _ in range(5)]
+        assert [(now, "Came up since then" in page) for now, page in pages] == [("contained", False)] * 5
+
+
 async def test_a_proof_says_as_of_when_and_who_came_up_since(
     running: Running, board: Switchboard, js: JetStreamContext
 ) -> None:
@@ -226,6 +240,23 @@ async def test_a_proof_says_as_of_when_and_who_came_up_since(
         page = (await phase(vera, **DESK))[1]
         since = page.split("Came up since then")[1].split("</section>")[0]
         assert "desk/pod-9" in since and "▲" in since
+
+
+async def test_a_process_that_takes_the_name_of_one_that_confirmed_has_not_confirmed(
+    running: Running, board: Switchboard, js: JetStreamContext
+) -> None:
+    written = await board.halt_agent("desk", reason="it loops", by="ben")
+    one = Said(js, lease=60)
+    await one.say({"agent.desk": written.revision}, process="a")
+    async with running.person(Role.VIEWER) as vera:
+        page = await until(vera, "contained", **DESK)
+        assert "Came up since then" not in page
+        await one.say(process="a")
+        assert "Came up since then" not in (await phase(vera, **DESK))[1]
+        await one.say({"agent.desk": 0}, process="b")
+        page = (await phase(vera, **DESK))[1]
+        since = page.split("Came up since then")[1].split("</section>")[0]
+        assert "desk/pod-1" in since and "▲" in since and "A new process under this name" in since
 
 
 async def test_a_part_that_says_the_same_is_not_brought_again(

@@ -16,6 +16,7 @@ from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import containment
 from pods import arm, pod
 
 pytestmark = pytest.mark.browser
@@ -179,3 +180,21 @@ async def test_the_stop_button_of_every_page_leads_here_and_a_viewer_finds_nothi
         await page.goto("/stop/history")
         await picture(page, "stop-history-empty")
         assert await axe(page) == []
+
+
+async def test_a_process_that_comes_up_long_after_a_halt_is_shown_on_the_open_proof(
+    browser: Browser, running: Running, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containment, "_LINGER", 0.0)
+    written = await Switchboard(js).halt_agent("refund-desk", reason="wrong refunds", by="eva")
+    one = Said(js, agent="refund-desk", lease=60)
+    await one.say({"agent.refund-desk": written.revision}, process="a")
+    async with window(browser, running, Role.VIEWER, by="vera", size=PHONE) as page:
+        await page.goto("/stop/proof?what=agent&agent=refund-desk")
+        await page.wait_for_selector("[data-phase=contained]")
+        await page.wait_for_selector("[data-live-state][data-is=on]")
+        await page.wait_for_function("!document.querySelector('#proof [hx-trigger^=every]')")
+        await one.say({"agent.refund-desk": 0}, process="b")
+        await page.wait_for_selector("text=A new process under this name")
+        assert await axe(page) == []
+        assert await fits(page)

@@ -20,6 +20,7 @@ def build(context: Context) -> None:
     server = Server(context.settings, context.nc, context.js, context.cards, context.now)
 
     async def look() -> None:
+        server.rekey()  # open pages ask nothing
         server.console.live.look()
 
     async def sum_days() -> None:

@@ -30,10 +30,11 @@ log = structlog.get_logger("midwatch.console")
 @dataclass(frozen=True, slots=True)
 class Topic:
     """What a page may follow: the subjects of the bus that move it, with `{agent}` where they may be narrowed, and who
-    may know that it moved."""
+    may know that it moved. `news`: makes what tells whether a message moves it; without, each does."""
 
     subjects: tuple[str, ...]
     role: Role = Role.VIEWER
+    news: Callable[[], Callable[[Msg], bool]] | None = None
 
     def of(self, agent: str) -> list[str]:
         return [subject.format(agent=agent or "*") for subject in self.subjects]
@@ -54,15 +55,17 @@ class Listener:
 class _Followed:
     """A topic that somebody follows, subscribed for as long as somebody does."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, is_news: Callable[[Msg], bool] | None) -> None:
         self.name = name
+        self._is_news = is_news
         self.listeners: set[Listener] = set()
         self.subscriptions: list[Subscription] = []
         self._quiet_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def heard(self, _: Msg) -> None:
-        self.move()
+    async def heard(self, message: Msg) -> None:
+        if self._is_news is None or self._is_news(message):
+            self.move()
 
     def move(self) -> None:
         """Nudges at once, then at most once a gap: a thousand events a second are two nudges."""
@@ -157,8 +160,9 @@ class Hub:
                 followed.listeners.add(listener)
 
     async def _subscribed(self, name: str) -> _Followed:
-        followed = _Followed(name)
         parsed = self._parse(name)
+        news = parsed[0].news if parsed else None
+        followed = _Followed(name, news() if news else None)
         for subject in parsed[0].of(parsed[1]) if parsed else ():
             try:
                 followed.subscriptions.append(await self._nc.subscribe(subject, cb=followed.heard))

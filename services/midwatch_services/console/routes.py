@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from midwatch.contracts import subjects
+from midwatch.contracts.envelope import new_id
 from midwatch.errors import MidwatchError
 
 from . import view
@@ -26,6 +27,7 @@ from .view import console_of, session_of
 Endpoint = Callable[[Request], Awaitable[Response]]
 _NEEDS = "__midwatch_needs__"
 TOKEN_FIELD, TOKEN_HEADER = "csrf", "x-csrf-token"
+_ONCE_LIMIT = 64  # characters
 
 
 class RoleUndeclared(MidwatchError):
@@ -96,12 +98,23 @@ def action(*, role: Role) -> Callable[[Endpoint], Endpoint]:
 
 
 async def record(
-    request: Request, action: str, *, agent: str = subjects.FLEET, target: str = "", **detail: object
+    request: Request, action: str, *, agent: str = subjects.FLEET, target: str = "", deed: str = "", **detail: object
 ) -> None:
     """Records what the person does, under the agent it is done to. Raises Temporary where nobody keeps the record:
-    record before acting, unless acting cannot wait."""
-    await console_of(request).audit.acted(session_of(request), action, agent=agent, target=target, **detail)
+    record before acting, unless acting cannot wait. A form that is sent again records the same `deed` no second time;
+    without a `deed`, the same action with the same detail."""
+    if request.method != "POST" and not origin.is_ours(request.headers, console_of(request).hosts):
+        raise HTTPException(403, "cross_site")  # a link elsewhere is to do nothing in the name of who follows it
+    what = (deed,) if deed else (action, *sorted(detail.items()))
+    id = once(request, "record", agent, target, *what)
+    await console_of(request).audit.acted(session_of(request), action, agent=agent, target=target, id=id, **detail)
     request.state.recorded = True
+
+
+def once(request: Request, *what: object) -> str:
+    """The id of what a form publishes: by it the bus takes once what a form that is sent twice says twice."""
+    form = view.form_of(request)
+    return console_of(request).sessions.once(session_of(request), form, *what) if form else new_id()
 
 
 def _refused(request: Request, role: Role) -> Response | None:
@@ -137,9 +150,11 @@ async def _must_be_ours(request: Request) -> None:
     console = console_of(request)
     if not origin.is_ours(request.headers, console.hosts):
         raise HTTPException(403, "cross_site")
-    given = request.headers.get(TOKEN_HEADER) or (await request.form()).get(TOKEN_FIELD)
+    form = await request.form()
+    given = request.headers.get(TOKEN_HEADER) or form.get(TOKEN_FIELD)
     if not isinstance(given, str) or not console.sessions.is_token(session_of(request), given):
         raise HTTPException(403, "cross_site")
+    request.state.form = str(form.get(view.ONCE_FIELD, ""))[:_ONCE_LIMIT]
 
 
 def collect() -> list[Page]:

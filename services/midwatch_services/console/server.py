@@ -92,7 +92,7 @@ class Server:
             hearing=Hearing(js, now), live=Hub(nc, dict(routes.topics(pages))), pages=pages,
         )  # fmt: skip
         self._app = application(self.console)
-        self._gate = Gate(self._app, policy, self.console.sessions, self._refuse, self._proof, self._rekey)
+        self._gate = Gate(self._app, policy, self.console.sessions, self._refuse, self._proof, self.rekey)
         self._serving = Serving(
             self._gate, host=settings.console_host, port=settings.console_port, taken=ConsolePortTaken,
             named="MIDWATCH_CONSOLE", proxies=settings.console_proxies,
@@ -146,7 +146,7 @@ class Server:
     def _proof(self, asked: HTTPConnection) -> str | None:
         return proof.known(asked, self.console.policy, self.console.links, self.console.signing_in)
 
-    def _rekey(self) -> None:
+    def rekey(self) -> None:
         """Signs everybody out where the key is another since."""
         console = self.console
         if changed := self._key.changed():

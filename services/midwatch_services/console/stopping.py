@@ -31,7 +31,8 @@ class ScopeLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A process of an agent, as it reported itself `age` seconds ago. `why_not` is empty where it is armed."""
+    """A process of an agent, as it reported itself `age` seconds ago. `why_not` is empty where it is armed. `process`
+    tells it from another that had its name before."""
 
     agent: str
     instance: str
@@ -42,6 +43,7 @@ class Instance:
     pid: int
     version: str
     age: float
+    process: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # In this order, as far as there are such pages; `stop` stands apart, on every page.
 NAVIGATION = ("today", "agents", "runs", "review", "alerts", "queue", "writes", "evals", "drills", "audit")
 FLASH = "flash"
+ONCE_FIELD = "once"  # of a form: which one it is, so that one that is sent again is known
 
 
 def console_of(request: HTTPConnection) -> "Console":
@@ -43,6 +45,11 @@ def session_of(request: HTTPConnection) -> Session:
     session = asking(request)
     assert session is not None
     return session
+
+
+def form_of(request: HTTPConnection) -> str:
+    """Which form was sent; empty where none was, or one that does not say."""
+    return str(getattr(request.state, "form", ""))
 
 
 def query(**values: Any) -> str:
@@ -66,7 +73,8 @@ def render(
     flash = _taken_flash(request)
     text = environment().get_template(template).render(
         request=request, path=request.url.path, session=session, role=session.role if session else None,
-        csrf=console.sessions.token(session) if session else "", flash=flash, scope=dict(scope or {}),
+        csrf=console.sessions.token(session) if session else "", form_id=form_of(request) or token_urlsafe(12),
+        flash=flash, scope=dict(scope or {}),
         nav=_nav(console, session), stop=_stop(console, session, scope), is_part=is_part(request),
         deaf=console.hearing.deaf if session else [], **values,
     )  # fmt: skip

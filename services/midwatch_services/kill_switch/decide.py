@@ -105,13 +105,15 @@ class Surroundings:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`cleared`: since when each instance that has applied the halt has nothing moving. `blocking`: those whose runs
-    are in threads, which stop at their next call."""
+    are in threads, which stop at their next call. `processes`: which process each name stood for
+    that was still there."""
 
     contained: bool
     seconds: float | None
     reports: tuple[InstanceReport, ...]
     cleared: Mapping[Who, datetime]
     blocking: frozenset[Who] = frozenset()
+    processes: Mapping[Who, str] = field(default_factory=dict)
 
 
 def is_key(key: str) -> bool:
@@ -190,7 +192,7 @@ def judge(
         running, draining = _moving(halt, instance)
         applied = halt.epoch <= instance.applied.get(halt.key, 0) <= around.revision
         if applied and not running and not draining:
-            since[who] = cleared.get(who, instance.seen_at)
+            since[who] = _cleared_at(instance, cleared.get(who))
         silent = silence(instance, around, policy)
         reports.append(
             InstanceReport(
@@ -207,7 +209,14 @@ def judge(
     last = max(since.values(), default=halt.requested_at)
     seconds = _seconds(halt, last) if known and contained else None
     blocking = frozenset((one.agent, one.instance) for one in instances if one.blocking)
-    return Verdict(contained, seconds, tuple(reports), since, blocking)
+    processes = {(one.agent, one.instance): one.process for one in instances if not is_over(one, around.now)}
+    return Verdict(contained, seconds, tuple(reports), since, blocking, processes)
+
+
+def _cleared_at(instance: Instance, before: datetime | None) -> datetime:
+    """Since when nothing of the instance moves. What another process confirmed under its name is not its own word."""
+    its_own = before is not None and (instance.since is None or before >= instance.since)
+    return before if before is not None and its_own else instance.seen_at
 
 
 def is_over(instance: Instance, now: datetime) -> bool:

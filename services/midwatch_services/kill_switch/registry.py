@@ -47,7 +47,7 @@ def of_presence(said: Presence, seen_at: datetime) -> Instance:
         left=said.leaving,
         own_fallback=said.own_fallback,
         no_case=tuple(said.no_case),
-        process=f"{said.host}/{said.pid}/{said.process}",
+        process=process_of(said),
         since=seen_at,
         ahead=_ahead(said, seen_at),
         control_age=None if said.control_age is None else min(said.control_age, _DAY),
@@ -55,6 +55,11 @@ def of_presence(said: Presence, seen_at: datetime) -> Instance:
         without_control=said.without_control,
         blocking=said.blocking,
     )
+
+
+def process_of(said: Presence) -> str:
+    """Which process says it: another one may have had its name before."""
+    return f"{said.host}/{said.pid}/{said.process}"
 
 
 def _ahead(said: Presence, seen_at: datetime) -> timedelta:

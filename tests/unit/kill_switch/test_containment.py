@@ -127,6 +127,13 @@ def test_the_time_is_that_of_the_first_word_without_movement() -> None:
     assert again.seconds == pytest.approx(0.5)
 
 
+def test_what_the_process_before_it_under_its_name_confirmed_is_not_its_own() -> None:
+    first = judged(AGENT, pod(seen=0.5, since=at(-9)), now=1)
+    around = Surroundings(at(9), at(-60), 9)
+    again = judge(AGENT, [pod(seen=8.9, since=at(8.5))], around, first.cleared, POLICY)
+    assert again.seconds == pytest.approx(8.9)
+
+
 def test_times_that_nobody_saw_are_not_made_up() -> None:
     verdict = judged(AGENT, pod(seen=90), now=91, watching=30)
     assert verdict.contained

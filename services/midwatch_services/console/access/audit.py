@@ -24,21 +24,23 @@ class Audit:
         self._nc, self._js = nc, js
 
     async def acted(
-        self, session: Session, action: str, *, agent: str = subjects.FLEET, target: str = "", **detail: object
-    ) -> None:
-        """Records it. Raises Temporary where the record is not kept."""
-        await self.told(session.by, session.role, action, agent=agent, target=target, **detail)
+        self, session: Session, action: str, *, agent: str = subjects.FLEET, target: str = "", id: str | None = None,
+        **detail: object,
+    ) -> None:  # fmt: skip
+        """Records it, once for each `id`. Raises Temporary where the record is not kept."""
+        await self.told(session.by, session.role, action, agent=agent, target=target, id=id, **detail)
 
     async def told(
-        self, by: str, role: str, action: str, *, agent: str = subjects.FLEET, target: str = "", **detail: object
-    ) -> None:
+        self, by: str, role: str, action: str, *, agent: str = subjects.FLEET, target: str = "", id: str | None = None,
+        **detail: object,
+    ) -> None:  # fmt: skip
         """The same of somebody who need not be signed in."""
         if not self._nc.is_connected:
             # The client would keep it, and tell later of what was then not done.
             raise Temporary("what was done could not be recorded: there is no connection to NATS")
         words = {name: str(value) for name, value in detail.items()}
         data = AuditActed(by=by, role=role, action=action, target=target, detail=words)
-        envelope = codec.envelope("audit", "acted", data, source=SOURCE)
+        envelope = codec.envelope("audit", "acted", data, source=SOURCE, id=id)
         headers = {subjects.MSG_ID: envelope.id, subjects.CONTENT_TYPE: subjects.CLOUDEVENTS_JSON}
         subject = subjects.audit(agent, "acted")
         try:

@@ -105,8 +105,12 @@ class Provider:
     def _person(self, claims: dict[str, Any]) -> tuple[str, Role]:
         issuer = self._issuer
         name = claims.get(issuer.name_claim)
-        # An address that the issuer has not checked may be anybody's.
-        if not isinstance(name, str) or (issuer.name_claim == "email" and claims.get("email_verified") is not True):
+        # An address that the issuer has not checked may be anybody's, and a blank name is nobody's.
+        if (
+            not isinstance(name, str)
+            or not name.strip()
+            or (issuer.name_claim == "email" and claims.get("email_verified") is not True)
+        ):
             name = str(claims["sub"])
         role = given(claims.get(issuer.role_claim), issuer.roles)
         if role is None:

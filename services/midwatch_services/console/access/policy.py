@@ -28,6 +28,11 @@ class NotOverTls(Misconfigured):
     """People would sign in at {url} in the clear: set MIDWATCH_CONSOLE_URL to an address that begins with https://."""
 
 
+class IssuerInTheClear(Misconfigured):
+    """{url} would say in the clear who people are, and anybody on the way could answer for it: set MIDWATCH_OIDC_ISSUER
+    to an address that begins with https://."""
+
+
 @dataclass(frozen=True, slots=True)
 class Issuer:
     """The OpenID provider that says who people are."""
@@ -80,6 +85,9 @@ def _issuer(settings: Settings) -> Issuer | None:
     public = urlsplit(settings.console_url)
     if public.scheme != "https" and not is_loopback(public.hostname or ""):
         raise NotOverTls(url=settings.console_url)
+    issuer = urlsplit(settings.oidc_issuer)
+    if issuer.scheme != "https" and not is_loopback(issuer.hostname or ""):
+        raise IssuerInTheClear(url=settings.oidc_issuer)
     secret = settings.oidc_client_secret
     return Issuer(
         settings.oidc_issuer.rstrip("/"), settings.oidc_client_id, secret.get_secret_value() if secret else None,

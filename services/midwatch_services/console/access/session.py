@@ -58,6 +58,11 @@ class Sessions:
         """Whether it is neither over nor was ended."""
         return session.ends > self._now() and session.id not in self._ended
 
+    def watch(self, session: Session) -> Callable[[], bool]:
+        """What tells from here on whether it stands, which it does not under another key."""
+        key = self._key
+        return lambda: self._key == key and self.stands(session)
+
     def end(self, session: Session) -> None:
         """Whoever kept a copy of the cookie is signed out as well."""
         if len(self._ended) >= _FORGET:
@@ -67,6 +72,11 @@ class Sessions:
     def token(self, session: Session) -> str:
         """What a form of this session carries, and one of another site cannot know."""
         return hmac.new(self._key.encode(), f"form:{session.id}".encode(), hashlib.sha256).hexdigest()
+
+    def once(self, session: Session, form: str, *what: object) -> str:
+        """The id of what a form of this session does, the same where the form is sent again; no other session's."""
+        said = repr(("once", session.id, form, *what))
+        return hmac.new(self._key.encode(), said.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
     def is_token(self, session: Session, given: str) -> bool:
         """Whether a form came from a page of this session."""

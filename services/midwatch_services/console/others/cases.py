@@ -10,7 +10,6 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
 from midwatch.contracts.control import ToolRule
-from midwatch.contracts.envelope import new_id
 from midwatch_services.console import run_story
 from midwatch_services.console.run_story import Step
 from midwatch_services.kill_switch.cases import case_pages, case_store, hands
@@ -72,9 +71,9 @@ def one(conn: Connection, case_id: str) -> Found | None:
     return found, case_store.history(conn, case_id)
 
 
-async def say(js: JetStreamContext, agent: str, deed: Deed) -> None:
-    """Publishes what somebody does. Raises what nats-py raises."""
-    await hands.say(js, agent, deed, id=new_id(), source=f"/people/{deed.by}")
+async def say(js: JetStreamContext, agent: str, deed: Deed, id: str) -> None:
+    """Publishes what somebody does, once for each `id`. Raises what nats-py raises."""
+    await hands.say(js, agent, deed, id=id, source=f"/people/{deed.by}")
 
 
 class Holder(NamedTuple):

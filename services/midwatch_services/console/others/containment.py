@@ -52,6 +52,7 @@ class Told:
     runs_stopped: int = 0
     cases: int = 0
     first_case: FirstCase | None = None
+    processes: Mapping[Who, str] | None = None  # which process each name stood for, once that was heard here
     why: str = ""
     goes_on: bool = False  # what it stops is still being counted
 
@@ -63,6 +64,12 @@ class Told:
     @property
     def confirmed(self) -> int:
         return sum(one.state == "applied" for one in self.instances)
+
+    def had(self, who: Who, process: str) -> bool:
+        """Whether the process was there. Until processes are heard of here, its name tells it."""
+        if self.processes is None:
+            return any((one.agent, one.instance) == who for one in self.instances)
+        return self.processes.get(who) == process
 
     def is_stray(self, one: InstanceReport) -> bool:
         """Whether nobody knows which process it is."""
@@ -145,7 +152,7 @@ class Watch:
             phase="contained" if contained else "waiting", epoch=epoch, record=record,
             seconds=verdict.seconds if verdict and contained and here else None, after_press=self._after_press,
             at=self._contained_at, instances=verdict.reports if verdict else (),
-            blocking=verdict.blocking if verdict else frozenset(),
+            blocking=verdict.blocking if verdict else frozenset(), processes=verdict.processes if verdict else None,
             runs_stopped=caused.runs_stopped, cases=caused.cases, first_case=caused.first_case,
             goes_on=not self.done,
         )  # fmt: skip

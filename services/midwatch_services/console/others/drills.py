@@ -93,7 +93,8 @@ def sign_off_command(agent: str, drill_id: str) -> str:
 
 @dataclass
 class Course:
-    """A drill that was begun here. `lines`: how far it is, in words; `halted`: whether it came to its halt."""
+    """A drill that was begun here. `lines`: how far it is, in words; `halted`: whether it came to its halt; `form`: by
+    which it was begun."""
 
     drill_id: str
     agent: str
@@ -102,6 +103,7 @@ class Course:
     result: SwitchDrilled | None = None
     failed: str = ""
     halted: bool = False
+    form: str = ""
 
     @property
     def over(self) -> bool:

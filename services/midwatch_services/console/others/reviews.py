@@ -61,10 +61,10 @@ def desk(nc: Client, by: str) -> Desk:
     return Desk(nc, name_of(by), SOURCE)
 
 
-async def say(at: Desk, data: ReviewJudged) -> None:
-    """Says it, kept by the stream. Raises Temporary without that."""
+async def say(at: Desk, data: ReviewJudged, id: str) -> None:
+    """Says it, kept by the stream once for each `id`. Raises Temporary without that."""
     try:
-        await at.judge(data)
+        await at.judge(data, id)
     except (NatsError, TimeoutError, OSError) as error:
         raise Temporary(f"what you said could not be kept: {error or type(error).__name__}") from error
 

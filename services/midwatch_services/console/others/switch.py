@@ -16,7 +16,7 @@ from midwatch.errors import MidwatchError
 from midwatch.runtime.switchboard import NOT_HALTED, Entry, Scope, Switchboard
 from midwatch_services.commands import switch_history, switch_output
 from midwatch_services.console.stopping import Instance, Standing
-from midwatch_services.kill_switch import history, store, view
+from midwatch_services.kill_switch import history, registry, store, view
 from midwatch_services.kill_switch.policy import POLICY
 
 SERVICE = subjects.KILL_SWITCH
@@ -54,7 +54,7 @@ def _instance(one: view.InstanceView) -> Instance:
     said = one.presence
     return Instance(
         said.agent, said.instance, one.why_not, tuple(said.runs_in_flight), tuple(said.draining), said.host, said.pid,
-        said.version, one.age,
+        said.version, one.age, registry.process_of(said),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Topic
 from midwatch_services.console.others import drills
 from midwatch_services.console.routes import action, page, record
-from midwatch_services.console.view import back, console_of, render, session_of
+from midwatch_services.console.view import back, console_of, form_of, render, session_of
 
 _SHOWN = 100  # drills
 _KEPT = 20  # drills begun here that are remembered
@@ -51,19 +51,22 @@ async def plan(request: Request) -> Response:
 @action(role=Role.OPERATOR)
 async def begin(request: Request) -> Response:
     """Begins a drill. One at a time: pressing twice shows the one that runs."""
-    agent = str((await request.form()).get("agent", ""))
+    agent, form = str((await request.form()).get("agent", "")), form_of(request)
     if not is_agent_name(agent):
         raise HTTPException(404)
     courses, console = _courses(request), console_of(request)
     async with _one_at_a_time(request):
-        running = next((one for one in courses.values() if not one.over), None)
+        begun = next((one for one in courses.values() if form and (one.form, one.agent) == (form, agent)), None)
+        running = begun or next((one for one in courses.values() if not one.over), None)
         if running is not None:
             request.state.recorded = True  # what runs was recorded when it began
-            return back(request, f"/drills/{running.drill_id}", "drills.runs_already", agent=running.agent)
+            said = "" if running is begun else "drills.runs_already"
+            return back(request, f"/drills/{running.drill_id}", said, agent=running.agent)
         await record(request, "drill.began", agent=agent, target=agent)
         course, task = drills.begin(
             console.settings, agent, session_of(request).by, lambda: console.tasks.discard(task)
         )  # fmt: skip
+        course.form = form
         courses[course.drill_id] = course
     console.tasks.add(task)
     for old in list(courses)[: max(0, len(courses) - _KEPT)]:

@@ -109,9 +109,10 @@ async def agree(request: Request) -> Response:
     by = session_of(request).by
     why_not = "changed" if form.get("criteria") != case.expect.hash else "before" if evals.agrees(case, by) else ""
     if why_not:
-        await record(request, "eval.not_agreed", agent=agent, target=case.name, why=why_not)
+        same = "agreed" if why_not == "before" else ""  # this form may have been sent before
+        await record(request, "eval.not_agreed", agent=agent, target=case.name, deed=same, why=why_not)
         return back(request, here, f"evals.told.{why_not}")
-    await record(request, "eval.agreed", agent=agent, target=case.name)
+    await record(request, "eval.agreed", agent=agent, target=case.name, deed="agreed")
     try:
         now = await asyncio.to_thread(evals.agree, case, by, console.now())
     except MidwatchError as error:

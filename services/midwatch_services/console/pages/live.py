@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Hub, Topic
+from midwatch_services.console.others.processes import Changes
 from midwatch_services.console.routes import page
 from midwatch_services.console.view import console_of, session_of
 
@@ -20,7 +21,7 @@ TOPICS = {
     "audit": Topic(("midwatch.audit.{agent}.>",), Role.ADMIN),
     "cases": Topic(("midwatch.case.{agent}.>",)),
     "cards": Topic(("midwatch.control.card.{agent}",)),
-    "presence": Topic(("midwatch.presence.{agent}.>",)),
+    "presence": Topic(("midwatch.presence.{agent}.>",), news=Changes),
     "reviews": Topic(("midwatch.review.{agent}.>",)),
     "runs": Topic(("midwatch.run.{agent}.>",)),
     "switch": Topic(("midwatch.switch.{agent}.>", "midwatch.control.>")),
@@ -35,7 +36,7 @@ async def live(request: Request) -> Response:
     if refused := hub.refusal(session.id):
         return Response(status_code=refused, headers={"retry-after": _AGAIN})
     names = hub.known(request.query_params.getlist("on"), session.role)
-    return _Stream(hub, session.id, hub.follow(names, lambda: console.sessions.stands(session)))
+    return _Stream(hub, session.id, hub.follow(names, console.sessions.watch(session)))
 
 
 class _Stream(StreamingResponse):

@@ -15,7 +15,7 @@ from midwatch_services.console.access.roles import Role
 from midwatch_services.console.addresses import run_path
 from midwatch_services.console.filters import said
 from midwatch_services.console.others import cases
-from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.routes import action, once, page, record
 from midwatch_services.console.view import back, console_of, query, render, session_of
 
 _LIMIT = 100  # cases on a page
@@ -89,7 +89,7 @@ async def do(request: Request) -> Response:
     )  # fmt: skip
     standing = cases.standing(one, deed)
     if standing == "may":
-        await record(request, f"case.{deed.verb}", agent=one["agent"], target=one["case_id"])
+        await record(request, f"case.{deed.verb}", agent=one["agent"], target=one["case_id"], deed=deed.verb)
         await _say(request, one["agent"], deed)
         standing, (one, history) = await cases.outcome(deed, lambda: _found(request))
         if standing == "refused":
@@ -103,7 +103,8 @@ async def do(request: Request) -> Response:
 
 async def _say(request: Request, agent: str, deed: cases.Deed) -> None:
     try:
-        await cases.say(console_of(request).js, agent, deed)
+        id = once(request, deed.verb, deed.case_id, deed.reference, deed.note)
+        await cases.say(console_of(request).js, agent, deed, id)
     except (NatsError, TimeoutError, OSError) as error:
         with contextlib.suppress(Temporary):  # the bus may be away for this as well
             await _in_vain(request, agent, deed, "unanswered")
@@ -111,7 +112,8 @@ async def _say(request: Request, agent: str, deed: cases.Deed) -> None:
 
 
 async def _in_vain(request: Request, agent: str, deed: cases.Deed, why: str) -> None:
-    await record(request, f"case.not_{deed.verb}", agent=agent, target=deed.case_id, why=why)
+    same = deed.verb if why == "done" else ""  # this form may have been sent before
+    await record(request, f"case.not_{deed.verb}", agent=agent, target=deed.case_id, deed=same, why=why)
 
 
 async def _found(request: Request) -> cases.Found | None:

@@ -26,7 +26,7 @@ from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.others.reviews import Desk, Taken
 from midwatch_services.console.reading import Found
 from midwatch_services.console.reviewing import Said, Wish
-from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.routes import action, once, page, record
 from midwatch_services.console.run_story import goes_on
 from midwatch_services.console.view import back, console_of, number_of, query, render, session_of
 
@@ -130,14 +130,18 @@ async def judge(request: Request) -> Response:
         reviews.SERVICE, lambda conn: reviews.standing(conn, _desk(request).by, asked.agent, asked.run_id)
     )
     if where.value in ("erased", "judged"):
-        await record(request, "review.not_judged", agent=asked.agent, target=asked.run_id, why=where.value)
+        same = asked.claim if where.value == "judged" else ""  # this form may have been sent before
+        await record(request, "review.not_judged", agent=asked.agent, target=asked.run_id, deed=same, why=where.value)
         return back(request, wish.address(), f"review.told.{where.value}", run=asked.run_id)
     held = await _still_held(request, asked)
     is_recorded = False
     try:
-        await record(request, "review.judged", agent=asked.agent, target=asked.run_id)
+        await record(request, "review.judged", agent=asked.agent, target=asked.run_id, deed=asked.claim)
         is_recorded = True
-        await reviews.say(_desk(request), _judged(held, asked, said, _desk(request).by))
+        words = (said.verdict, *said.reasons, said.corrected, said.note)
+        await reviews.say(
+            _desk(request), _judged(held, asked, said, _desk(request).by), once(request, asked.claim, *words)
+        )
     except Temporary as error:
         if is_recorded:
             with suppress(Temporary):

@@ -29,6 +29,8 @@ async def enter(request: Request) -> Response:
     console = console_of(request)
     if console.provider:
         raise HTTPException(404)
+    if request.method == "HEAD":
+        raise HTTPException(405)  # it asks what there is, as a preview does, and enters nowhere
     link = console.links.look(request.query_params.get("token", ""))
     if link is None:
         raise HTTPException(403, "link")

@@ -104,7 +104,7 @@ async def halt(request: Request) -> Response:
     except switch.MISSED as error:
         return _not_done(request, "halt", scope, error)
     done = {"epoch": written.revision, "changed": written.changed}
-    kept = await _record(request, "halt", scope, reason=given["reason"], **done)
+    kept = await _record(request, "halt", scope, deed=f"halt {written.revision}", reason=given["reason"], **done)
     other = written.record.by if not written.changed else before
     name = "stop.not_recorded" if not kept else "stop.halted_before" if other else "stop.halted"
     to = f"/stop/proof?{query(**stopping.fields_of(scope))}"
@@ -135,14 +135,16 @@ async def proof(request: Request) -> Response:
     )  # fmt: skip
 
 
-def _since(scope: Scope, told: Told, instances: Sequence[stopping.Instance]) -> list[tuple[str, str, str]]:
-    """Who came up after the halt was contained: agent, instance, and why it may not obey, if it may not."""
-    known = {(one.agent, one.instance) for one in told.instances}
+def _since(scope: Scope, told: Told, instances: Sequence[stopping.Instance]) -> list[tuple[str, str, str, bool]]:
+    """Who came up after the halt was contained: agent, instance, why it may not obey, if it may not, and whether
+    another process had confirmed under its name."""
+    confirmed = {(one.agent, one.instance) for one in told.instances}
     return [
-        (one.agent, one.instance, one.why_not)
+        (one.agent, one.instance, one.why_not, (one.agent, one.instance) in confirmed)
         for one in instances
-        if told.phase == "contained" and scope.agent in (None, one.agent) and (one.agent, one.instance) not in known
-    ]
+        if told.phase == "contained" and scope.agent in (None, one.agent)
+        and not told.had((one.agent, one.instance), one.process)
+    ]  # fmt: skip
 
 
 @page(role=Role.OPERATOR)
@@ -170,7 +172,7 @@ async def _resume(request: Request, scope: Scope, wrong: str = "", status: int =
         request, "stop_resume.html", status=status, at=scope, kind=stopping.kind_of(scope), met=met, state=state,
         stands=stands, known=entry is not None, halted=_is_halted(stands, scope), mark=stopping.mark(stands),
         others=others, wrong=wrong, scope=stopping.fields_of(scope), given=stopping.fields_of(scope),
-        limit=stopping.REASON_LIMIT,
+        limit=stopping.REASON_LIMIT, epoch=entry.revision if entry else 0,
     )  # fmt: skip
 
 
@@ -199,7 +201,9 @@ async def resumed(request: Request) -> Response:
         if _is_halted(stands, scope) and not only(stands):
             return await _resume(request, scope, "conflict", 409)
         what = "resume" if _is_halted(stands, scope) else "not_resumed"
-        if not await _record(request, what, scope, reason=reason, epoch=entry.revision):
+        # What runs may be what this form has started before; what stands halted is started anew.
+        deed = f"resume {entry.revision if what == 'resume' else given.get('epoch', '')}"
+        if not await _record(request, what, scope, deed=deed, reason=reason, epoch=entry.revision):
             return _not_done(request, "unrecorded", scope)
         written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
     except switch.MISSED as error:
@@ -320,14 +324,14 @@ def _bus_answers(request: Request) -> None:
         raise Temporary("the console has no connection to NATS")
 
 
-async def _record(request: Request, what: str, scope: Scope, *, reason: str, **more: object) -> bool:
+async def _record(request: Request, what: str, scope: Scope, *, deed: str, reason: str, **more: object) -> bool:
     """Records what is done; the switch itself says by whom as well. Returns whether the record is kept."""
     agent = scope.agent or subjects.FLEET
     target = scope.key if scope.target is None else f"{scope.key} {scope.target}"
     detail = {"reason": reason[: stopping.REASON_LIMIT], **more}
     try:
         async with asyncio.timeout(_RECORD_WITHIN):
-            await record(request, f"switch.{what}", agent=agent, target=target, **detail)
+            await record(request, f"switch.{what}", agent=agent, target=target, deed=deed, **detail)
     except (Temporary, TimeoutError) as error:
         log.error("not_recorded", what=what, target=target, by=session_of(request).by, why=str(error))
         request.state.recorded = True  # in the switch's own record, which a halt is

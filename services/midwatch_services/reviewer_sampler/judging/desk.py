@@ -51,9 +51,9 @@ class Desk:
         """Gives it back unjudged. Raises MidwatchError."""
         return await self._ask("release", held.agent, Hold(claim=held.claim, by=self.by))
 
-    async def judge(self, data: ReviewJudged) -> None:
-        """Says it, acknowledged by the stream. Raises NatsError or TimeoutError without that."""
-        envelope = codec.envelope("review", "judged", data, source=self._source, subject=data.run_id)
+    async def judge(self, data: ReviewJudged, id: str | None = None) -> None:
+        """Says it, once for each `id`, acknowledged by the stream. Raises NatsError or TimeoutError without that."""
+        envelope = codec.envelope("review", "judged", data, source=self._source, subject=data.run_id, id=id)
         headers = {subjects.MSG_ID: envelope.id, subjects.CONTENT_TYPE: subjects.CLOUDEVENTS_JSON}
         await self._js.publish(
             subjects.review(data.agent, "judged"), codec.encode(envelope), timeout=WITHIN, headers=headers
