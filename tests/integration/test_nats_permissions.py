@@ -263,7 +263,7 @@ async def test_the_services_run_with_no_more_than_they_may(
     services = [registry.load(name) for name in registry.NAMES]
     running = asyncio.create_task(run_services(services, settings, started=lambda _: started.set(), restart=False))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await started.wait()
         async with connect("operator") as operator:
             js = operator.nc.jetstream()

@@ -70,7 +70,7 @@ async def test_an_event_is_followed_from_the_sdk_through_every_service_that_read
     services = [registry.load(name) for name in registry.NAMES]
     running = asyncio.create_task(run_services(services, traced, started=lambda _: started.set(), restart=False))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await started.wait()
             async with midwatch.connect(settings.nats_url) as mw:
                 desk = mw.agent("refund-desk", version="1", obey=False)
