@@ -102,7 +102,7 @@ class Waiting:
 
     def cases_of(self, agent: str | None) -> int:
         """How many cases nobody has."""
-        return sum(one.count for one in self._open_of(agent))
+        return sum(one.cases for one in self._open_of(agent))
 
     def oldest_of(self, agent: str | None) -> datetime | None:
         """Since when the first of them waits."""
@@ -113,7 +113,7 @@ class Waiting:
 
     def in_hand_of(self, agent: str | None) -> int:
         """How many cases somebody has, or another agent is asked to take."""
-        return sum(one.count for one in self.cases | [] if agent in (None, one.agent) and one.state != "open")
+        return sum(one.cases for one in self.cases | [] if agent in (None, one.agent) and one.state != "open")
 
     def reviews_of(self, agent: str | None) -> int:
         return sum(count for name, count in (self.reviews | {}).items() if agent in (None, name))

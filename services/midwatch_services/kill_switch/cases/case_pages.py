@@ -41,7 +41,7 @@ class Waits(NamedTuple):
 
     agent: str
     state: str
-    count: int
+    cases: int
     oldest: datetime
 
 
