@@ -40,7 +40,7 @@ class NoSwitch(MidwatchError):
 
 class UnreadableMap(MidwatchError):
     """{key} cannot be read, so all of it is halted, and what it halted is not known: a new map would lift those halts
-    as well. If that is meant: `nats kv put MIDWATCH_SWITCH {key} '{{}}'`."""
+    as well. If that is meant: Stop on the console, or `nats kv put MIDWATCH_SWITCH {key} '{{}}'`."""
 
 
 class Entry(NamedTuple):
@@ -216,6 +216,17 @@ class Switchboard:
             return lifted if own and standing_of(entry, scope) == written.record else None
 
         return (await self._set(scope, change)).changed
+
+    async def clear(self, key: str, revision: int) -> Written:
+        """Puts an empty map in the place of one that cannot be read, if that is still the write `revision`. Whatever it
+        halted is lifted by that, so only people do it."""
+
+        def change(entry: Entry) -> Change:
+            unreadable = entry.map() is None
+            value = b"{}" if unreadable and entry.revision == revision else None
+            return NOT_HALTED if value or not unreadable else _UNREADABLE, value
+
+        return await self.update(key, change)
 
     async def expire(self, key: str, target: str | None, record: SwitchRecord, *, by: str) -> bool:
         """Lifts the halt `record` because its time is over, and only that one: whatever has been written in its place

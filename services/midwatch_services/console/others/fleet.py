@@ -181,9 +181,12 @@ def _unconfirmed(conn: Connection) -> list[Unconfirmed]:
 
 
 def proof_path(key: str, target: str | None) -> str:
-    """Where it is told who has confirmed the halt of a key of the switch, or of one tool or run that it holds."""
+    """Where it is told who has confirmed the halt of a key of the switch, or of one tool or run that it holds; of a
+    list of them that cannot be read, where that is told."""
     agent = decide.agent_of(key)
     is_tool = agent is not None and key == subjects.tools_key(agent)
+    if target is None and agent is not None and key != subjects.agent_key(agent):
+        return "/stop"
     scope = Scope(agent, tool=target) if is_tool else Scope(agent, run_id=target)
     return f"/stop/proof?{urlencode(fields_of(scope))}"
 

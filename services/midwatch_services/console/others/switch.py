@@ -15,7 +15,7 @@ from midwatch.contracts import subjects
 from midwatch.errors import MidwatchError
 from midwatch.runtime.switchboard import NOT_HALTED, Entry, Scope, Switchboard
 from midwatch_services.commands import switch_history, switch_output
-from midwatch_services.console.stopping import Instance, Standing
+from midwatch_services.console.stopping import Instance, Standing, Unreadable
 from midwatch_services.kill_switch import history, store, view
 from midwatch_services.kill_switch.policy import POLICY
 
@@ -70,7 +70,11 @@ def _standing(agents: Sequence[view.AgentView], fleet: Entry) -> list[Standing]:
     for agent in agents:
         for one in agent.halts:
             key, target = one["key"], one["target"]
-            if key == subjects.FLEET_KEY:
+            unreadable: Unreadable = ""
+            if target is None and key in (subjects.tools_key(agent.agent), subjects.runs_key(agent.agent)):
+                unreadable = "tools" if key == subjects.tools_key(agent.agent) else "runs"
+                scope = Scope(agent.agent)
+            elif key == subjects.FLEET_KEY:
                 scope = Scope()
             elif key == subjects.tools_key(agent.agent):
                 scope = Scope(agent.agent, tool=target)
@@ -78,9 +82,9 @@ def _standing(agents: Sequence[view.AgentView], fleet: Entry) -> list[Standing]:
                 scope = Scope(agent.agent, run_id=target)
             found[key, target] = Standing(
                 scope, one["by"], one["reason"], one["at"], one["expires_at"], one["fallback"], one["drill"],
-                agent.epochs[key],
+                agent.epochs[key], unreadable,
             )  # fmt: skip
-    return sorted(found.values(), key=lambda one: (one.scope.agent or "", one.scope.target or ""))
+    return sorted(found.values(), key=lambda one: (one.scope.agent or "", one.unreadable, one.scope.target or ""))
 
 
 def strays(conn: Connection) -> dict[str, list[str]]:
