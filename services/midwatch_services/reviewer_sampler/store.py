@@ -132,7 +132,8 @@ def backlogs(conn: Connection, times: Sequence[float]) -> dict[str, list[int]]:
             _queue.c.agent, _place(_queue.c.sampled_at, times).label("first"),
             _place(_queue.c.settled_at, times).label("end"),
         ).where(*live).subquery()  # fmt: skip
-        counted = sa.select(*rows.c, sa.func.count()).group_by(*rows.c)
+        alike = [rows.c[name] for name in ("agent", "first", "end")]
+        counted: sa.Select[Any] = sa.select(*alike, sa.func.count()).group_by(*alike)
         for agent, first, end, count in conn.execute(counted):
             waited = found.setdefault(agent, [0] * len(times))
             for place in range(first, end):
