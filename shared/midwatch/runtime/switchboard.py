@@ -217,17 +217,6 @@ class Switchboard:
 
         return (await self._set(scope, change)).changed
 
-    async def clear(self, key: str, revision: int) -> Written:
-        """Puts an empty map in the place of one that cannot be read, if that is still the write `revision`. Whatever it
-        halted is lifted by that, so only people do it."""
-
-        def change(entry: Entry) -> Change:
-            unreadable = entry.map() is None
-            value = b"{}" if unreadable and entry.revision == revision else None
-            return NOT_HALTED if value or not unreadable else _UNREADABLE, value
-
-        return await self.update(key, change)
-
     async def expire(self, key: str, target: str | None, record: SwitchRecord, *, by: str) -> bool:
         """Lifts the halt `record` because its time is over, and only that one: whatever has been written in its place
         stays. Returns whether it did."""

@@ -12,6 +12,7 @@ from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
+from midwatch.contracts.control import SwitchRecord
 from midwatch.errors import MidwatchError
 from midwatch.runtime.switchboard import NOT_HALTED, Entry, Scope, Switchboard
 from midwatch_services.commands import switch_history, switch_output
@@ -85,6 +86,16 @@ def _standing(agents: Sequence[view.AgentView], fleet: Entry) -> list[Standing]:
                 agent.epochs[key], unreadable,
             )  # fmt: skip
     return sorted(found.values(), key=lambda one: (one.scope.agent or "", one.unreadable, one.scope.target or ""))
+
+
+async def clear(js: JetStreamContext, key: str, revision: int) -> bool:
+    """Puts an empty map in the place of one that cannot be read, if that is still the write `revision`, and returns
+    whether it did. Whatever it halted is lifted by that, so only people do it. Raises Temporary."""
+
+    def change(entry: Entry) -> tuple[SwitchRecord, bytes | None]:
+        return NOT_HALTED, b"{}" if entry.map() is None and entry.revision == revision else None
+
+    return (await Switchboard(js).update(key, change)).changed
 
 
 def strays(conn: Connection) -> dict[str, list[str]]:

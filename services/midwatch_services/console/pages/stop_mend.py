@@ -50,12 +50,12 @@ async def mended(request: Request) -> Response:
     key = _KEYS[what](agent)
     try:
         bus_answers(request)
-        board = Switchboard(console_of(request).js)
-        entry = await board.read(key)
+        js = console_of(request).js
+        entry = await Switchboard(js).read(key)
         is_it = entry.map() is None and str(entry.revision) == seen
         deed = "switch.mend" if is_it else "switch.not_mended"
         await record(request, deed, agent=agent, target=key, reason=reason, epoch=entry.revision)
-        if not is_it or not (await board.clear(key, entry.revision)).changed:
+        if not is_it or not await switch.clear(js, key, entry.revision):
             return await _mend(request, given, "mended", 409)
     except switch.MISSED as error:
         return not_done(request, "mend", Scope(agent), error)
