@@ -2,10 +2,11 @@
 
 `python benchmarks/bench_console.py [--runs N] [--quick] [--json] [--log FILE]`. The log is made by drawing from
 published runs, 4,000 a day up to now, with events of the newest 50,000 (`log_builder`); `--log` keeps it in a file, or
-takes the one that is there. The console runs as the service it is, in a process of its own, on SQLite and a real
-nats-server. Each page is asked for over HTTP by one client, each time for another agent, run or search, and where a
-page keeps sums for a second, after they are stale; the first three requests are left out. Weight: the page and all that
-it links, uncompressed. First paint: by Chromium's own count, of five new windows.
+takes the one that is there. One run in five was drawn for a review, and those of the last three days wait. The console
+runs as the service it is, in a process of its own, on SQLite and a real nats-server. Each page is asked for over HTTP
+by one client, each time for another agent, run or search, and where a page keeps sums for a second, after they are
+stale; the first three requests are left out. Weight: the page and all that it links, uncompressed. First paint: by
+Chromium's own count, of five new windows.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +32,7 @@ import httpx
 import load
 import nats
 from bench_log_size import DATA, EVENTS_OF
-from log_builder import Log, build, real_runs
+from log_builder import Log, build, build_queue, real_runs
 
 from midwatch.contracts import subjects
 from midwatch.contracts.control import BudgetRule
@@ -44,8 +46,9 @@ from midwatch_services.cards import bucket
 from midwatch_services.console.access import key
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.access.session import Sessions
+from midwatch_services.reviewer_sampler import store
 
-WARM, TIMES = 3, 50
+WARM, TIMES, DAYS = 3, 50, 28
 LIMIT, WEIGHT, PAINT = 150, 200, 1.0  # ms, KB, s
 WINDOWS = 5
 _MISSING = 'class="note warn"'
@@ -92,6 +95,7 @@ PAGES = (
     Page("a run", _run, "customer"),
     Page("a search by filters", _search(agent=_agent, resolution="failed", since="30d", cost_over="0.02"), "<form"),
     Page("a search by words", _search(text=_words), "<form"),
+    Page("the queue of reviews", lambda *_: "/review/queue", "/runs/"),
     Page("Alerts", lambda *_: "/alerts?state=all", "/alerts/a-"),
 )
 
@@ -119,17 +123,39 @@ def make_log(settings: Settings, file: Path | None, count: int) -> Log:
     return log
 
 
+def waited(settings: Settings, log: Log) -> dict[str, Any]:
+    """Makes the queue of reviews, and asks what Agents asks of it in the background: what waited on each of 28 days."""
+    url = settings.database_for(subjects.REVIEWER_SAMPLER)
+    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    migrate(url, subjects.REVIEWER_SAMPLER)
+    database = Database(url, name="bench")
+    rows, took = build_queue(database, log), list[float]()
+    ends = [(log.end - timedelta(days=back)).timestamp() for back in reversed(range(DAYS))]
+    for _ in range(WARM + TIMES):
+        begin = time.perf_counter()
+        database.read_now(lambda conn: store.backlogs(conn, ends))
+        took.append(1000 * (time.perf_counter() - begin))
+    database.close()
+    p95 = sorted(took[WARM:])[int(0.95 * TIMES)]
+    return {
+        "name": f"console, what waited for a review on each of {DAYS} days, of {rows:,} that were drawn, in the "
+                f"background: p95 of {TIMES}", "value": round(p95, 1), "unit": "ms", "target": f"≤ {LIMIT}",
+        "peer": "the limit, ms", "peer_value": LIMIT, "ratio": round(p95 / LIMIT, 3),
+    }  # fmt: skip
+
+
 def _moment(text: str) -> Any:
     return type(utc_now()).fromisoformat(text)
 
 
 @asynccontextmanager
-async def console(count: int, file: Path | None) -> AsyncIterator[tuple[Log, str, tuple[str, str]]]:
-    """The log, the console's address, and the cookie of somebody who is signed in."""
+async def console(count: int, file: Path | None) -> AsyncIterator[tuple[Log, str, tuple[str, str], dict[str, Any]]]:
+    """The log, the console's address, the cookie of somebody signed in, and how long the queue of reviews took."""
     with tempfile.TemporaryDirectory(prefix="midwatch-bench-") as folder:
         async with await start_nats(Path(folder) / "nats", sync_interval="2m") as server:
             settings = Settings(home=Path(folder) / "home", nats_url=server.url, http_port=0, console_port=0)
             log = await asyncio.to_thread(make_log, settings, file, count)
+            reviews = await asyncio.to_thread(waited, settings, log)
             nc = await nats.connect(server.url)
             js = nc.jetstream()
             await topology.apply(js, settings)
@@ -139,7 +165,7 @@ async def console(count: int, file: Path | None) -> AsyncIterator[tuple[Log, str
             sessions = Sessions(key.load(settings), utc_now)
             cookie = f"midwatch-session-{url.rsplit(':', 1)[1]}", sessions.sealed(sessions.begin("bench", Role.ADMIN))
             try:
-                yield log, url, cookie
+                yield log, url, cookie, reviews
             finally:
                 child.terminate()
                 await child.wait()
@@ -147,7 +173,8 @@ async def console(count: int, file: Path | None) -> AsyncIterator[tuple[Log, str
 
 
 async def measure(count: int, file: Path | None, say: Callable[[dict[str, Any]], None]) -> None:
-    async with console(count, file) as (log, url, cookie):
+    async with console(count, file) as (log, url, cookie, reviews):
+        say(reviews)
         size, chance = f"{count:,} runs", random.Random(9)
         async with httpx.AsyncClient(base_url=url, timeout=60, cookies=dict([cookie])) as client:
             for page in PAGES:

@@ -26,12 +26,14 @@ from midwatch_services.logger.places import place
 from midwatch_services.logger.search import index_store, marks, reading
 from midwatch_services.replay.mapping import HandOffStep, ModelStep, PlayedRun, SaidStep, Step, ToolStep, to_played
 from midwatch_services.replay.source import SourceRun
+from midwatch_services.reviewer_sampler import tables as review_tables
 
 END = datetime(2026, 11, 22, 12, tzinfo=UTC)  # of the newest run, where nothing else is said
 APART = timedelta(days=1) / 4_000  # runs begin so long after one another
 RULES = ("budget_run", "loop_no_new_state", "velocity")
 RUN, TICKET, ID = "@run@", "@ticket@", "@id@"  # what differs in the body of an event
 _TRANSACTION = 5_000  # rows
+DRAWN = 5  # one run in so many is drawn for a review
 _READING_COLUMNS = ("number", "agent", "run_id", "events", "tools")
 
 
@@ -186,6 +188,18 @@ def review_row(log: Log, at: int, verdict: str) -> tuple[Any, ...]:
     return (log.of(at).row.agent, log.run_id(at), time, time, f"1 {time}", time, "anna", verdict, None)
 
 
+def queue_row(log: Log, at: int) -> tuple[Any, ...]:
+    """A run that was drawn for a review: read within two days, or waiting if it is of the last three."""
+    began = log.began(at)
+    waits = log.end - began < timedelta(days=3)
+    settled_at = None if waits else (began + timedelta(hours=at % 48)).timestamp()
+    return (
+        log.of(at).row.agent, log.run_id(at), "live", "live", f"T-{at}", 0.2, 0.1, f"{began:%Y-%m-%d}", "0",
+        began.timestamp(), "waiting" if waits else "settled", 1, "[]", "1", f"{began:%Y-%m-%d}", 0,
+        None if waits else "pass", settled_at,
+    )  # fmt: skip
+
+
 def reading_row(log: Log, at: int) -> tuple[tuple[Any, ...], str]:
     """The row without its words, and what the run adds to the words of the one that it was drawn from."""
     one, began = log.of(at), decide.text_of(log.began(at))
@@ -226,6 +240,14 @@ def build(database: Database, log: Log) -> None:
         _read_into_postgres(database, log)
     last = next(places)
     database.write_now(lambda conn: index_store.move_cursor(conn, index_store.INDEX, 0, last))
+
+
+def build_queue(database: Database, log: Log) -> int:
+    """Writes the queue of reviews into its empty table: one run in five was drawn. Returns how many those are."""
+    drawn = range(0, log.count, DRAWN)
+    table = review_tables.Queued.__table__
+    _write(database, table.name, tuple(table.columns.keys()), (queue_row(log, at) for at in drawn))
+    return len(drawn)
 
 
 def _read_into_sqlite(database: Database, log: Log) -> None:

@@ -16,7 +16,7 @@ from kill_switch_helpers import put
 from logged import alert, received
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import utc_now
-from midwatch.contracts.governance import CaseOpened, SwitchDrilled
+from midwatch.contracts.governance import AuditActed, CaseOpened, SwitchDrilled
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
@@ -110,6 +110,13 @@ async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Run
                            first_fallback_seconds=0.6, started_at=utc_now() - timedelta(days=27)), "result",
     )  # fmt: skip
     await Switchboard(js).halt_tool("invoice-helper", "pay", reason=HOSTILE, by="ben@shop")
+    await js.publish(subjects.key_subject(subjects.SWITCH, subjects.runs_key("invoice-helper")), b"[1]")
+    began = AuditActed(
+        by="ben@shop", role="operator", action="drill.began", target="refund-desk",
+        detail={"drill": "drill-20261102-0c0c0c"},
+    )  # fmt: skip
+    said = codec.envelope("audit", "acted", began, source="/services/console")
+    await js.publish(subjects.audit("refund-desk", "acted"), codec.encode(said))
     said = alert("acknowledged", alert_id="a-9", by="cid@shop")
     await js.publish(subjects.alert("desk", "acknowledged"), codec.encode(said))
     async with console(settings) as one:
@@ -126,7 +133,9 @@ PAGES = {
     "alerts": "/alerts", "alerts-empty": "/alerts?agent=other&severity=info", "alert": "/alerts/a-1",
     "alert-hostile": "/alerts/a-3", "queue": "/queue", "queue-empty": "/queue?about=c-9&agent=other",
     "case": "/queue/case-0a1b2c", "case-data": "/queue/case-0a1b2c?raw=1", "drills": "/drills",
-    "drill": "/drills/drill-20261101-0a0a0a", "drill-plan": "/drills/plan?agent=refund-desk", "writes": "/writes",
+    "drill": "/drills/drill-20261101-0a0a0a", "drill-plan": "/drills/plan?agent=refund-desk",
+    "drill-lost": "/drills/drill-20261102-0c0c0c", "stop": "/stop",
+    "stop-mend": "/stop/mend?agent=invoice-helper&list=runs", "writes": "/writes",
     "audit": "/audit",
 }  # fmt: skip
 

@@ -13,8 +13,9 @@ from console_helpers import Running, console
 from drill_helpers import LONG_AGO, apply_card, is_armed
 from helpers import eventually
 from kill_switch_helpers import kill_switch, put
+from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import utc_now
-from midwatch.contracts.governance import SwitchDrilled
+from midwatch.contracts.governance import AuditActed, SwitchDrilled
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
@@ -123,3 +124,57 @@ async def test_a_drill_from_the_page_halts_a_real_process_measures_and_restores(
     record = (await Switchboard(js).read("agent.desk")).record()
     assert record is not None and record.state == "running"
     assert [one["action"] for one in await running.recorded()] == ["drill.began"]
+
+
+async def test_a_drill_that_warmed_up_as_the_console_restarted_is_told_as_over_and_as_having_halted_nothing(
+    js: JetStreamContext, nats_server: NatsServer, settings: Settings, tmp_path: Path
+) -> None:
+    await put(js, "agent.desk", b'{"state":"running"}')
+    await arm(js, lease=5.0)
+    async with kill_switch(settings, POLICY), pod(tmp_path, nats_server.url, runs=1):
+        async with console(settings) as before, before.person(Role.OPERATOR, "eva") as eva:
+            await eventually(lambda: is_armed(before.context.nc, js))
+            here = (await eva.act("/drills/begin", agent="desk")).headers["location"]
+
+            async def warms_up() -> str:
+                page = (await eva.get(f"{here}?part=1")).text
+                assert "tickets a second flow to desk" in page, page
+                return page
+
+            assert "It runs" in await eventually(warms_up)
+        async with console(settings) as after, after.person(Role.OPERATOR, "ann") as ann:
+            part = await ann.get(f"{here}?part=1&seen=what-it-was")
+    assert part.status_code == 200, "the part stands in the place of the one that says that it runs"
+    assert "This console does not run it" in part.text
+    assert "<bdi>eva</bdi>" in part.text
+    assert "it never halted desk" in part.text
+    assert 'href="/drills/plan?agent=desk"' in part.text
+    assert "every 1s" not in part.text
+    assert "It runs" not in part.text
+
+
+async def test_of_a_drill_that_runs_nowhere_the_switch_says_whether_its_halt_still_stands(
+    running: Running, js: JetStreamContext, nats_server: NatsServer
+) -> None:
+    name = f"drill-{utc_now():%Y%m%d}-0a0a0a"
+    said = AuditActed(by="eva", role="operator", action="drill.began", target="desk", detail={"drill": name})
+    envelope = codec.envelope("audit", "acted", said, source="/services/console")
+    await js.publish(subjects.audit("desk", "acted"), codec.encode(envelope))
+    async with running.person(Role.VIEWER) as vera:
+        board, halt = Switchboard(js), {"reason": "a drill", "by": f"drill/{name} eva"}
+        await board.halt_agent("desk", drill=True, expires_at=utc_now() + timedelta(minutes=1), **halt)
+        page = (await vera.get(f"/drills/{name}")).text
+        assert "It halted desk, and that halt still stands." in page
+        assert "It is to be lifted:" in page
+        assert 'hx-trigger="every 5s"' in page
+        await board.resume_agent("desk", reason="it expired", by="kill-switch")
+        assert "that halt was lifted since" in (await vera.get(f"/drills/{name}")).text
+        for odd in ("drill-99999999-0a0a0a", "drill-x"):
+            assert (await vera.get(f"/drills/{odd}")).status_code == 404
+            assert "Nobody recorded that it began" in (await vera.get(f"/drills/{odd}?part=1")).text
+        await nats_server.stop()
+
+        async def silent() -> bool:
+            return "take it that the agent may be halted" in (await vera.get(f"/drills/{name}?part=1")).text
+
+        await eventually(silent)

@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from nats.js import JetStreamContext
 
 from console_helpers import Running, console
 from eval_helpers import SMALLEST, put
 from gate_helpers import pair
+from helpers import eventually
 from midwatch.contracts import codec, subjects
+from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
 from midwatch_services.evals import load
@@ -90,6 +93,42 @@ async def test_what_the_gate_said_is_told_regressions_first_without_any_folder(
         assert "c0, c1, c2" in page.replace("<bdi>", "").replace("</bdi>", "")
         assert "The console sees no cases of this agent" in page
         assert str(settings.evals) in page
+
+
+async def test_a_gate_that_judged_a_part_of_the_cases_does_not_look_like_one_that_passed(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    new, old = pair(regressions=0, repairs=0, kept=30)
+    await put_card(js, "refund-desk")
+    for version, gating, shown in (
+        ("part", 42, "Passed in part"), ("whole", 30, "Passed"), ("older", None, "Whether these were all cases"),
+    ):  # fmt: skip
+        of = structs.replace(new, version=version, gating=gating)
+        envelope = completed(compare(of, old), of, old, "ana")
+        await js.publish(subjects.evaluated("refund-desk", "completed"), codec.encode(envelope))
+        async with console(settings) as running, running.person(Role.VIEWER) as vera:
+            pages = [(await vera.get(path)).text for path in ("/evals", "/evals/refund-desk")]
+        newest = pages[1].split("</section>")[0]
+        assert shown in newest
+        assert ["Passed in part" in page for page in (pages[0], newest)] == [version == "part"] * 2
+        assert ('<section class="card gate passed">' in newest) == (version != "part")
+        assert ("Only 30 of 42 cases that gate were judged." in newest) == (version == "part")
+
+
+async def test_the_list_says_that_the_gate_cannot_be_read_and_never_that_it_was_not_asked(
+    running: Running, nats_server: NatsServer
+) -> None:
+    async with running.person(Role.VIEWER) as vera:
+        assert "never asked" in (await vera.get("/evals")).text
+        await nats_server.stop()
+
+        async def silent() -> bool:
+            page = (await vera.get("/evals")).text
+            assert "never asked" not in page
+            assert "cannot be read" in page
+            return "start NATS, and open this page again" in page
+
+        await eventually(silent, 15)
 
 
 async def test_with_no_eval_set_at_all_the_page_says_how_to_begin(js: JetStreamContext, settings: Settings) -> None:

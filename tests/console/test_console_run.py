@@ -6,13 +6,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 from nats.js import JetStreamContext
 
 from console_helpers import Running, console
+from midwatch.contracts import codec
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
-from reading_helpers import AGENT, fill, refund, run
+from midwatch_services.console.texts import load
+from midwatch_services.dossier import judged
+from reading_helpers import AGENT, arm, fill, refund, refund_card, run, told_of
 
 NOW = utc_now()
 
@@ -52,3 +56,25 @@ async def test_two_long_answers_are_shown_where_they_begin_to_differ(running: Ru
         assert re.findall("<mark>([^<]+)</mark>", page) == ["Monday", "Friday"]
         assert page.count("(cut: shown from shortly before the two differ)") == 2
         assert page.count("(cut: only its beginning is shown)") == 2
+
+
+async def test_a_rule_is_told_in_the_words_of_the_console_and_in_no_others(
+    js: JetStreamContext, running: Running, settings: Settings
+) -> None:
+    assert {name for name in judged._WORDS if not load().has(f"judged.{name}")} == set()
+    await arm(js, refund_card())
+    alerts = [
+        told_of("r-1", NOW, action_taken="halted_run"),
+        told_of("r-1", NOW, action_taken="would_halt_agent", rule="drift"),
+    ]
+    alerts[1] = codec.envelope(
+        "alert", "raised", structs.replace(alerts[1].data, alert_id="a-2"), source="/x", time=NOW
+    )  # fmt: skip
+    await fill(settings, run("r-1", utc_now(), refund("A-1")), *alerts)
+    async with running.person(Role.VIEWER) as ann:
+        page = re.sub(r"\s+", " ", (await ann.get(f"/runs/{AGENT}/r-1/rules")).text)
+    for words in (
+        "People are told at 3, the run is stopped at 5", "by the price list", "in a row at most", "1 at most",
+        "The run was stopped:", "The agent would have been stopped:", "See the alert",
+    ):  # fmt: skip
+        assert words in page, page

@@ -1,26 +1,24 @@
 """What Today and Agents make of odd cards, of what cannot be read, and of days that differ; where they lead."""
 
+import asyncio
 import re
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from nats.js import JetStreamContext
 
 from console_helpers import Person, console, keep_digest
 from digest_helpers import facts, runs, write
+from kept_helpers import a_case, insert
 from logged import alert
 from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import BudgetRule, SwitchRecord
 from midwatch.contracts.control import Route as Stage
 from midwatch.contracts.envelope import utc_now
 from midwatch.contracts.governance import InstanceReport, SwitchContained
-from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch.testing import card
@@ -39,17 +37,6 @@ def spoil(settings: Settings, service: str) -> None:
     path = Path(settings.database_for(service).removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"this is no database" * 100)
-
-
-def insert(settings: Settings, service: str, table: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Puts rows where a service keeps them."""
-    url = settings.database_for(service)
-    migrate(url, service)
-    database = Database(url, name=service)
-    try:
-        database.write_now(lambda conn: conn.execute(sa.insert(table.__table__), list(rows)))
-    finally:
-        database.close()
 
 
 async def text_of(ann: Person, path: str) -> str:
@@ -122,6 +109,18 @@ async def test_alerts_are_those_of_the_bus_where_the_run_log_is_away(js: JetStre
         assert "No agents yet" not in await text_of(ann, "/agents")
 
 
+async def test_however_many_alerts_the_bus_has_all_of_them_are_counted(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    spoil(settings, subjects.LOGGER)
+    bodies = [codec.encode(alert("raised", alert_id=f"a-{n}", at=utc_now())) for n in range(1205)]
+    for at in range(0, len(bodies), 200):
+        some = bodies[at : at + 200]
+        await asyncio.gather(*(js.publish(subjects.alert("desk", "raised"), body) for body in some))
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        assert "1,200 more alerts" in await text_of(ann, "/today/needs")
+
+
 async def test_what_needs_somebody_leads_to_where_it_is_told(js: JetStreamContext, settings: Settings) -> None:
     now = utc_now()
     await fill(settings, iter(()), told_of("r/1", now))
@@ -149,19 +148,24 @@ async def test_what_needs_somebody_leads_to_where_it_is_told(js: JetStreamContex
 async def test_customers_whom_somebody_has_are_told_apart_from_those_who_wait(
     js: JetStreamContext, settings: Settings
 ) -> None:
-    at = switch_tables.micros(utc_now())
-    given = {
-        "agent": AGENT, "to": "human", "taker": "", "taken_by": "", "taken_run": "", "reference": "", "mode": "live",
-        "opened_by": "kill-switch", "key": "", "reason": "", "doubt": "", "chain": "[]", "asked": "", "opened_at": at,
-        "updated_at": at,
-    }  # fmt: skip
     states = ["open", "open", "taken", "offered", "closed"]
-    rows = [given | {"case_id": f"case-{n}", "run_id": f"r-{n}", "state": state} for n, state in enumerate(states)]
+    rows = [a_case(n, utc_now(), agent=AGENT, state=state) for n, state in enumerate(states)]
     insert(settings, subjects.KILL_SWITCH, switch_tables.Case, rows)
     async with console(settings) as running, running.person(Role.VIEWER) as ann:
         page = await text_of(ann, "/today/needs")
         assert "2 customers wait for a person" in page
         assert "2 more customers are in somebody&#39;s hands already, or offered to another agent." in page
+
+
+async def test_however_many_customers_wait_all_of_them_are_counted(js: JetStreamContext, settings: Settings) -> None:
+    first = utc_now() - 3 * DAY
+    rows = [a_case(n, first + timedelta(seconds=n), agent=AGENT if n < 2400 else OTHER) for n in range(2500)]
+    insert(settings, subjects.KILL_SWITCH, switch_tables.Case, rows)
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        page = await text_of(ann, f"/today/needs?agent={AGENT}")
+        assert "2,400 customers wait for a person" in page
+        assert f'The first waits since <time datetime="{first.isoformat(timespec="seconds")[:19]}' in page
+        assert "2,500 customers wait for a person" in await text_of(ann, "/today/needs")
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ async def eval_set(settings: Settings, js: JetStreamContext) -> None:
     for version, verdict, worse in (("2026-11-10", "passed", []), ("2026-11-20", "failed", ["late-parcel"])):
         data = EvalCompleted(
             agent=AGENT, version=version, verdict=verdict, why="It got worse: 1 of 3 cases fail that passed.",  # type: ignore[arg-type]
-            baseline="2026-11-01", cases=3, passed=3 - len(worse), baseline_passed=3, regressions=worse,
+            baseline="2026-11-01", cases=3, gating=9, passed=3 - len(worse), baseline_passed=3, regressions=worse,
         )  # fmt: skip
         body = codec.encode(codec.envelope("eval", "completed", data, source="/people/command-line"))
         await js.publish(subjects.evaluated(AGENT, "completed"), body)

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from digest_helpers import log
+from kept_helpers import a_case, insert
 from logged import alert, received
 from midwatch.contracts import subjects
 from midwatch.contracts.reviews import DigestWritten
@@ -15,6 +16,7 @@ from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
 from midwatch_services.cli import app
 from midwatch_services.digest import store
+from midwatch_services.kill_switch import tables as switch_tables
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -55,6 +57,14 @@ def test_a_day_is_told_from_the_log_alone() -> None:
         "- The day cost $1.50.", "[2] run r-2: midwatch show r-2",
     ):  # fmt: skip
         assert line in flat, output
+
+
+@pytest.mark.usefixtures("filled")
+def test_however_many_cases_wait_all_of_them_are_counted() -> None:
+    rows = [a_case(number, NOON) for number in range(10_002)]
+    insert(Settings(), subjects.KILL_SWITCH, switch_tables.Case, rows)
+    _, output = run("--date", "2026-11-25")
+    assert "10,002 cases wait for a person." in output.replace("\u00a0", " ")
 
 
 @pytest.mark.usefixtures("filled")

@@ -16,7 +16,7 @@ from eval_replay_helpers import agent_file, case
 from midwatch.errors import BadAgentName
 from midwatch_services.commands import evals
 from midwatch_services.evals import judges, keep, load
-from midwatch_services.evals.case import Case, Expect
+from midwatch_services.evals.case import Agreed, Case, Expect
 from midwatch_services.evals.outcome import CaseResult, Outcome, Results, set_hash
 
 AGENT = """
@@ -131,6 +131,14 @@ def test_twins_are_reported_apart_and_can_be_left_out(holds: Any) -> None:
     assert [one.case for one in written().results] == ["a", "b"]
     midwatch("--only", "a")
     assert [one.case for one in written().results] == ["a", "a-shouting"]
+
+
+def test_results_of_a_part_tell_how_many_cases_of_the_set_gate(holds: Any) -> None:
+    two = tuple(Agreed(by, "2026-11-22T02:00:00Z", SAYS.hash) for by in ("ana", "ben"))
+    holds(*(case(name, expect=SAYS, agreed=two) for name in "abc"), case("new", expect=SAYS))
+    midwatch("--only", "a")
+    assert len(written().results) == 1
+    assert written().gating == 3
 
 
 def test_repeats_are_attempts_of_the_same_case(holds: Any) -> None:

@@ -28,13 +28,15 @@ _WHY = 200  # characters of why one failed
 
 
 class _How(NamedTuple):
-    """How it is replayed, and where the results go. `broken`: files that could not be read."""
+    """How it is replayed, and where the results go. `broken`: files that could not be read. `gating`:
+    how many cases of the whole set gate."""
 
     agent: str
     repeats: int
     concurrency: int
     out: Path
     broken: list[str]
+    gating: int
 
 
 def register(evals: typer.Typer) -> None:
@@ -78,11 +80,11 @@ def run(
         fail(f"--missing {missing!r}: choose {' or '.join(_MISSING)}", USAGE)
     if not is_agent_name(agent):
         raise BadAgentName(agent=agent)
-    cases, broken = _cases(folder / agent, only or [], stress)
+    cases, broken, gating = _cases(folder / agent, only or [], stress)
     settings = Settings()
     _use_prices(settings)
     wanted = Wanted(target, version, timeout, missing, model, settings.url)  # type: ignore[arg-type]
-    how = _How(agent, repeats, concurrency, out or keep.usual_path(folder, agent, version), broken)
+    how = _How(agent, repeats, concurrency, out or keep.usual_path(folder, agent, version), broken, gating)
     stdout = sys.stdout if as_json else None
     with contextlib.redirect_stdout(sys.stderr):  # a judge function may print as well
         totals, seconds, printed = asyncio.run(_replayed(cases, wanted, _judging(timeout), how, stdout))
@@ -97,11 +99,11 @@ def run(
         raise typer.Exit(FAILED)
 
 
-def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case], list[str]]":
-    """The cases that are wanted, and a line for each file that cannot be read."""
+def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case], list[str], int]":
+    """The cases that are wanted, a line for each file that cannot be read, and how many of all cases gate."""
     if not folder.is_dir():
         fail(f"there is no eval set in {folder}: make cases with `midwatch eval add`, or name its folder with --evals")
-    from midwatch_services.evals import load
+    from midwatch_services.evals import judge, load
 
     cases, broken = load.load(folder)
     known = {case.name for case in cases}
@@ -116,7 +118,7 @@ def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case]
         for line in broken:
             sys.stderr.write(f"midwatch: {clean(line)}\n")
         fail(f"there is no case to replay in {folder}: make one with `midwatch eval add`")
-    return found, broken
+    return found, broken, sum(judge.gates(case)[0] for case in cases)
 
 
 def _use_prices(settings: Any) -> None:
@@ -185,7 +187,7 @@ def _head(wanted: "Wanted", how: _How, cases: "list[Case]", totals: "Totals", se
     return Results(
         agent=how.agent, version=wanted.version, target=wanted.shown, at=utc_now().isoformat(), repeats=how.repeats,
         eval_set=set_hash(case.hash for case in cases), seconds=round(seconds, 3), cost_usd=totals.cost_usd,
-        broken=how.broken,
+        broken=how.broken, gating=how.gating,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from midwatch.contracts.control import Card, SwitchRecord
 from midwatch.contracts.subjects import is_agent_name
 
 Kind = Literal["fleet", "agent", "tool", "run"]
+Unreadable = Literal["", "tools", "runs"]
 KINDS: tuple[Kind, ...] = ("fleet", "agent", "tool", "run")
 EXPIRIES = {"": None, "30m": timedelta(minutes=30), "2h": timedelta(hours=2), "1d": timedelta(days=1)}
 NAME_LIMIT, REASON_LIMIT = 128, 500  # characters
@@ -48,7 +49,8 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A halt that stands."""
+    """A halt that stands. `unreadable`: it is one because the list of the agent's halted `tools` or `runs` cannot be
+    read; empty for any other."""
 
     scope: ScopeLike
     by: str
@@ -58,6 +60,12 @@ class Standing:
     fallback: str | None
     drill: bool
     epoch: int
+    unreadable: Unreadable = ""
+
+    @property
+    def is_of(self) -> ScopeLike | None:
+        """What was halted by name; None where that is not known."""
+        return None if self.unreadable else self.scope
 
 
 @dataclass(frozen=True, slots=True)

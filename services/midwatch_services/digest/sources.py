@@ -29,7 +29,6 @@ from .policy import STILL, WEEK, Policy
 
 T = TypeVar("T")
 _OPEN = ("waiting", "judged", "disputed")  # states of a review that wants a person
-_MOST_CASES = 10_000  # that are counted
 
 
 class NoLog(MidwatchError):
@@ -107,7 +106,7 @@ class Sources:
         wanted = None if mode == "live" else mode
         found = self._other(
             subjects.KILL_SWITCH,
-            lambda conn: case_store.list_cases(conn, agent=agent, mode=wanted, limit=_MOST_CASES),
+            lambda conn: case_store.list_cases(conn, agent=agent, mode=wanted, limit=None),
         )
         return None if found is None else tuple(map(_case, found))
 

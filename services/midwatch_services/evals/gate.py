@@ -72,9 +72,9 @@ class Cost(Struct, frozen=True, kw_only=True):
 
 
 class Gate(Struct, frozen=True, kw_only=True):
-    """The verdict and what it stands on. `cases`: pairs, or without a baseline those that gate. `sees`: the smallest
-    drop that these pairs would have shown, as a share; None where none. `unstable`: names of those whose attempts
-    differ now."""
+    """The verdict and what it stands on. `cases`: pairs, or without a baseline those that gate. `gating`: of the
+    whole set, None where that is not known. `sees`: the smallest drop that these pairs would have shown, as a share;
+    None where none. `unstable`: names of those whose attempts differ now."""
 
     agent: str
     version: str
@@ -86,6 +86,7 @@ class Gate(Struct, frozen=True, kw_only=True):
     why: str
     policy: Policy
     cases: int
+    gating: int | None
     passed: int
     baseline_passed: int
     regressions: list[Turned]
@@ -118,7 +119,7 @@ def compare(new: Results, baseline: Results | None, *, policy: Policy = POLICY) 
     gate = Gate(
         agent=new.agent, version=new.version, at=new.at, baseline=baseline.version if baseline else "",
         baseline_at=baseline.at if baseline else "", verdict="inconclusive", reason="no_baseline", why="",
-        policy=policy, cases=len(compared), passed=sum(case.passed for _, case in compared),
+        policy=policy, cases=len(compared), gating=new.gating, passed=sum(case.passed for _, case in compared),
         baseline_passed=passed_before,
         regressions=[_turned(was, case, case) for was, case in fell],
         repaired=[_turned(was, case, was) for was, case in rose],

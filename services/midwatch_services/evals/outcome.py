@@ -69,7 +69,8 @@ class CaseResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Results(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An eval set replayed against one version of an agent."""
+    """An eval set, or a part of it, replayed against one version of an agent. `gating`: how many cases of the whole set
+    gate, replayed or not; None where that was not told."""
 
     schema: str = SCHEMA
     agent: str
@@ -78,6 +79,7 @@ class Results(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: str  # RFC 3339
     repeats: int = 1
     eval_set: str = ""
+    gating: int | None = None
     seconds: float = 0.0
     cost_usd: str | None = None
     broken: list[str] = []  # files that could not be read, one line each: the rest still ran

@@ -28,7 +28,8 @@ def completed(gate: Gate, new: Results, baseline: Results | None, by: str) -> En
     """The event of a gate. The same results judged the same way are the same event, whoever judges them again."""
     data = EvalCompleted(
         agent=gate.agent, version=gate.version, verdict=gate.verdict, why=gate.why, baseline=gate.baseline,
-        eval_set=gate.eval_set, cases=gate.cases, passed=gate.passed, baseline_passed=gate.baseline_passed,
+        eval_set=gate.eval_set, cases=gate.cases, gating=gate.gating, passed=gate.passed,
+        baseline_passed=gate.baseline_passed,
         regressions=[one.case for one in gate.regressions], repaired=[one.case for one in gate.repaired],
         p_value=gate.p_value, cost_usd=gate.cost.usd, by=by,
     )  # fmt: skip

@@ -22,6 +22,7 @@ _QUEUE_COLUMNS = (
     "agent", "run_id", "track", "mode", "ticket", "rate", "draw", "day", "key_hash", "sampled_at", "state", "version",
     "due_day",
 )  # fmt: skip
+_NEVER = 1e12  # by any clock; SQLite takes an index for a stretch with two ends
 _RUN = tuple(_runs.primary_key.columns.keys())
 
 # Writing
@@ -121,20 +122,30 @@ def backlog(conn: Connection) -> dict[str, int]:
 
 
 def backlogs(conn: Connection, times: Sequence[float]) -> dict[str, list[int]]:
-    """How many of an agent's live runs waited for a judgement at each of the times; what was erased since is left
-    out."""
-    waited = [
-        sa.func.sum(sa.case((sa.and_(_queue.c.sampled_at < at, _is_unsettled(at)), 1), else_=0)).label(f"at_{place}")
-        for place, at in enumerate(times)
-    ]
-    query = sa.select(_queue.c.agent, *waited).where(
-        _queue.c.track == "live", _queue.c.mode != "drill", _queue.c.state != "erased", _is_unsettled(min(times))
-    )
-    return {row[0]: [int(count) for count in row[1:]] for row in conn.execute(query.group_by(_queue.c.agent))}
+    """How many of an agent's live runs waited for a judgement at each of the times, which are in order; what was erased
+    since is left out."""
+    found: dict[str, list[int]] = {}
+    # One after the other, so that each is a stretch of the index.
+    for settled in (_queue.c.settled_at.is_(None), _queue.c.settled_at.between(times[0], _NEVER)):
+        live = (_queue.c.track == "live", _queue.c.mode != "drill", _queue.c.state != "erased", settled)
+        rows = sa.select(
+            _queue.c.agent, _place(_queue.c.sampled_at, times).label("first"),
+            _place(_queue.c.settled_at, times).label("end"),
+        ).where(*live).subquery()  # fmt: skip
+        alike = [rows.c[name] for name in ("agent", "first", "end")]
+        counted: sa.Select[Any] = sa.select(*alike, sa.func.count()).group_by(*alike)
+        for agent, first, end, count in conn.execute(counted):
+            waited = found.setdefault(agent, [0] * len(times))
+            for place in range(first, end):
+                waited[place] += int(count)
+    return found
 
 
-def _is_unsettled(at: float) -> sa.ColumnElement[bool]:
-    return sa.or_(_queue.c.settled_at.is_(None), _queue.c.settled_at >= at)
+def _place(column: sa.ColumnElement[Any], times: Sequence[float]) -> sa.ColumnElement[int]:
+    """The first of the times by which it was so: one behind the last where it was never."""
+    return sa.case(
+        (column.is_(None), len(times)), *[(column < at, place) for place, at in enumerate(times)], else_=len(times)
+    )  # fmt: skip
 
 
 def of_run(conn: Connection, agent: str, run_id: str) -> list[dict[str, Any]]:

@@ -241,8 +241,8 @@ class EvidenceCheckpointed(Struct, frozen=True, kw_only=True):
 
 
 class EvalCompleted(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An eval set was replayed against a version and held against a baseline. `cases`: those that may gate. `p_value`:
-    of McNemar's exact test that it got worse."""
+    """An eval set was replayed against a version and held against a baseline. `cases`: those that may gate and
+    were compared. `p_value`: of McNemar's exact test that it got worse."""
 
     agent: AgentName
     version: str
@@ -251,6 +251,7 @@ class EvalCompleted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     baseline: str = ""  # the version it was held against; empty where there was none
     eval_set: str = ""  # SHA-256 of the cases' meaning, in hex
     cases: int = 0
+    gating: int | None = None  # of the whole set, compared or not; None where that was not told
     passed: int = 0
     baseline_passed: int = 0
     regressions: list[str] = []  # names of cases

@@ -40,7 +40,7 @@ class NoSwitch(MidwatchError):
 
 class UnreadableMap(MidwatchError):
     """{key} cannot be read, so all of it is halted, and what it halted is not known: a new map would lift those halts
-    as well. If that is meant: `nats kv put MIDWATCH_SWITCH {key} '{{}}'`."""
+    as well. If that is meant: Stop on the console, or `nats kv put MIDWATCH_SWITCH {key} '{{}}'`."""
 
 
 class Entry(NamedTuple):

@@ -15,7 +15,7 @@ from midwatch.runtime.settings import Settings
 from midwatch_services.console.reading import Found, Reading
 from midwatch_services.dossier import in_force
 from midwatch_services.dossier.gather import gather
-from midwatch_services.dossier.judged import Rule, judged
+from midwatch_services.dossier.judged import Judged, figures
 from midwatch_services.dossier.page import render
 from midwatch_services.logger import daily, store
 
@@ -40,7 +40,7 @@ async def card_of(reading: Reading, js: Any, run: dict[str, Any]) -> Found[Card 
     return await reading.ask(work, keep=("in_force", run["agent"], run["run_id"]), seconds=30)
 
 
-def rules(conn: Connection, run: dict[str, Any], card: Card, limit: int) -> list[Rule]:
+def rules(conn: Connection, run: dict[str, Any], card: Card, limit: int) -> list[Judged]:
     """Every rule that judged the run, with its limit, the run's figure and what came of it; by its first `limit`
     events."""
     events = store.read_events(conn, run["agent"], run["run_id"], limit=limit)
@@ -49,7 +49,7 @@ def rules(conn: Connection, run: dict[str, Any], card: Card, limit: int) -> list
     if run["ticket"] is not None:
         costs = daily.ticket_costs(conn, run["agent"], run["ticket"], run["last_event_at"])
         ticket = sum(map(Decimal, costs), Decimal(0))
-    return judged([one for event in events if (one := _decoded(run["agent"], event))], card, alerts, ticket)
+    return figures([one for event in events if (one := _decoded(run["agent"], event))], card, alerts, ticket)
 
 
 def _decoded(agent: str, event: dict[str, Any]) -> RunEvent | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -9,8 +10,8 @@ import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from midwatch.contracts import codec, subjects
-from midwatch.contracts.control import Card
+from midwatch.contracts import codec, control, subjects
+from midwatch.contracts.control import Card, SwitchRecord
 from midwatch.contracts.governance import SwitchDrilled
 from midwatch.errors import MidwatchError
 from midwatch.runtime.settings import Settings
@@ -22,6 +23,8 @@ from .switch import MISSED
 log = structlog.get_logger("midwatch.console")
 
 LOOKBACK = timedelta(days=400)
+BEGAN = "drill.began"  # as it is recorded
+_CLOCKS = timedelta(hours=1)  # by which the clocks of this machine and of the bus may differ
 LIMITS, SHAPE = drill_plan.LIMITS, drill_plan.SHAPE
 
 
@@ -91,6 +94,69 @@ def sign_off_command(agent: str, drill_id: str) -> str:
     return f"midwatch drill {agent} --sign-off {drill_id}" if drill_plan.is_id(drill_id) else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What is known of a drill that was neither reported nor runs in this process. `state`: `silent` where the bus does
+    not say, `unknown` where nobody recorded it, else `quiet`, `halted` or `lifted`, by what became of its halt."""
+
+    state: str
+    agent: str = ""
+    by: str = ""
+    at: datetime | None = None
+    until: datetime | None = None
+
+
+async def lost(nc: Client, drill_id: str) -> Lost:
+    """By the record of what people did, and by the switch."""
+    if not nc.is_connected:
+        return Lost("silent")
+    try:
+        async with asyncio.timeout(3):
+            begun = await _begun(nc, drill_id)
+            if begun is None:
+                return Lost("unknown")
+            agent, by, at = begun
+            halt, stands = await _halt(nc, agent, drill_plan.signature(drill_id, by), at)
+    except MISSED:
+        return Lost("silent")
+    if halt is None:
+        return Lost("quiet", agent, by, at)
+    return Lost("halted" if stands else "lifted", agent, by, at, halt.expires_at)
+
+
+async def _begun(nc: Client, drill_id: str) -> tuple[str, str, datetime] | None:
+    """Of which agent, by whom and when it was begun on a page."""
+    try:
+        day = datetime.strptime(drill_id[6:14] if drill_plan.is_id(drill_id) else "", "%Y%m%d").replace(tzinfo=UTC)
+    except ValueError:
+        return None  # no drill has such a name
+    async with aclosing(read_range(nc, subjects.GOVERNANCE, subjects.audit("*", "acted"), day - _CLOCKS)) as batches:
+        async for batch in batches:
+            for stored in batch:
+                if drill_id.encode() not in stored.body:
+                    continue
+                try:
+                    data = codec.decode(stored.subject, stored.body).data
+                except codec.Refused:
+                    continue
+                if data.action == BEGAN and data.detail.get("drill") == drill_id:
+                    return data.target, data.by, datetime.fromisoformat(stored.stored_at)
+    return None
+
+
+async def _halt(nc: Client, agent: str, signature: str, since: datetime) -> tuple[SwitchRecord | None, bool]:
+    """The halt that bears this signature, if there was one, and whether it stands."""
+    subject = subjects.key_subject(subjects.SWITCH, subjects.agent_key(agent))
+    found, stands = None, False
+    async with aclosing(read_range(nc, subjects.key_stream(subjects.SWITCH), subject, since)) as batches:
+        async for batch in batches:
+            for stored in batch:
+                record = control.decode_record(stored.body)
+                stands = record is not None and record.state == "halted" and record.by == signature
+                found = record if stands else found
+    return found, stands
+
+
 @dataclass
 class Course:
     """A drill that was begun here. `lines`: how far it is, in words; `halted`: whether it came to its halt; `form`: by
@@ -110,10 +176,14 @@ class Course:
         return self.result is not None or bool(self.failed)
 
 
-def begin(settings: Settings, agent: str, by: str, done: Callable[[], None]) -> tuple[Course, "asyncio.Task[None]"]:
-    """Begins a drill; the task ends with it, and restores first where it is cancelled."""
-    course = Course(drill.new_id(datetime.now(UTC)), agent, by)
-    return course, asyncio.create_task(_run(settings, course, done), name=course.drill_id)
+def new(agent: str, by: str, form: str) -> Course:
+    """A drill that is to begin; its name is recorded before it does."""
+    return Course(drill.new_id(datetime.now(UTC)), agent, by, form=form)
+
+
+def begin(settings: Settings, course: Course, done: Callable[[], None]) -> "asyncio.Task[None]":
+    """Begins it; the task ends with it, and restores first where it is cancelled."""
+    return asyncio.create_task(_run(settings, course, done), name=course.drill_id)
 
 
 async def _run(settings: Settings, course: Course, done: Callable[[], None]) -> None:

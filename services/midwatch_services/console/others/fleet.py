@@ -1,6 +1,7 @@
 """Who is armed, what is halted, and what waits for a person: by the bus, and by what the services keep."""
 
 import asyncio
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,8 @@ from midwatch_services.console.stopping import fields_of
 from midwatch_services.drift import store as drift
 from midwatch_services.kill_switch import decide, view
 from midwatch_services.kill_switch import store as switch
-from midwatch_services.kill_switch.cases import case_store
+from midwatch_services.kill_switch.cases import case_pages
+from midwatch_services.kill_switch.cases.case_pages import Waits
 from midwatch_services.kill_switch.view import AgentView, InstanceView
 from midwatch_services.logger import alert_pages
 from midwatch_services.logger.alert_pages import Unattended
@@ -27,8 +29,7 @@ from . import alerts as heard_alerts
 
 __all__ = ["Unattended"]
 _SECONDS = 1.0  # less than after which a live part asks for the second time
-_MOST_CASES, _MOST_ALERTS = 1_000, 1_000
-_IN_HAND = ("offered", "taken")
+_EVERY = sys.maxsize  # alerts: those of the bus are all read anyhow
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Waiting:
     alerts are those that the bus has, where the run log did not say."""
 
     alerts: Found[Alerts]
-    cases: Found[list[dict[str, Any]]]
+    cases: Found[list[Waits]]
     reviews: Found[dict[str, int]]
     unconfirmed: Found[list[Unconfirmed]]
     log: Found[Alerts]
@@ -99,13 +100,20 @@ class Waiting:
         found = self.alerts | Alerts()
         return found.every if agent is None else found.by_agent.get(agent, [])
 
-    def cases_of(self, agent: str | None) -> list[dict[str, Any]]:
-        """Cases that nobody has, the oldest first."""
-        return [one for one in self.cases | [] if agent in (None, one["agent"]) and one["state"] not in _IN_HAND]
+    def cases_of(self, agent: str | None) -> int:
+        """How many cases nobody has."""
+        return sum(one.cases for one in self._open_of(agent))
+
+    def oldest_of(self, agent: str | None) -> datetime | None:
+        """Since when the first of them waits."""
+        return min((one.oldest for one in self._open_of(agent)), default=None)
+
+    def _open_of(self, agent: str | None) -> list[Waits]:
+        return [one for one in self.cases | [] if agent in (None, one.agent) and one.state == "open"]
 
     def in_hand_of(self, agent: str | None) -> int:
         """How many cases somebody has, or another agent is asked to take."""
-        return sum(one["state"] in _IN_HAND for one in self.cases | [] if agent in (None, one["agent"]))
+        return sum(one.cases for one in self.cases | [] if agent in (None, one.agent) and one.state != "open")
 
     def reviews_of(self, agent: str | None) -> int:
         return sum(count for name, count in (self.reviews | {}).items() if agent in (None, name))
@@ -132,7 +140,7 @@ async def waiting(reading: Reading, nc: Client, now: datetime) -> Waiting:
             subjects.LOGGER, _open_alerts, keep=("alerts",), seconds=_SECONDS,
         ),
         reading.read(
-            subjects.KILL_SWITCH, _cases, keep=("cases",), seconds=_SECONDS,
+            subjects.KILL_SWITCH, case_pages.waits, keep=("cases",), seconds=_SECONDS,
         ),
         reading.read(subjects.REVIEWER_SAMPLER, reviews.backlog, keep=("backlog",), seconds=_SECONDS),
         reading.read(subjects.KILL_SWITCH, _unconfirmed, keep=("unconfirmed",), seconds=_SECONDS),
@@ -150,7 +158,7 @@ def _open_alerts(conn: Connection) -> Alerts:
 async def _heard(nc: Client, now: datetime) -> Alerts:
     found = [
         Unattended(one["alert_id"], one["agent"], one["raised_at"], one["severity"], one["title"], one["run_id"])
-        for one in (await heard_alerts.heard(nc, now, heard_alerts.Wanted(limit=_MOST_ALERTS))).alerts
+        for one in (await heard_alerts.heard(nc, now, heard_alerts.Wanted(limit=_EVERY))).alerts
         if one["mode"] == "live" and one["severity"] != "info"
     ]
     return _by_agent(sorted(found, key=lambda one: one.severity != "page"))
@@ -163,15 +171,6 @@ def _by_agent(every: list[Unattended]) -> Alerts:
     return found
 
 
-def _cases(conn: Connection) -> list[dict[str, Any]]:
-    # Each state by itself, so that those in hand crowd out none that waits.
-    return [
-        case
-        for state in ("open", *_IN_HAND)
-        for case in case_store.list_cases(conn, state=state, mode="live", limit=_MOST_CASES)
-    ]
-
-
 def _unconfirmed(conn: Connection) -> list[Unconfirmed]:
     found: dict[tuple[str, str], Unconfirmed] = {}
     for halt in switch.open_halts(conn):
@@ -182,9 +181,12 @@ def _unconfirmed(conn: Connection) -> list[Unconfirmed]:
 
 
 def proof_path(key: str, target: str | None) -> str:
-    """Where it is told who has confirmed the halt of a key of the switch, or of one tool or run that it holds."""
+    """Where it is told who has confirmed the halt of a key of the switch, or of one tool or run that it holds; of a
+    list of them that cannot be read, where that is told."""
     agent = decide.agent_of(key)
     is_tool = agent is not None and key == subjects.tools_key(agent)
+    if target is None and agent is not None and key != subjects.agent_key(agent):
+        return "/stop"
     scope = Scope(agent, tool=target) if is_tool else Scope(agent, run_id=target)
     return f"/stop/proof?{urlencode(fields_of(scope))}"
 

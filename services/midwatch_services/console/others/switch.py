@@ -12,10 +12,11 @@ from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
+from midwatch.contracts.control import SwitchRecord
 from midwatch.errors import MidwatchError
 from midwatch.runtime.switchboard import NOT_HALTED, Entry, Scope, Switchboard
 from midwatch_services.commands import switch_history, switch_output
-from midwatch_services.console.stopping import Instance, Standing
+from midwatch_services.console.stopping import Instance, Standing, Unreadable
 from midwatch_services.kill_switch import history, registry, store, view
 from midwatch_services.kill_switch.policy import POLICY
 
@@ -70,7 +71,11 @@ def _standing(agents: Sequence[view.AgentView], fleet: Entry) -> list[Standing]:
     for agent in agents:
         for one in agent.halts:
             key, target = one["key"], one["target"]
-            if key == subjects.FLEET_KEY:
+            unreadable: Unreadable = ""
+            if target is None and key in (subjects.tools_key(agent.agent), subjects.runs_key(agent.agent)):
+                unreadable = "tools" if key == subjects.tools_key(agent.agent) else "runs"
+                scope = Scope(agent.agent)
+            elif key == subjects.FLEET_KEY:
                 scope = Scope()
             elif key == subjects.tools_key(agent.agent):
                 scope = Scope(agent.agent, tool=target)
@@ -78,9 +83,19 @@ def _standing(agents: Sequence[view.AgentView], fleet: Entry) -> list[Standing]:
                 scope = Scope(agent.agent, run_id=target)
             found[key, target] = Standing(
                 scope, one["by"], one["reason"], one["at"], one["expires_at"], one["fallback"], one["drill"],
-                agent.epochs[key],
+                agent.epochs[key], unreadable,
             )  # fmt: skip
-    return sorted(found.values(), key=lambda one: (one.scope.agent or "", one.scope.target or ""))
+    return sorted(found.values(), key=lambda one: (one.scope.agent or "", one.unreadable, one.scope.target or ""))
+
+
+async def clear(js: JetStreamContext, key: str, revision: int) -> bool:
+    """Puts an empty map in the place of one that cannot be read, if that is still the write `revision`, and returns
+    whether it did. Whatever it halted is lifted by that, so only people do it. Raises Temporary."""
+
+    def change(entry: Entry) -> tuple[SwitchRecord, bytes | None]:
+        return NOT_HALTED, b"{}" if entry.map() is None and entry.revision == revision else None
+
+    return (await Switchboard(js).update(key, change)).changed
 
 
 def strays(conn: Connection) -> dict[str, list[str]]:

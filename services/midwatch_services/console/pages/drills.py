@@ -62,11 +62,9 @@ async def begin(request: Request) -> Response:
             request.state.recorded = True  # what runs was recorded when it began
             said = "" if running is begun else "drills.runs_already"
             return back(request, f"/drills/{running.drill_id}", said, agent=running.agent)
-        await record(request, "drill.began", agent=agent, target=agent)
-        course, task = drills.begin(
-            console.settings, agent, session_of(request).by, lambda: console.tasks.discard(task)
-        )  # fmt: skip
-        course.form = form
+        course = drills.new(agent, session_of(request).by, form)
+        await record(request, drills.BEGAN, agent=agent, target=agent, drill=course.drill_id)
+        task = drills.begin(console.settings, course, lambda: console.tasks.discard(task))
         courses[course.drill_id] = course
     console.tasks.add(task)
     for old in list(courses)[: max(0, len(courses) - _KEPT)]:
@@ -76,25 +74,25 @@ async def begin(request: Request) -> Response:
 
 @page(role=Role.VIEWER)
 async def one(request: Request) -> Response:
-    """One drill: how far it is, or what it found."""
-    drill_id, console = request.path_params["drill"], console_of(request)
-    course = _courses(request).get(drill_id)
+    """One drill: how far it is, or what it found; of one that this console does not run, what the bus says."""
+    drill_id, console, is_part = request.path_params["drill"], console_of(request), "part" in request.query_params
+    course, lost = _courses(request).get(drill_id), None
     result = course.result if course else None
     if course is None:
         past = await drills.past(console.nc, console.now())
-        if past is None:
-            raise HTTPException(503, "the bus does not answer")
-        result = next((found for found in past if found.drill_id == drill_id), None)
-        if result is None:
-            raise HTTPException(404)
-    shown = stopping.seen(course, result)
-    if request.query_params.get("part") and request.query_params.get("seen") == shown:
+        result = next((found for found in past or () if found.drill_id == drill_id), None)
+        lost = None if result else await drills.lost(console.nc, drill_id)
+    # A part that answers with an error leaves what stood there, which is that it runs.
+    if lost and not is_part and lost.state in ("silent", "unknown"):
+        raise HTTPException(404) if lost.state == "unknown" else HTTPException(503, "the bus does not answer")
+    shown = stopping.seen(course, result, lost)
+    if is_part and request.query_params.get("seen") == shown:
         return Response(status_code=204)
-    agent = course.agent if course else result.agent if result else ""
+    agent = next((known.agent for known in (course, result, lost) if known), "")
     return render(
-        request, "drill_part.html" if request.query_params.get("part") else "drill.html", drill_id=drill_id,
-        course=course, result=result, limits=drills.LIMITS, agent=agent, scope={"agent": agent},
-        seen=shown, sign_off=drills.sign_off_command(agent, drill_id),
+        request, "drill_part.html" if is_part else "drill.html", drill_id=drill_id, course=course, result=result,
+        lost=lost, may=session_of(request).role.may(Role.OPERATOR), limits=drills.LIMITS, agent=agent,
+        scope={"agent": agent}, seen=shown, sign_off=drills.sign_off_command(agent, drill_id),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Topic
 from midwatch_services.console.others import evals, reviews
 from midwatch_services.console.others.evals import Case, EvalSet, Said
+from midwatch_services.console.reading import WITHIN
 from midwatch_services.console.routes import action, page, record
 from midwatch_services.console.view import back, console_of, number_of, render, session_of
 
@@ -36,6 +37,7 @@ class Line:
     gating: int
     broken: int
     last: Said | None
+    is_heard: bool
 
 
 @page(role=Role.VIEWER)
@@ -44,18 +46,23 @@ async def listed(request: Request) -> Response:
     console = console_of(request)
     names = await asyncio.to_thread(evals.agents, console.settings)
     names = sorted({*names, *(card.agent for card in console.cards.all())})
-    lines = [line for line in await asyncio.gather(*(_line(request, name) for name in names)) if line]
-    return render(request, "evals.html", lines=lines, folder=str(console.settings.evals))
+    found = await asyncio.gather(*(_line(request, name) for name in names))
+    return render(
+        request, "evals.html", lines=[line for line, _ in found if line], folder=str(console.settings.evals),
+        is_heard=console.nc.is_connected and all(is_heard for _, is_heard in found),
+    )  # fmt: skip
 
 
-async def _line(request: Request, agent: str) -> Line | None:
+async def _line(request: Request, agent: str) -> tuple[Line | None, bool]:
+    """An agent's line, if it has one, and whether the bus said what there is."""
     found = await _set(request, agent)
     said = await _history(request, agent)
     if found is None and not said:
-        return None
+        return None, said is not None
     cases = [case for case in found.cases if not case.twin_of] if found else []
     gating = sum(evals.gate_of(case)[0] for case in cases)
-    return Line(agent, len(cases), gating, len(found.broken) if found else 0, said[-1] if said else None)
+    broken, last, is_heard = len(found.broken) if found else 0, said[-1] if said else None, said is not None
+    return Line(agent, len(cases), gating, broken, last, is_heard), is_heard
 
 
 @page(role=Role.VIEWER)
@@ -153,7 +160,10 @@ async def _history(request: Request, agent: str) -> list[Said] | None:
     if (kept := _said.get(name)) and kept[0] > now:
         return kept[1]
     try:
-        found: list[Said] = await evals.history(nc, agent)
+        if not nc.is_connected:
+            return None
+        async with asyncio.timeout(WITHIN):
+            found: list[Said] = await evals.history(nc, agent)
     except Exception as error:  # whatever it is, the rest of the page goes on
         log.warning("gate_not_heard", agent=agent, why=str(error))
         return None

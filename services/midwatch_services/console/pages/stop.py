@@ -73,7 +73,7 @@ async def confirm(request: Request) -> Response:
     met = stopping.effect(scope, state.instances, strays)
     cards = console_of(request).cards.all()
     has_card = scope.agent is None or any(card.agent == scope.agent for card in cards)
-    already = next((one for one in state.halts if one.scope == scope), None)
+    already = next((one for one in state.halts if one.is_of == scope), None)
     return render(
         request, "stop_confirm.html", given=_fields(given), kind=stopping.kind_of(scope), at=scope, met=met,
         state=state, has_card=has_card, already=already, scope=stopping.fields_of(scope),
@@ -98,11 +98,11 @@ async def halt(request: Request) -> Response:
         "expires_at": console_of(request).now() + until if until else None,
     }  # fmt: skip
     try:
-        _bus_answers(request)
+        bus_answers(request)
         before = await _standing(request, scope)
         written = await watches_of(request).halt(scope, pressed, **how)
     except switch.MISSED as error:
-        return _not_done(request, "halt", scope, error)
+        return not_done(request, "halt", scope, error)
     done = {"epoch": written.revision, "changed": written.changed}
     kept = await _record(request, "halt", scope, deed=f"halt {written.revision}", reason=given["reason"], **done)
     other = written.record.by if not written.changed else before
@@ -164,15 +164,16 @@ async def _resume(request: Request, scope: Scope, wrong: str = "", status: int =
     except switch.MISSED:
         entry = None
     stands = standing_of(entry, scope) if entry else None
+    unreadable = bool(entry and scope.target and entry.map() is None)
     met = stopping.effect(scope, state.instances, None)
-    others = [one for one in state.halts if one.scope != scope and scope.agent in (None, one.scope.agent)]
+    others = [one for one in state.halts if one.is_of != scope and scope.agent in (None, one.scope.agent)]
     if scope.agent is not None:
         others += [one for one in state.halts if one.scope.agent is None]
     return render(
         request, "stop_resume.html", status=status, at=scope, kind=stopping.kind_of(scope), met=met, state=state,
         stands=stands, known=entry is not None, halted=_is_halted(stands, scope), mark=stopping.mark(stands),
-        others=others, wrong=wrong, scope=stopping.fields_of(scope), given=stopping.fields_of(scope),
-        limit=stopping.REASON_LIMIT, epoch=entry.revision if entry else 0,
+        others=others, wrong=wrong, unreadable=unreadable, scope=stopping.fields_of(scope),
+        given=stopping.fields_of(scope), limit=stopping.REASON_LIMIT, epoch=entry.revision if entry else 0,
     )  # fmt: skip
 
 
@@ -194,20 +195,22 @@ async def resumed(request: Request) -> Response:
         return not turned_away
 
     try:
-        _bus_answers(request)
+        bus_answers(request)
         board = Switchboard(console_of(request).js)
         entry = await board.read(scope.key)
         stands = standing_of(entry, scope)
+        if scope.target and entry.map() is None:
+            return await _resume(request, scope, "unreadable", 409)
         if _is_halted(stands, scope) and not only(stands):
             return await _resume(request, scope, "conflict", 409)
         what = "resume" if _is_halted(stands, scope) else "not_resumed"
         # What runs may be what this form has started before; what stands halted is started anew.
         deed = f"resume {entry.revision if what == 'resume' else given.get('epoch', '')}"
         if not await _record(request, what, scope, deed=deed, reason=reason, epoch=entry.revision):
-            return _not_done(request, "unrecorded", scope)
+            return not_done(request, "unrecorded", scope)
         written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
     except switch.MISSED as error:
-        return _not_done(request, "resume", scope, error)
+        return not_done(request, "resume", scope, error)
     if turned_away:
         return await _resume(request, scope, "conflict", 409)
     name = "stop.resumed" if written.changed else "stop.ran_already"
@@ -318,7 +321,7 @@ async def _standing(request: Request, scope: Scope) -> str:
     return stands.by if stands is not None and stands.state == "halted" else ""
 
 
-def _bus_answers(request: Request) -> None:
+def bus_answers(request: Request) -> None:
     """Raises Temporary while there is no connection: what is written then might arrive long after it was meant."""
     if not console_of(request).nc.is_connected:
         raise Temporary("the console has no connection to NATS")
@@ -339,7 +342,7 @@ async def _record(request: Request, what: str, scope: Scope, *, deed: str, reaso
     return True
 
 
-def _not_done(request: Request, what: str, scope: Scope, error: Exception | None = None) -> Response:
+def not_done(request: Request, what: str, scope: Scope, error: Exception | None = None) -> Response:
     why = "" if error is None else str(error) or type(error).__name__
     log.error("switch_not_written", what=what, key=scope.key, why=why)
     return render(

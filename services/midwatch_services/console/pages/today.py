@@ -73,8 +73,12 @@ class Need:
         return self.waits.alerts_of(self.agent)
 
     @property
-    def cases(self) -> list[dict[str, Any]]:
+    def cases(self) -> int:
         return self.waits.cases_of(self.agent)
+
+    @property
+    def oldest(self) -> datetime | None:
+        return self.waits.oldest_of(self.agent)
 
     @property
     def reviews(self) -> int:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from .. import tables
-from ..tables import micros
+from ..tables import from_micros, micros
 from .case_store import WAITING, WITHOUT_BODY, plain
 
 _cases = tables.Case.__table__
@@ -36,6 +36,15 @@ class Wanted:
     limit: int = 100
 
 
+class Waits(NamedTuple):
+    """How many live cases of an agent are in one of the `WAITING` states, and when the oldest of them was opened."""
+
+    agent: str
+    state: str
+    cases: int
+    oldest: datetime
+
+
 def find(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
     """The cases without their bodies, as `case_store.list_cases` reads them."""
     query = sa.select(*WITHOUT_BODY).where(*_asked(conn, wanted))
@@ -51,6 +60,16 @@ def count(conn: Connection, wanted: Wanted) -> int:
     """How many there are on all pages."""
     query = sa.select(sa.func.count()).select_from(_cases).where(*_asked(conn, wanted))
     return int(conn.execute(query).scalar_one())
+
+
+def waits(conn: Connection) -> list[Waits]:
+    """What waits or is in somebody's hands, counted by agent and state."""
+    agent, state, oldest = _cases.c.agent, _cases.c.state, sa.func.min(_cases.c.opened_at)
+    query = sa.select(agent, state, sa.func.count(), oldest).where(state.in_(WAITING), _cases.c.mode == "live")
+    return [
+        Waits(row[0], row[1], int(row[2]), from_micros(int(row[3])))
+        for row in conn.execute(query.group_by(agent, state).order_by(agent, state))
+    ]
 
 
 def place_of(case: dict[str, Any]) -> Place:

@@ -52,7 +52,7 @@ def not_seen_to(conn: Connection, agent: str, run_ids: Collection[str]) -> set[s
 
 def list_cases(
     conn: Connection, *, agent: str | None = None, state: str | None = None, mode: str | None = None,
-    drill: bool = False, newest: bool = False, limit: int = 100,
+    drill: bool = False, newest: bool = False, limit: int | None = 100,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Cases without their bodies, oldest first unless the `newest` are asked for. No `state` is all that wait or are in
     someone's hands; `all` is every one, those too that an agent's own program has (`claimed`)."""

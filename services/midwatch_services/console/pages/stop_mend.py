@@ -1,0 +1,73 @@
+"""Mending the switch: an empty list in the place of one of halted tools or runs that cannot be read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from midwatch.contracts import subjects
+from midwatch.runtime.switchboard import Scope, Switchboard
+from midwatch_services.console import stopping
+from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import switch
+from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.view import back, console_of, environment, render
+
+from .stop import bus_answers, not_done
+
+_KEYS = {"tools": subjects.tools_key, "runs": subjects.runs_key}
+
+
+@page(role=Role.OPERATOR)
+async def mend(request: Request) -> Response:
+    """Says what an empty list would lift, and does nothing."""
+    return await _mend(request, request.query_params)
+
+
+async def _mend(request: Request, given: Mapping[str, str], wrong: str = "", status: int = 200) -> Response:
+    agent, what = _of(given)
+    console = console_of(request)
+    state = await switch.state(console.nc, console.js)
+    stands = next((one for one in state.halts if (one.scope.agent, one.unreadable) == (agent, what)), None)
+    return render(
+        request, "stop_mend.html", status=status, agent=agent, list=what, stands=stands, known=state.known, wrong=wrong,
+        limit=stopping.REASON_LIMIT, scope=stopping.fields_of(Scope(agent)),
+    )  # fmt: skip
+
+
+@action(role=Role.OPERATOR)
+async def mended(request: Request) -> Response:
+    """Puts an empty list in the place of the write that its page showed, and of no other. It waits until that is
+    recorded."""
+    given = {name: str(value) for name, value in (await request.form()).items()}
+    agent, what = _of(given)
+    reason, seen = given.get("reason", "").strip()[: stopping.REASON_LIMIT], given.get("seen", "")
+    if not reason:
+        return await _mend(request, given, "reason", 422)
+    key = _KEYS[what](agent)
+    try:
+        bus_answers(request)
+        js = console_of(request).js
+        entry = await Switchboard(js).read(key)
+        is_it = entry.map() is None and str(entry.revision) == seen
+        deed = "switch.mend" if is_it else "switch.not_mended"
+        await record(request, deed, agent=agent, target=key, reason=reason, epoch=entry.revision)
+        if not is_it or not await switch.clear(js, key, entry.revision):
+            return await _mend(request, given, "mended", 409)
+    except switch.MISSED as error:
+        return not_done(request, "mend", Scope(agent), error)
+    words: Any = environment().globals["t"]
+    return back(request, "/stop", "stop.mend.done", name=words(f"stop.unreadable.name_{what}", agent=agent))
+
+
+def _of(given: Mapping[str, str]) -> tuple[str, str]:
+    agent, what = given.get("agent", ""), given.get("list", "")
+    if not subjects.is_agent_name(agent) or what not in _KEYS:
+        raise HTTPException(404)
+    return agent, what
+
+
+ROUTES = [Route("/stop/mend", mend), Route("/stop/mended", mended, methods=["POST"])]
