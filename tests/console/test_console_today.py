@@ -164,7 +164,7 @@ async def test_however_many_customers_wait_all_of_them_are_counted(js: JetStream
     async with console(settings) as running, running.person(Role.VIEWER) as ann:
         page = await text_of(ann, f"/today/needs?agent={AGENT}")
         assert "2,400 customers wait for a person" in page
-        assert f'The first waits since <time datetime="{first.isoformat(timespec="seconds")[:19]}' in page
+        assert f'The first came <time datetime="{first.isoformat(timespec="seconds")[:19]}' in page
         assert "2,500 customers wait for a person" in await text_of(ann, "/today/needs")
 
 
