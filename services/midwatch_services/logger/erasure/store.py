@@ -209,6 +209,11 @@ def runs_of(conn: Connection, erasure: str) -> list[ErasedRun]:
     return [run for _, run in _remembered(conn, _erased.c.erasure == erasure)]
 
 
+def every_run(conn: Connection) -> list[ErasedRun]:
+    """The runs of all erasures."""
+    return [run for _, run in _remembered(conn, sa.true())]
+
+
 def _remembered(conn: Connection, which: sa.ColumnElement[bool]) -> list[tuple[str, ErasedRun]]:
     same = sa.and_(_runs_table.c.agent == _erased.c.agent, _runs_table.c.run_id == _erased.c.run_id)
     query = sa.select(_erased, _runs_table.c.resolution).outerjoin(_runs_table, same).where(which)
