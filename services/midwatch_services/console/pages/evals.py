@@ -129,7 +129,14 @@ async def _set(request: Request, agent: str) -> tuple[EvalSet | None, bool]:
         return None, True
     unsettled = await console.reading.read(reviews.SERVICE, lambda conn: reviews.unsettled(conn, agent, by))
     is_known = unsettled.ok or unsettled.problem == "none_yet"
-    return evals.without(found, (unsettled | set()) if is_known else None), is_known
+    found = evals.without(found, (unsettled | set()) if is_known else None)
+    runs = evals.runs_of(found)
+    if not runs:
+        return found, is_known
+    erased = await console.reading.read(evals.LOG, lambda conn: evals.of_runs(conn, runs))
+    if erased.ok or erased.problem == "none_yet":
+        return evals.without_erased(found, erased | set()), is_known
+    return evals.without(found, None), False
 
 
 async def _case(request: Request, agent: str) -> tuple[EvalSet, Case]:
@@ -137,7 +144,8 @@ async def _case(request: Request, agent: str) -> tuple[EvalSet, Case]:
     name = request.path_params["case"]
     case = next((one for one in found.cases if one.name == name), None) if found else None
     if found is None or case is None:
-        raise HTTPException(404)
+        lines = [line for some in found.broken for line in some] if found else []
+        raise HTTPException(404, next((line for line in lines if f"`{name}` is left out" in line), None))
     return found, case
 
 

@@ -37,6 +37,10 @@ SPOOLS = (
     "what an agent's process has not sent yet lies in the spool on its disk until it reaches NATS again, and is erased "
     "when it comes: `midwatch switch` shows what each instance has there"
 )
+CASES = (
+    "case files of the eval set are yours: where some were made of these runs, `midwatch erase cases` removes them, in "
+    "each place where the set lies; what version control keeps of them is yours to remove"
+)
 
 logger = structlog.get_logger("midwatch.logger")
 
@@ -232,7 +236,7 @@ class Erasures:
         alerts |= log.erase_alerts(conn, runs, scope.alerts) | set((work.proof or {}).get("alerts", ()))
         leaves = log.leaves_of(conn, runs)
         keys = [(run.agent, run.run_id) for run in runs]
-        outstanding = [*_left(work, swept), *left, SPOOLS]
+        outstanding = [*_left(work, swept), *left, SPOOLS, CASES]
         work.proof = proof.build(
             work,
             keys,
