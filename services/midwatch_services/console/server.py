@@ -122,6 +122,11 @@ class Server:
                 help="all people seem to come from one address and share its limits: set MIDWATCH_CONSOLE_PROXIES",
             )  # fmt: skip
 
+    def look(self) -> None:
+        """Sees what no request tells: whether NATS is there, and whether everybody was signed out."""
+        self._rekey()
+        self.console.live.look()
+
     async def last(self) -> None:
         """Lasts until it is cancelled, and closes."""
         try:
@@ -152,6 +157,7 @@ class Server:
         if changed := self._key.changed():
             for one in (console.sessions, console.links, console.flashes, console.signing_in):
                 one.rekey(changed)
+            console.live.recheck()
             log.warning("console_key_changed", help="everybody is signed out")
 
 

@@ -7,6 +7,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from midwatch_services.console.access.gate import cookie_name
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.live import Hub, Topic
 from midwatch_services.console.routes import page
@@ -35,7 +36,9 @@ async def live(request: Request) -> Response:
     if refused := hub.refusal(session.id):
         return Response(status_code=refused, headers={"retry-after": _AGAIN})
     names = hub.known(request.query_params.getlist("on"), session.role)
-    return _Stream(hub, session.id, hub.follow(names, lambda: console.sessions.stands(session)))
+    cookie = request.cookies.get(cookie_name(console.policy, request.scope), "")
+    # As for a request: a session that was signed with a key before stands no longer.
+    return _Stream(hub, session.id, hub.follow(names, lambda: console.sessions.opened(cookie) is not None))
 
 
 class _Stream(StreamingResponse):
