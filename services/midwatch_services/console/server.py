@@ -33,6 +33,7 @@ from .access.oidc import Provider
 from .access.policy import SIGNING_IN, Policy, hosts, policy_of
 from .access.refusals import Refusals
 from .access.session import Brief, Sessions
+from .alone import Alone
 from .hearing import Hearing
 from .live import Hub
 from .reading import Reading
@@ -82,6 +83,7 @@ class Server:
         """Raises Misconfigured."""
         policy, self._key, pages = policy_of(settings), key.Watched(settings), routes.collect()
         secret, audit, tasks = self._key.key, Audit(nc, js), set[asyncio.Task[Any]]()
+        self._alone = Alone(settings.home)
         self._boot = secrets.token_urlsafe(12)
         self.console = Console(
             settings=settings, policy=policy, nc=nc, js=js, cards=cards, now=now, sessions=Sessions(secret, now),
@@ -104,8 +106,13 @@ class Server:
         return self.console.policy.public or self._serving.url
 
     async def start(self) -> None:
-        """Listens, and notes where. Raises ConsolePortTaken or CannotListen."""
-        await self._serving.start()
+        """Listens, and notes where. Raises ConsoleRuns, ConsolePortTaken or CannotListen."""
+        self._alone.take()
+        try:
+            await self._serving.start()
+        except BaseException:
+            self._alone.leave()
+            raise
         self.console.hosts = hosts(self.console.policy, self._serving.host, self._serving.port)
         self._gate.hosts = self.console.hosts
         issuer = self.console.policy.issuer
@@ -143,6 +150,7 @@ class Server:
         await asyncio.gather(*self.console.tasks, return_exceptions=True)
         await self.console.reading.close()
         (self.console.settings.home / "console.json").unlink(missing_ok=True)
+        self._alone.leave()
 
     def _refuse(self, scope: Scope, status: int, detail: str) -> Response:
         scope["app"] = self._app
