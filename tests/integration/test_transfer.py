@@ -12,12 +12,13 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from kept import NOW, alerts, count, empty_log, placed, run_ids, save, save_alert_of, sqlite_url, whole_run
+from kept import NOW, alerts, count, empty_log, place_hold, placed, run_ids, save, save_alert_of, sqlite_url, whole_run
 from logged import received
 from midwatch.contracts.erasure import ErasedRun, ErasureRequested
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database
 from midwatch_services.logger import store
+from midwatch_services.logger.decide import text_of
 from midwatch_services.logger.erasure import log as erasure_log
 from midwatch_services.logger.erasure import proof
 from midwatch_services.logger.erasure import store as erasures
@@ -219,6 +220,26 @@ def test_an_export_brings_back_no_alert_of_an_erased_ticket_that_the_log_had_rem
     kept = json.dumps(log.read_now(store.read_alerts))
     assert "T-1" not in kept
     assert "erased" in kept
+
+
+@pytest.mark.parametrize("asked", [{"customer": "c-7"}, {"ticket": "T-1"}])
+@pytest.mark.parametrize(("hold", "said"), [(None, None), ({"customer": "c-7"}, "Where is it?")])
+def test_an_export_brings_back_nothing_of_a_run_that_the_log_had_removed_before_it_was_erased_unless_it_is_held(
+    open_log: Open, tmp_path: Path, asked: dict[str, str], hold: dict[str, str] | None, said: str | None
+) -> None:
+    log = open_log("sqlite")
+    fill(log)
+    made(log, tmp_path / "out")
+    for name in ("events", "runs", "alerts"):
+        log.write_now(lambda conn, name=name: conn.exec_driver_sql(f"DELETE FROM logger_{name}"))
+    if hold:
+        place_hold(log, **hold)
+    wish = ErasureRequested(erasure_id=ERASURE, by="dpo", reason="asked for", **asked)
+    log.write_now(lambda conn: erasures.add(conn, wish, text_of(NOW)))
+    brought(log, tmp_path / "out")
+    runs = {one["run_id"]: one for one in log.read_now(store.read_runs)}
+    assert (runs["r-1"].get("input"), runs["r-1"]["customer"]) == (said, "c-7" if hold else None)
+    assert runs["r-2"]["input"] == "Where is it?"
 
 
 def erase_as_asked(log: Database) -> None:

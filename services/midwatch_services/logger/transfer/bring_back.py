@@ -22,9 +22,10 @@ from ..decide import RunRow, fold, text_of
 from ..erasure import blank
 from ..erasure import log as erasure_log
 from ..erasure import store as erasures
-from ..erasure.forgotten import Forgotten, forgotten
+from ..erasure.forgotten import Forgotten, forgotten, remember
 from ..evidence import chain_store
 from ..evidence.chain import Block
+from ..keeping.hold_store import read_holds
 from ..partitions import make_partitions
 from ..store import ALERT_COLUMNS, EVENT_COLUMNS, RUN_COLUMNS, load_runs, save_runs
 from . import chains
@@ -80,8 +81,9 @@ class Import:
         """Brings everything in. Again changes nothing. Raises OtherStreams, Temporary."""
         self._write(self._streams)
         self._forgotten = self.database.read_now(forgotten)
-        if self._forgotten.runs:
-            self._each(self._learn_tickets)
+        if self._forgotten.runs or self._forgotten.works:
+            self._each(self._learn)
+            self._write(self._remember)
         self._each(self._chains)
         faults.reach("import.chained")
         self._each(self._runs)
@@ -112,11 +114,17 @@ class Import:
         for number, created in theirs[len(here) :]:
             conn.execute(_ADD_STREAM, {"number": number, "created": created})
 
-    def _learn_tickets(self) -> None:
-        """The log has forgotten which tickets erased runs named, and the export may say so still."""
+    def _learn(self) -> None:
+        """The log has forgotten whom it erased and which tickets were named, and the export may say so still."""
         for table, columns in (("runs", RUN_COLUMNS), ("events", EVENT_COLUMNS)):
             for rows in in_batches(self._file(table), columns, BATCH):
                 self._forgotten.learn(rows)
+        for rows in in_batches(self._file("runs"), RUN_COLUMNS, BATCH):
+            self._forgotten.learn_handed(rows)
+
+    def _remember(self, conn: Connection) -> None:
+        holds = [one for one in read_holds(conn, now=self.now) if one["in_force"]]
+        remember(conn, self._forgotten, load_runs(conn, list(self._forgotten.covered)), holds)
 
     def _chains(self) -> None:
         """The chains of agents that have none here, and all checkpoints where there is no chain at all."""
