@@ -1,6 +1,7 @@
 """Who gets in to the console, and what each may do: a real server, and requests as browsers and strangers send them."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -19,6 +20,7 @@ from midwatch_services.console import routes
 from midwatch_services.console.access import key
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.access.session import Sessions
+from midwatch_services.console.alone import ConsoleRuns
 from midwatch_services.console.routes import Page
 from midwatch_services.console.server import ConsolePortTaken
 from midwatch_services.console.view import back, session_of
@@ -238,6 +240,20 @@ async def test_a_port_that_is_taken_is_one_line_that_names_the_setting(running: 
         f"Port {running.port} on 127.0.0.1, for the console, is taken: stop what uses it, or choose another with "
         "MIDWATCH_CONSOLE_PORT (0 picks a free one)."
     )
+
+
+async def test_a_second_console_in_one_folder_is_one_line_that_names_the_first(
+    running: Running, settings: Settings
+) -> None:
+    with pytest.raises(ConsoleRuns) as caught:
+        async with console(settings):
+            pass
+    assert str(caught.value) == (
+        f"A console runs already in {settings.home}, at http://127.0.0.1:{running.port} (pid {os.getpid()}): use it, "
+        f"stop it with `kill {os.getpid()}`, or give this one a folder and a port of its own with MIDWATCH_HOME and "
+        "MIDWATCH_CONSOLE_PORT."
+    )
+    assert (settings.home / "console.json").exists()
 
 
 async def test_an_address_that_is_not_this_machines_is_one_line_that_names_the_settings(

@@ -1,6 +1,8 @@
 """Eval sets on the console: cases, what the gate said, and agreeing without seeing who did before."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,15 @@ from eval_helpers import SMALLEST, put
 from gate_helpers import pair
 from helpers import eventually
 from midwatch.contracts import codec, subjects
+from midwatch.contracts.erasure import ErasedRun
+from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
 from midwatch_services.evals import load
 from midwatch_services.evals.gate import compare
 from midwatch_services.evals.verdicts import completed
+from midwatch_services.logger.erasure import store as erasures
 from review_helpers import put_card
 
 ASKS = SMALLEST + "expect: {says: refund}\n"
@@ -65,7 +70,7 @@ async def test_two_people_agree_and_neither_sees_the_other(running: Running, set
 
 async def test_an_agents_page_tells_cases_files_that_are_wrong_and_why_none_gates(running: Running) -> None:
     async with running.person(Role.VIEWER) as vera:
-        assert "one file cannot be read" in (await vera.get("/evals")).text
+        assert "one file is left out" in (await vera.get("/evals")).text
         page = (await vera.get("/evals/desk")).text
         assert "2 cases, 0 that gate." in page
         assert "it asks nothing yet." in page
@@ -75,6 +80,24 @@ async def test_an_agents_page_tells_cases_files_that_are_wrong_and_why_none_gate
         assert (await vera.act("/evals/desk/duplicate-charge/agree", criteria="x")).status_code == 403
         wrong = ("/evals/desk/none", "/evals/desk/..%2Fx", "/evals/nobody", "/evals/desk?page=0")
         assert [(await vera.get(path)).status_code for path in wrong] == [404] * 4
+
+
+async def test_a_case_of_an_erased_run_is_left_out_and_its_page_says_why(running: Running, settings: Settings) -> None:
+    put(settings.evals.parent, "gone.yaml", SMALLEST.replace("duplicate-charge", "gone") + "from: {run: r-1}\n")
+    here = "/evals/desk/gone"
+    async with running.person(Role.VIEWER) as vera:
+        assert "order A-1001" in (await vera.get(here)).text
+        url = settings.database_for(subjects.LOGGER)
+        await asyncio.to_thread(migrate, url, subjects.LOGGER)
+        with closing(Database(url)) as log:
+            run = ErasedRun(agent="desk", run_id="r-1")
+            await log.write(lambda conn: erasures.remember(conn, "er-1", [run]))
+        page = await vera.get(here)
+        assert (page.status_code, "order A-1001" in page.text) == (404, False)
+        assert "was erased on request: `midwatch erase cases` removes it" in page.text
+        listed = (await vera.get("/evals/desk")).text
+        assert "Left out:" in listed
+        assert "2 cases, 0 that gate." in listed
 
 
 async def test_what_the_gate_said_is_told_regressions_first_without_any_folder(

@@ -53,29 +53,25 @@ async def test_a_page_is_told_when_nats_goes_and_when_it_is_back(running: Runnin
         assert await until("event: ready", "event: lost") == "event: ready"
 
 
-async def test_a_page_of_which_somebody_signed_out_hears_nothing_more(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live, "BEAT", 0.2)
+async def test_a_page_of_which_somebody_signed_out_hears_at_once_that_it_is_over(running: Running) -> None:
     async with running.person(Role.VIEWER) as ann:
         kept = dict(ann.client.cookies)
         async with opened(ann, "alerts") as (_, until):
-            assert await until("event: beat") == "event: beat"
+            assert await until("event: ready") == "event: ready"
             await ann.act("/sign-out")
-            assert await until("event: moved") == "over"
+            assert await until("event: over") == "event: over"
+            assert await until("event: moved", "event: beat") == "over"
         ann.client.cookies.update(kept)
         async with opened(ann, "alerts") as (refused, _):
             assert refused.status_code == 401
 
 
-async def test_the_open_pages_of_everybody_who_was_signed_out_hear_nothing_more(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live, "BEAT", 0.2)
+async def test_signing_everybody_out_ends_what_is_open_though_nobody_asks_for_anything(running: Running) -> None:
     async with running.person(Role.VIEWER) as ann, opened(ann, "alerts") as (_, until):
-        assert await until("event: beat") == "event: beat"
-        key.replace(running.settings)
-        assert await until("event: moved") == "over"
+        assert await until("event: ready") == "event: ready"
+        await asyncio.to_thread(key.replace, running.settings)
+        assert await until("event: over") == "event: over"
+        assert await until("event: moved", "event: beat") == "over"
 
 
 async def test_a_session_has_twelve_live_pages_and_room_again_once_one_is_closed(running: Running) -> None:

@@ -140,7 +140,7 @@ async def test_the_hold_is_extended_and_one_that_is_over_is_said_to_be(running: 
         page = (await olga.get("/review")).text
         before = rows(running.settings, "SELECT until FROM reviewer_sampler_claims")[0]["until"]
         longer = await olga.act("/review/extend", **fields(page))
-        assert "data-until=" in longer.text
+        assert "data-seconds=" in longer.text
         assert rows(running.settings, "SELECT until FROM reviewer_sampler_claims")[0]["until"] > before
         await judge(nc, "olga", "r-1")
         over = await olga.act("/review/extend", **fields(page))

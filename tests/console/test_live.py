@@ -4,6 +4,7 @@ under one's hands."""
 import asyncio
 import contextlib
 import dataclasses
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,7 @@ from midwatch.contracts import subjects
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch_services.console import live, routes
+from midwatch_services.console.access import key
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.view import environment, render
 
@@ -111,6 +113,14 @@ async def test_a_page_that_a_proxy_refused_is_live_again_by_itself(browser: Brow
         await expect(state).to_contain_text("Not live")
         await page.clock.fast_forward(10_001)
         await expect(state).to_have_text(_LIVE)
+
+
+async def test_an_open_page_leads_to_signing_in_once_everybody_is_signed_out(
+    browser: Browser, running: Running, settings: Settings
+) -> None:
+    async with opened(browser, running, silent=False) as page:
+        await asyncio.to_thread(key.replace, settings)
+        await expect(page).to_have_url(re.compile("/sign-in"))
 
 
 async def test_a_page_says_that_the_console_hears_nothing_and_asks_again_once_it_does(

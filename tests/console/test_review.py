@@ -199,7 +199,7 @@ async def test_the_reasons_close_as_they_open(browser: Browser, running: Running
         assert await page.evaluate("document.activeElement.dataset.opens") == "fail"
 
 
-async def test_a_run_is_held_while_its_page_is_in_sight(
+async def test_a_run_is_held_while_its_page_is_in_sight_however_wrong_the_readers_clock_is(
     browser: Browser, js: JetStreamContext, settings: Settings
 ) -> None:
     await put_card(js, AGENT, claim=8.0)
@@ -208,6 +208,7 @@ async def test_a_run_is_held_while_its_page_is_in_sight(
         await keep_runs(js, settings, RUNS[:1])
         await wait_for_queue(settings, 1)
         async with window(browser, running, Role.REVIEWER, by="olga") as page:
+            await page.add_init_script("const now = Date.now; Date.now = () => now() - 86400000;")
             await page.goto("/review")
             first = rows(settings, held)[0]["until"]
             await eventually(lambda: rows(settings, held)[0]["until"] > first + 1)

@@ -11,6 +11,7 @@ import pytest
 
 import shipped_server
 from erasure_helpers import CUSTOMER, PLANTED, Services, caught_up, in_files, in_streams, plant, plant_all
+from eval_helpers import put
 from helpers import eventually
 from midwatch.contracts import subjects
 from midwatch.runtime import topology
@@ -41,13 +42,18 @@ async def services(stack: Stack) -> AsyncIterator[Services]:
 
 async def test_it_says_what_it_would_reach_and_then_proves_what_it_has_done(stack: Stack, services: Services) -> None:
     await plant_all(stack.client.jetstream())
+    put(stack.home, "made.yaml", "case: r-1\nfrom: {run: r-1}\nconversation: [plantinput]\n")
     [dry] = await stack.run("erase", "--customer", CUSTOMER, "--reason", "letter", "--dry-run", "--json")
     assert dry["runs"] == [["desk", "r-1"], ["desk", "r-shadow"]]
     assert (dry["events"], dry["alerts"], dry["cases"], dry["run_messages"]) == (12, 2, 1, 13)
     assert dry["dead_letters"] == 6  # two buried by the test, and what four services could not read
     assert await in_streams(stack.client.jetstream())
 
-    [row] = await stack.run("erase", "--customer", CUSTOMER, "--reason", "letter", "--by", "dpo", "--yes", "--json")
+    asked = ("erase", "--customer", CUSTOMER, "--reason", "letter", "--by", "dpo", "--yes", "--json")
+    code, [row], errors = await stack.attempt(*asked)
+    assert code == 3
+    assert "evals/desk/made.yaml holds what an erased run said: remove it with `midwatch erase cases`" in errors
+    assert [one["path"] for one in dry["eval_cases"]] == [one["path"] for one in row.pop("eval_cases")]
     assert (row["state"], row["by"], row["reason"]) == ("done", "dpo", "letter")
     assert set(row["confirmed"]) == set(ERASERS)
     assert len(row["proof"]["events"]) == 12

@@ -121,6 +121,7 @@ async def test_no_planted_word_is_left_anywhere(
     assert work.proof is not None
     assert work.proof["runs"] == [["desk", "r-1"], ["desk", "r-replay"], ["desk", "r-shadow"], ["second", "r-other"]]
     assert len(work.proof["events"]) == 19
+    assert work.proof["alerts"]
     database = open_log(settings)
     kept = database.read_now(lambda conn: log.read_events(conn, "desk", "r-kept"))
     database.close()

@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import typer
 from click.testing import Result
 from nats.js import JetStreamContext
+from typer.testing import CliRunner
 
-from eval_helpers import midwatch
+from eval_helpers import midwatch, put
 from logged import NOON, received
 from midwatch import testing
 from midwatch.contracts import codec, control, reviews, subjects
+from midwatch.contracts.erasure import ErasedRun
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
+from midwatch_services.commands import erase
 from midwatch_services.evals import load, logged
 from midwatch_services.evals.case import CallRule, Case, Expect
 from midwatch_services.evals.judge import evaluate, passed
@@ -27,6 +31,7 @@ from midwatch_services.evals.published import NoCase, case_of
 from midwatch_services.evals.recorded import outcome_of, without_tokens
 from midwatch_services.logger import store
 from midwatch_services.logger.erasure import blank
+from midwatch_services.logger.erasure import store as erasures
 from midwatch_services.replay.formats import Found, read
 from midwatch_services.replay.mapping import to_played
 from midwatch_services.reviewer_sampler import tables
@@ -145,6 +150,30 @@ async def test_an_erased_run_makes_no_case(js: JetStreamContext, log: Database) 
     told = await command("add", "r-1")
     assert told.exit_code == 1 and "was erased on request: it makes no case" in told.output
     assert not Path("evals").exists()
+
+
+def test_files_that_were_made_of_an_erased_run_are_left_out_and_removed_with_their_twins(log: Database) -> None:
+    made = put(Path(), "made.yaml", "case: r-1\nfrom: {run: r-1}\nconversation: [I was charged]\n")
+    twin = f"case: loud\ntwin: {{of: r-1, how: shouting, hash: {'a' * 64}}}\nconversation: [I WAS CHARGED]\n"
+    loud = put(Path(), "stress/loud.yaml", twin)
+    other = put(Path(), "other.yaml", "case: other\nfrom: {run: r-11}\nconversation: [hello]\n")
+    several = "cases:\n- {case: a, from: {run: r-1}, conversation: [hello]}\n- {case: b, conversation: [hello]}\n"
+    both = put(Path(), "several.yaml", several)
+    broken = put(Path(), "broken.yaml", "case: [r-1\n")
+    log.write_now(lambda conn: erasures.remember(conn, "er-1", [ErasedRun(agent="desk", run_id="r-1")]))
+
+    told = midwatch("check", "desk")
+    assert told.exit_code == 1
+    assert "made.yaml:1: `r-1` is left out: the run that it was made of was erased on request" in told.output
+    app = typer.Typer()
+    erase.register(app)
+    app.command()(lambda: None)
+    gone = CliRunner().invoke(app, ["erase", "cases", "--yes"])
+    assert gone.exit_code == 3
+    assert "2 files removed, 2 left" in gone.output
+    assert f"{both} holds what an erased run said: it holds other cases as well" in gone.output
+    assert f"{broken} holds what an erased run said: it cannot be read and names the run" in gone.output
+    assert [one.exists() for one in (made, loud, both, broken, other)] == [False, False, True, True, True]
 
 
 async def test_nothing_that_a_failed_run_did_is_asked_for(js: JetStreamContext, log: Database) -> None:

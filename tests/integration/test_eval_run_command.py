@@ -54,7 +54,8 @@ def holds(here: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return SimpleNamespace(ok=judge == "judges:kind", said=f"says {judge}")
 
     def hold(*cases: Case, broken: tuple[str, ...] = ()) -> None:
-        monkeypatch.setattr(load, "load", lambda folder: (list(cases), list(broken)))
+        found = load.EvalSet(list(cases), [[line] for line in broken])
+        monkeypatch.setattr(load, "read", lambda *_: found)
         monkeypatch.setattr(judges, "load_judge", lambda spec: spec)
         monkeypatch.setattr(judges, "ask", ask)
 

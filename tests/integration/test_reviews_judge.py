@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -17,6 +18,7 @@ from nats.js import JetStreamContext
 
 from helpers import eventually
 from midwatch.runtime.settings import Settings
+from midwatch_services.reviewer_sampler.judging import claims
 from review_helpers import begin, judge, judged, log, midwatch, put_card, rows, said, sampler
 
 WORK = [sys.executable, "-m", "midwatch_services.cli", "reviews", "work", "--by", "ann"]
@@ -235,9 +237,18 @@ async def test_a_terminal_that_is_left_gives_the_run_back(
     assert rows(desk, HELD) == []
 
 
-async def test_a_run_is_held_for_as_long_as_it_is_read(
-    terminal: Terminal, desk: Settings, js: JetStreamContext
+class AnHourOff(datetime):
+    """How an answer's times are to a reader whose clock is an hour behind."""
+
+    @classmethod
+    def fromtimestamp(cls, at: float, tz: Any = None) -> datetime:
+        return datetime.fromtimestamp(at + 3600, tz)
+
+
+async def test_a_run_is_held_for_as_long_as_it_is_read_however_wrong_the_readers_clock_is(
+    terminal: Terminal, desk: Settings, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(claims, "datetime", AnHourOff)
     await terminal.shows("q quit")
     await put_card(js, claim=1.0)
     terminal.press("s")

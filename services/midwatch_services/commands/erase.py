@@ -3,12 +3,14 @@
 import asyncio
 import secrets
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import erase_output
+from . import erase_cases, erase_output
 from .bus import CONNECT, connected, run, unreached, user
+from .eval_make import ROOT, Root
 from .output import NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, emit_json, emit_table, fail
 from .runs import read_log
 
@@ -30,6 +32,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_erasures)
     group.command("show")(show)
     group.command("export")(export)
+    group.command("cases")(erase_cases.cases)
     app.add_typer(group, name="erase")
 
 
@@ -48,13 +51,15 @@ def erase(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would reach.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     within: Annotated[float, typer.Option(min=0, help="Seconds to wait for every place to confirm.")] = 60.0,
+    evals: Root = ROOT,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Erase everything of one customer, ticket or run: from the run log, from the streams and their dead letters, from
     cases, alerts, review items and exports. That it was erased, and when, stays, and can be proved.
 
     It reaches what there is until now, not what the customer does from now on. What a legal hold keeps stays. Exit code
-    0 once every place has confirmed, 3 where some have not yet (they will once they are back), 1 on errors.
+    0 once every place has confirmed, 3 where some have not yet (they will once they are back) or files of the eval set
+    hold it still (they are named: `midwatch erase cases` removes them), 1 on errors.
 
     Example: midwatch erase --customer c-1042 --reason "request 2026-118"
     """
@@ -62,7 +67,7 @@ def erase(
         return
     asked = _asked(customer, ticket, run_id, agent, reason, by or user())
     reach = read_log(lambda conn: erase_output.reach(conn, asked))
-    reach |= erase_output.elsewhere(asked, reach)
+    reach |= erase_output.elsewhere(asked, reach) | {"eval_cases": erase_cases.holding(evals, reach["runs"])}
     if as_json and dry_run:
         emit_json([reach])
     elif not as_json:
@@ -71,7 +76,7 @@ def erase(
     if dry_run:
         raise typer.Exit(OK)
     _confirm(yes)
-    run(_erase(asked, within, as_json))
+    run(_erase(asked, within, evals, as_json))
 
 
 def _asked(
@@ -107,7 +112,7 @@ def _confirm(yes: bool) -> None:
     fail("nothing was erased")
 
 
-async def _erase(asked: "ErasureRequested", within: float, as_json: bool) -> int:
+async def _erase(asked: "ErasureRequested", within: float, evals: Path, as_json: bool) -> int:
     """Asks for it on the bus, and follows it in the log."""
     from nats.errors import Error as NatsError
     from nats.js.errors import APIError
@@ -137,7 +142,7 @@ async def _erase(asked: "ErasureRequested", within: float, as_json: bool) -> int
         if (work and work.phase == "done") or loop.time() > until:
             break
         await asyncio.sleep(POLL)
-    return _end(asked.erasure_id, work, parts, as_json)
+    return _end(asked.erasure_id, work, parts, evals, as_json)
 
 
 def _read(id: str) -> "tuple[Work | None, list[Part]]":
@@ -150,15 +155,16 @@ def _read(id: str) -> "tuple[Work | None, list[Part]]":
     return read_log(work)
 
 
-def _end(id: str, work: "Work | None", parts: "list[Part]", as_json: bool) -> int:
+def _end(id: str, work: "Work | None", parts: "list[Part]", evals: Path, as_json: bool) -> int:
     row = erase_output.row(id, work, parts)
+    cases = erase_cases.holding(evals, (row["proof"] or {}).get("runs", ()))
     if as_json:
-        emit_json([row])
+        emit_json([row | {"eval_cases": cases}])
     else:
         for line in erase_output.proof(row):
             console.print(line, soft_wrap=True)
     if row["state"] == "done":
-        return OK
+        return erase_cases.tell(cases)
     sys.stderr.write(
         f"midwatch: {id} is NOT complete: {row['waits_for']}. It goes on by itself: see `midwatch erase show {id}`\n"
     )
@@ -210,8 +216,6 @@ def export(
 
     Example: midwatch erase export /backups/2026-11 --id er-3f9a
     """
-    from pathlib import Path
-
     from midwatch.errors import MidwatchError
     from midwatch_services.logger.erasure import exports
 

@@ -103,9 +103,9 @@ def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case]
     """The cases that are wanted, a line for each file that cannot be read, and how many of all cases gate."""
     if not folder.is_dir():
         fail(f"there is no eval set in {folder}: make cases with `midwatch eval add`, or name its folder with --evals")
-    from midwatch_services.evals import judge, load
+    from midwatch_services.evals import erased, judge, load
 
-    cases, broken = load.load(folder)
+    cases, broken = load.told(erased.read(folder))
     known = {case.name for case in cases}
     if unknown := [name for name in only if name not in known]:
         fail(f"there is no case {unknown[0]!r} in {folder}: `midwatch eval list` names them", USAGE)

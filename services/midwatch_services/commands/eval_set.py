@@ -35,11 +35,11 @@ def list_(
     Example: midwatch eval list refund-desk
     """
     from midwatch.errors import MidwatchError
-    from midwatch_services.evals import load
+    from midwatch_services.evals import erased, load
     from midwatch_services.evals.judge import gates
 
     try:
-        cases, broken = load.load(agent, root)
+        cases, broken = load.told(erased.read(agent, root))
     except MidwatchError as error:
         fail(str(error))
     rows = [(case, *gates(case)) for case in cases]
@@ -83,12 +83,12 @@ def check(
     Example: midwatch eval check
     """
     from midwatch.errors import MidwatchError
-    from midwatch_services.evals import load
+    from midwatch_services.evals import erased
 
     wrong = False
     for whose in [agent] if agent else _agents(root):
         try:
-            found = load.read(whose, root)
+            found = erased.read(whose, root)
         except MidwatchError as error:
             fail(str(error))
         lines = [line for some in found.broken for line in some]
@@ -143,13 +143,13 @@ def _agree(case: "Case", by: str, yes: bool) -> bool:
 
 def _find(names: list[str], agent: str | None, root: Path) -> "list[Case]":
     from midwatch.errors import MidwatchError
-    from midwatch_services.evals import load
+    from midwatch_services.evals import erased, load
 
     found: dict[str, list[Case]] = {name: [] for name in names}
     broken: list[str] = []
     for whose in [agent] if agent else _agents(root):
         try:
-            cases, lines = load.load(whose, root)
+            cases, lines = load.told(erased.read(whose, root))
         except MidwatchError as error:
             fail(str(error))
         broken += lines

@@ -42,12 +42,12 @@ def stress(
     Example: midwatch eval stress refund-desk --kinds typos,instruct
     """
     from midwatch.errors import MidwatchError
-    from midwatch_services.evals import judges, load, stressing
+    from midwatch_services.evals import erased, judges, load, stressing
     from midwatch_services.evals.stress import Wish
 
     wanted = _kinds(kinds)
     try:
-        cases, broken = load.load(agent, root)
+        cases, broken = load.told(erased.read(agent, root))
         function = judges.load_judge(translate) if translate else None
         wish = Wish(wanted, language, function, seed)  # type: ignore[arg-type]
         written = stressing.write_twins(load.folder_of(agent, root), cases, wish)

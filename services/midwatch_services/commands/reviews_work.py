@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
@@ -142,10 +141,11 @@ class Session:
 
     async def _extend(self, held: "Taken") -> None:
         from midwatch.errors import MidwatchError
+        from midwatch_services.reviewer_sampler.judging.desk import left
 
+        ends = time.monotonic() + left(held)
         for _ in range(_EXTENSIONS):
-            left = (held.until - datetime.now(UTC)).total_seconds() if held.until else 0.0
-            await asyncio.sleep(max(_LEAST, left / 2))
+            await asyncio.sleep(max(_LEAST, (ends - time.monotonic()) / 2))
             try:
                 longer = await self._desk.extend(held)
             except MidwatchError:
@@ -153,7 +153,7 @@ class Session:
             if not longer.run_id:
                 console.print(f"{clean(held.run_id)} is not held for you any more: {clean(longer.reason)}")
                 return
-            held = longer
+            ends = time.monotonic() + left(longer)
 
 
 def _make_case(held: "Taken", corrected: str, by: str) -> None:

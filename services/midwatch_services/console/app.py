@@ -11,7 +11,7 @@ from .others import days
 from .server import Server
 from .waiting import standin
 
-_TICK = 0.5  # seconds between two looks at the connection
+_TICK = 0.5  # seconds between two looks at the connection and the key
 _SUMMED = 28  # days, the most that a page tells of
 
 
@@ -20,8 +20,7 @@ def build(context: Context) -> None:
     server = Server(context.settings, context.nc, context.js, context.cards, context.now)
 
     async def look() -> None:
-        server.rekey()  # open pages ask nothing
-        server.console.live.look()
+        server.look()
 
     async def sum_days() -> None:
         # Beside the rest: the first page then waits for no more than is left of it.

@@ -23,6 +23,7 @@ MOST = 8  # topics of one page: who names agents that do not exist subscribes no
 MOST_OF_ONE = 12  # open pages of a session
 MOST_OF_ALL = 500  # open pages
 _HEARS = {True: b"event: ready\ndata: \n\n", False: b"event: lost\ndata: \n\n"}  # whether NATS is there
+_OVER = b"event: over\ndata: \n\n"  # the session is over: the page asks, and is led to signing in
 
 log = structlog.get_logger("midwatch.console")
 
@@ -143,6 +144,7 @@ class Hub:
                         await listener.woken.wait()
                 listener.woken.clear()
                 if not stands():
+                    yield _OVER
                     return
                 said = [] if hears == self._hears else [_HEARS[self._hears]]
                 hears = self._hears
@@ -196,6 +198,10 @@ class Hub:
             for followed in self._followed.values():
                 followed.move()
         self._reconnects = reconnects
+
+    def recheck(self) -> None:
+        """Has every page look at once whether its session still stands."""
+        self._wake()
 
     def close(self) -> None:
         """Ends every page's stream."""

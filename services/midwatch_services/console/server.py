@@ -33,6 +33,7 @@ from .access.oidc import Provider
 from .access.policy import SIGNING_IN, Policy, hosts, policy_of
 from .access.refusals import Refusals
 from .access.session import Brief, Sessions
+from .alone import Alone
 from .hearing import Hearing
 from .live import Hub
 from .reading import Reading
@@ -82,6 +83,7 @@ class Server:
         """Raises Misconfigured."""
         policy, self._key, pages = policy_of(settings), key.Watched(settings), routes.collect()
         secret, audit, tasks = self._key.key, Audit(nc, js), set[asyncio.Task[Any]]()
+        self._alone = Alone(settings.home)
         self._boot = secrets.token_urlsafe(12)
         self.console = Console(
             settings=settings, policy=policy, nc=nc, js=js, cards=cards, now=now, sessions=Sessions(secret, now),
@@ -92,7 +94,7 @@ class Server:
             hearing=Hearing(js, now), live=Hub(nc, dict(routes.topics(pages))), pages=pages,
         )  # fmt: skip
         self._app = application(self.console)
-        self._gate = Gate(self._app, policy, self.console.sessions, self._refuse, self._proof, self.rekey)
+        self._gate = Gate(self._app, policy, self.console.sessions, self._refuse, self._proof, self._rekey)
         self._serving = Serving(
             self._gate, host=settings.console_host, port=settings.console_port, taken=ConsolePortTaken,
             named="MIDWATCH_CONSOLE", proxies=settings.console_proxies,
@@ -104,8 +106,13 @@ class Server:
         return self.console.policy.public or self._serving.url
 
     async def start(self) -> None:
-        """Listens, and notes where. Raises ConsolePortTaken or CannotListen."""
-        await self._serving.start()
+        """Listens, and notes where. Raises ConsoleRuns, ConsolePortTaken or CannotListen."""
+        self._alone.take()
+        try:
+            await self._serving.start()
+        except BaseException:
+            self._alone.leave()
+            raise
         self.console.hosts = hosts(self.console.policy, self._serving.host, self._serving.port)
         self._gate.hosts = self.console.hosts
         issuer = self.console.policy.issuer
@@ -121,6 +128,11 @@ class Server:
                 "console_proxies_not_named", url=self.url,
                 help="all people seem to come from one address and share its limits: set MIDWATCH_CONSOLE_PROXIES",
             )  # fmt: skip
+
+    def look(self) -> None:
+        """Sees what no request tells: whether NATS is there, and whether everybody was signed out."""
+        self._rekey()
+        self.console.live.look()
 
     async def last(self) -> None:
         """Lasts until it is cancelled, and closes."""
@@ -138,6 +150,7 @@ class Server:
         await asyncio.gather(*self.console.tasks, return_exceptions=True)
         await self.console.reading.close()
         (self.console.settings.home / "console.json").unlink(missing_ok=True)
+        self._alone.leave()
 
     def _refuse(self, scope: Scope, status: int, detail: str) -> Response:
         scope["app"] = self._app
@@ -146,12 +159,13 @@ class Server:
     def _proof(self, asked: HTTPConnection) -> str | None:
         return proof.known(asked, self.console.policy, self.console.links, self.console.signing_in)
 
-    def rekey(self) -> None:
+    def _rekey(self) -> None:
         """Signs everybody out where the key is another since."""
         console = self.console
         if changed := self._key.changed():
             for one in (console.sessions, console.links, console.flashes, console.signing_in):
                 one.rekey(changed)
+            console.live.recheck()
             log.warning("console_key_changed", help="everybody is signed out")
 
 

@@ -50,7 +50,11 @@ class _Written:
 def load(where: Path | str, root: Path = FOLDER) -> tuple[list[Case], list[str]]:
     """The cases in a folder or of an agent, twins after the others, and one line for each that could not be read.
     Raises NoEvalSet, BadAgentName."""
-    found = read(where, root)
+    return told(read(where, root))
+
+
+def told(found: EvalSet) -> tuple[list[Case], list[str]]:
+    """The cases, and one line for each that could not be read."""
     return found.cases, [_one_line(lines) for lines in found.broken]
 
 
@@ -111,6 +115,38 @@ def files(folder: Path) -> list[Path]:
         for path in sorted(inside.iterdir())
         if path.suffix in (".yaml", ".yml") and not path.name.startswith(".") and path.name != trusted.FILE
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A case or twin as its file has it, whether or not it is valid beside the others: the run or the case that it is
+    of."""
+
+    path: Path
+    name: str
+    run_id: str = ""
+    twin_of: str = ""
+
+
+def origins(folder: Path) -> list[Origin]:
+    """Of each case and twin in an agent's folder that can be read by itself."""
+    found = []
+    for one in _all(folder, EvalSet()):
+        if isinstance(one.model, TwinFile):
+            found.append(Origin(one.path, one.model.case, twin_of=one.model.twin.of))
+        else:
+            found.append(Origin(one.path, one.model.case, one.model.source.run if one.model.source else ""))
+    return found
+
+
+def is_broken(path: Path) -> bool:
+    """Whether something of the file cannot be read."""
+    found = EvalSet()
+    try:
+        list(_of_file(path, path.read_bytes(), found))
+    except OSError:
+        return True
+    return bool(found.broken)
 
 
 def parse_file(content: bytes) -> Document:

@@ -33,8 +33,9 @@ class Hold(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Taken(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer. Without `run_id` there is none: `reason` says why, in words for people. `until`: when the claim
-    ends. `left`: how many more wait for this person. `minutes_left`: of today's time for this agent; None without
-    limit. `error`: the request was not judged (`malformed`, `oversized`, `unavailable`)."""
+    ends; `seconds_left`: until then as this was answered, for whoever has another clock. `left`: how many more wait
+    for this person. `minutes_left`: of today's time for this agent; None without limit. `error`: the request was not
+    judged (`malformed`, `oversized`, `unavailable`)."""
 
     claim: str = ""
     agent: str = ""
@@ -42,6 +43,7 @@ class Taken(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: Mode = "live"
     ticket: str | None = None
     until: Time | None = None
+    seconds_left: float | None = None
     reasons: list[str] = []  # what a fail may be called
     left: int = 0
     minutes_left: float | None = None

@@ -9,10 +9,11 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from midwatch.contracts import subjects
 from midwatch.contracts.subjects import is_agent_name
 from midwatch.errors import MidwatchError
 from midwatch.runtime.settings import Settings
-from midwatch_services.evals import agreeing, gate_files, load, logged, make, verdicts, words
+from midwatch_services.evals import agreeing, erased, gate_files, load, logged, make, verdicts, words
 from midwatch_services.evals.agreeing import AgreedBefore, CannotAgree
 from midwatch_services.evals.case import Case, same_person
 from midwatch_services.evals.judge import asks, gates
@@ -29,6 +30,8 @@ __all__ = ["AgreedBefore", "CannotAgree", "Case", "CaseResult", "EvalSet", "Made
 
 history: Callable[[Client, str], Any] = verdicts.history
 criteria = words.criteria
+LOG = subjects.LOGGER
+runs_of, of_runs, without_erased = erased.runs_of, erased.of_runs, erased.without
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from midwatch_services.commands.reviews_read import causes
 from midwatch_services.reviewer_sampler import store
 from midwatch_services.reviewer_sampler.judging import agreement, feedback, reading, render, sources, waiting
 from midwatch_services.reviewer_sampler.judging.agreement import Agreement, Kappa, Rate
-from midwatch_services.reviewer_sampler.judging.desk import Desk
+from midwatch_services.reviewer_sampler.judging.desk import Desk, left
 from midwatch_services.reviewer_sampler.judging.feedback import Note
 from midwatch_services.reviewer_sampler.judging.waiting import Progress, Settled, Waits
 from midwatch_services.reviewer_sampler.schedule import decide as schedule
@@ -41,6 +41,7 @@ __all__ = [
     "Settled",
     "Taken",
     "Waits",
+    "left",
 ]
 
 progress = waiting.progress

@@ -69,8 +69,7 @@ async def _line(request: Request, agent: str) -> tuple[Line | None, bool]:
 async def of_agent(request: Request) -> Response:
     """An agent's cases, what got worse first, and what the gate said of its versions."""
     console, agent, number = console_of(request), _agent(request), number_of(request, PAGE)
-    every, hidden = await asyncio.to_thread(evals.eval_set, console.settings, agent), await _hidden(request, agent)
-    found = evals.without(every, hidden) if every else None
+    every, found, hidden = await _sets(request, agent)
     last = await asyncio.to_thread(evals.last, console.settings, agent)
     said = await _history(request, agent)
     if found is None and not said and not console.cards.get(agent).owner:
@@ -131,9 +130,24 @@ async def agree(request: Request) -> Response:
 
 
 async def _set(request: Request, agent: str) -> EvalSet | None:
-    """An agent's cases, without those of which this person may not know."""
-    found = await asyncio.to_thread(evals.eval_set, console_of(request).settings, agent)
-    return evals.without(found, await _hidden(request, agent)) if found else None
+    """An agent's cases that are shown."""
+    return (await _sets(request, agent))[1]
+
+
+async def _sets(request: Request, agent: str) -> tuple[EvalSet | None, EvalSet | None, set[str] | None]:
+    """An agent's cases; without those of which this person may not know, and those of erased runs; and of which runs
+    the former are, None where that, or what was erased, cannot be read."""
+    console, hidden = console_of(request), await _hidden(request, agent)
+    every = await asyncio.to_thread(evals.eval_set, console.settings, agent)
+    if every is None:
+        return None, None, hidden
+    found = evals.without(every, hidden)
+    if not (runs := evals.runs_of(found)):
+        return every, found, hidden
+    erased = await console.reading.read(evals.LOG, lambda conn: evals.of_runs(conn, runs))
+    if not erased.ok and erased.problem != "none_yet":
+        return every, evals.without(every, None), None
+    return every, evals.without_erased(found, erased | set()), hidden
 
 
 async def _hidden(request: Request, agent: str) -> set[str] | None:
@@ -149,7 +163,8 @@ async def _case(request: Request, agent: str) -> tuple[EvalSet, Case]:
     name = request.path_params["case"]
     case = next((one for one in found.cases if one.name == name), None) if found else None
     if found is None or case is None:
-        raise HTTPException(404)
+        lines = [line for some in found.broken for line in some] if found else []
+        raise HTTPException(404, next((line for line in lines if f"`{name}` is left out" in line), None))
     return found, case
 
 

@@ -109,8 +109,9 @@ async def _shown(
     ) if told else []  # fmt: skip
     is_erased = bool(told and told.events and all("erased" in one for one in told.events))
     return render(
-        request, "review.html", status=503 if problem else 200, held=held, found=found, told=told, steps=steps,
-        clock=run_story.clock(steps), wish=wish, said=said or Said(), problem=problem, causes=causes | [],
+        request, "review.html", status=503 if problem else 200, held=held, left=reviews.left(held), found=found,
+        told=told, steps=steps, clock=run_story.clock(steps), wish=wish,
+        said=said or Said(), problem=problem, causes=causes | [],
         is_erased=is_erased, keyed=_KEYED,
         far=reviewing.far(*far.value) if far.value else None, began=console.now().timestamp(),
         whole=request.query_params.get("all", ""),
@@ -219,9 +220,11 @@ async def extend(request: Request) -> Response:
     try:
         longer = await _desk(request).extend(held)
     except MidwatchError as error:
-        return render(request, "review_hold.html", held=held, until=None, lost="", silent=str(error))
+        return render(request, "review_hold.html", held=held, until=None, seconds=0, lost="", silent=str(error))
     lost = "" if longer.run_id else longer.reason
-    return render(request, "review_hold.html", held=held, until=longer.until, lost=lost, silent="")
+    return render(
+        request, "review_hold.html", held=held, until=longer.until, seconds=reviews.left(longer), lost=lost, silent=""
+    )
 
 
 async def _release(request: Request, held: Taken) -> None:

@@ -79,6 +79,7 @@ async def sign_out(request: Request) -> Response:
     """Ends the session, in every copy of its cookie."""
     console, session = console_of(request), session_of(request)
     console.sessions.end(session)
+    console.live.recheck()
     is_kept = await console.audit.noted(session, "session.ended")
     request.state.recorded = True  # on the bus or in the log: nobody is kept signed in for want of a record
     response = back(request, "/sign-in", "" if is_kept else "sign_in.end_unrecorded")

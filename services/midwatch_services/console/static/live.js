@@ -51,11 +51,12 @@
     opened.addEventListener("ready", function () { alive(); say("on"); if (missed) moved(null); missed = true; });
     opened.addEventListener("lost", function () { alive(); say("lost"); missed = true; });
     opened.addEventListener("beat", alive);
+    // Who is signed out is led to signing in by the part that asks.
+    opened.addEventListener("over", function () { say("off"); stop(); ask(null); after("again", again(), function () { connect(true); }); });
     opened.addEventListener("moved", function (event) { alive(); moved(event.data); });
     opened.addEventListener("error", function () {
       say("off");
       // The browser itself gives up for ever on an answer that is no stream, such as a proxy's 502.
-      // Who is signed out is led to signing in by the part that asks.
       if (opened.readyState === 2) after("again", again(), function () { ask(null); connect(true); });
     });
   }

@@ -66,15 +66,17 @@
   window.addEventListener("pageshow", function (event) { if (event.persisted) sent = false; });
 
   // Held for longer at half of what is left, while somebody looks; who has gone home holds nothing for ever.
+  // Counted since the answer came, for the clock of this machine may be wrong; the first came as the page did.
   var MOST = 12;
   var extended = 0;
   var asked = null;
   function hold() {
     var element = document.getElementById("hold");
-    if (!element || !element.dataset.until || document.hidden || extended >= MOST) return;
-    var until = element.dataset.until;
-    if (asked === null || asked.until !== until) asked = { until: until, left: new Date(until) - Date.now(), sent: false };
-    if (asked.sent || new Date(until) - Date.now() > asked.left / 2) return;
+    if (!element || !element.dataset.seconds) return;
+    if (asked === null || asked.element !== element) {
+      asked = { element: element, since: asked === null ? 0 : performance.now(), left: element.dataset.seconds * 1000, sent: false };
+    }
+    if (document.hidden || extended >= MOST || asked.sent || performance.now() - asked.since < asked.left / 2) return;
     asked.sent = true;
     extended += 1;
     window.htmx.trigger(element, "extend");

@@ -37,6 +37,10 @@ SPOOLS = (
     "what an agent's process has not sent yet lies in the spool on its disk until it reaches NATS again, and is erased "
     "when it comes: `midwatch switch` shows what each instance has there"
 )
+CASES = (
+    "case files of the eval set are yours: where some were made of these runs, `midwatch erase cases` removes them, in "
+    "each place where the set lies; what version control keeps of them is yours to remove"
+)
 
 logger = structlog.get_logger("midwatch.logger")
 
@@ -228,13 +232,20 @@ class Erasures:
             return
         now = self._now()
         runs, parts = store.runs_of(conn, work.id), store.parts(conn, work.id)
-        log.erase(conn, work.id, runs, at=text_of(now), by=work.by)
-        log.erase_alerts(conn, runs, scope.alerts)
+        alerts = log.erase(conn, work.id, runs, at=text_of(now), by=work.by).alerts
+        alerts |= log.erase_alerts(conn, runs, scope.alerts) | set((work.proof or {}).get("alerts", ()))
         leaves = log.leaves_of(conn, runs)
         keys = [(run.agent, run.run_id) for run in runs]
-        outstanding = [*_left(work, swept), *left, SPOOLS]
+        outstanding = [*_left(work, swept), *left, SPOOLS, CASES]
         work.proof = proof.build(
-            work, keys, leaves, proof.confirmations(parts), outstanding, at=now, backup_days=self._backup_days
+            work,
+            keys,
+            leaves,
+            sorted(alerts),
+            proof.confirmations(parts),
+            outstanding,
+            at=now,
+            backup_days=self._backup_days,
         )
         hashed = proof.digest(work.proof)
         agents = sorted({agent for agent, _ in keys})

@@ -16,8 +16,8 @@ VERSION = 1
 
 
 def build(
-    work: Work, runs: Sequence[tuple[str, str]], leaves: Sequence[Leaf], confirmed: Mapping[str, dict[str, int]],
-    outstanding: Sequence[str], *, at: datetime, backup_days: float,
+    work: Work, runs: Sequence[tuple[str, str]], leaves: Sequence[Leaf], alerts: Sequence[str],
+    confirmed: Mapping[str, dict[str, int]], outstanding: Sequence[str], *, at: datetime, backup_days: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Nothing in it names the customer: `reference` is the HMAC-SHA-256 of the reference under `salt`."""
     return {
@@ -31,6 +31,7 @@ def build(
         "salt": work.salt,
         "runs": [list(run) for run in runs],
         "events": [[leaf.agent, leaf.id, leaf.run_id, leaf.place, leaf.leaf] for leaf in leaves],
+        "alerts": list(alerts),
         "places": work.places,
         "confirmed": dict(confirmed),
         "outstanding": list(outstanding),

@@ -78,13 +78,19 @@ def references(asked: ErasureRequested) -> list[str]:
     return [name for name in (asked.customer, asked.ticket, asked.run_id) if name]
 
 
+def hashed(salt: str, *names: str) -> str:
+    """HMAC-SHA-256 of what was matched, by which whoever knows it can tell it again."""
+    text = "\0".join(names).encode("utf-8", "replace")
+    return hmac.new(bytes.fromhex(salt), text, hashlib.sha256).hexdigest()
+
+
 def add(conn: Connection, asked: ErasureRequested, at: str) -> None:
     """Takes a request; again changes nothing."""
-    salt = secrets.token_bytes(16)
-    hashed = hmac.new(salt, "\0".join(references(asked)).encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+    salt = secrets.token_hex(16)
+    reference = hashed(salt, *references(asked))
     columns = ("id", "phase", "asked", "by", "reason", "asked_at", "salt", "reference", "places")
     row = (
-        asked.erasure_id, "asked", msgspec.json.encode(asked).decode(), asked.by, asked.reason, at, salt.hex(), hashed,
+        asked.erasure_id, "asked", msgspec.json.encode(asked).decode(), asked.by, asked.reason, at, salt, reference,
         "{}",
     )  # fmt: skip
     insert_new(conn, _erasures.name, columns, [row], ("id",))
@@ -214,6 +220,11 @@ def has_late(conn: Connection) -> bool:
 def runs_of(conn: Connection, erasure: str) -> list[ErasedRun]:
     """The runs of an erasure."""
     return [run for _, run in _remembered(conn, _erased.c.erasure == erasure)]
+
+
+def every_run(conn: Connection) -> list[ErasedRun]:
+    """The runs of all erasures."""
+    return [run for _, run in _remembered(conn, sa.true())]
 
 
 def _remembered(conn: Connection, which: sa.ColumnElement[bool]) -> list[tuple[str, ErasedRun]]:

@@ -22,8 +22,10 @@ from ..decide import RunRow, fold, text_of
 from ..erasure import blank
 from ..erasure import log as erasure_log
 from ..erasure import store as erasures
+from ..erasure.forgotten import Forgotten, forgotten, remember
 from ..evidence import chain_store
 from ..evidence.chain import Block
+from ..keeping.hold_store import read_holds
 from ..partitions import make_partitions
 from ..store import ALERT_COLUMNS, EVENT_COLUMNS, RUN_COLUMNS, load_runs, save_runs
 from . import chains
@@ -73,10 +75,15 @@ class Import:
     _report: Report = field(default_factory=Report)
     _taken: set[str] = field(default_factory=set)  # agents whose chain came whole
     _differ: set[Key] = field(default_factory=set)  # runs that were there, and not as in the export
+    _forgotten: Forgotten = field(default_factory=Forgotten)
 
     def run(self) -> Report:
         """Brings everything in. Again changes nothing. Raises OtherStreams, Temporary."""
         self._write(self._streams)
+        self._forgotten = self.database.read_now(forgotten)
+        if self._forgotten.runs or self._forgotten.works:
+            self._each(self._learn)
+            self._write(self._remember)
         self._each(self._chains)
         faults.reach("import.chained")
         self._each(self._runs)
@@ -106,6 +113,18 @@ class Import:
             raise OtherStreams
         for number, created in theirs[len(here) :]:
             conn.execute(_ADD_STREAM, {"number": number, "created": created})
+
+    def _learn(self) -> None:
+        """The log has forgotten whom it erased and which tickets were named, and the export may say so still."""
+        for table, columns in (("runs", RUN_COLUMNS), ("events", EVENT_COLUMNS)):
+            for rows in in_batches(self._file(table), columns, BATCH):
+                self._forgotten.learn(rows)
+        for rows in in_batches(self._file("runs"), RUN_COLUMNS, BATCH):
+            self._forgotten.learn_handed(rows)
+
+    def _remember(self, conn: Connection) -> None:
+        holds = [one for one in read_holds(conn, now=self.now) if one["in_force"]]
+        remember(conn, self._forgotten, load_runs(conn, list(self._forgotten.covered)), holds)
 
     def _chains(self) -> None:
         """The chains of agents that have none here, and all checkpoints where there is no chain at all."""
@@ -196,8 +215,16 @@ class Import:
 
     def _alerts(self) -> None:
         for rows in in_batches(self._file("alerts"), ALERT_COLUMNS, BATCH):
-            fresh = self._write(lambda conn, rows=rows: _save_alerts(conn, rows))  # type: ignore[misc]
+            fresh = self._write(lambda conn, rows=rows: self._save_alerts(conn, rows))  # type: ignore[misc]
             self._report.alerts += len(fresh)
+
+    def _save_alerts(self, conn: Connection, rows: Sequence[dict[str, Any]]) -> list[int]:
+        erased = erasures.erased(conn, _keys(rows))
+        for row in rows:
+            if row["raised"] and (_key(row) in erased or self._forgotten.has_alert(row)):
+                row.update(raised=blank.alert_of(row["raised"]), resolved_reason=None)
+        values = [[row[name] for name in ALERT_COLUMNS] for row in rows]
+        return insert_new(conn, "logger_alerts", ALERT_COLUMNS, values, ("alert_id",))
 
     def _recount(self) -> None:
         """A run whose row does not count the events that the log has of it, as after a crash, is folded anew."""
@@ -237,15 +264,6 @@ def _blank(row: dict[str, Any], erasure: str) -> bool:
         return False
     row.update(body=blank.body_of(erasure, row["salt"], row["body"]), salt=None, ticket=None, note=None)
     return True
-
-
-def _save_alerts(conn: Connection, rows: Sequence[dict[str, Any]]) -> list[int]:
-    erased = erasures.erased(conn, _keys(rows))
-    for row in rows:
-        if row["raised"] and _key(row) in erased:
-            row.update(raised=blank.alert_of(row["raised"]), resolved_reason=None)
-    values = [[row[name] for name in ALERT_COLUMNS] for row in rows]
-    return insert_new(conn, "logger_alerts", ALERT_COLUMNS, values, ("alert_id",))
 
 
 def _folded(row: RunRow, events: Sequence[dict[str, Any]]) -> RunRow:

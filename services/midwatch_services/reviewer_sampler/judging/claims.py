@@ -131,7 +131,7 @@ class Claims:
         return Taken(
             claim=held.claim, agent=held.run.agent, run_id=held.run.run_id, mode=item.mode if item else "live",
             ticket=item.ticket if item else None, until=datetime.fromtimestamp(held.until, UTC),
-            reasons=list(rule.reasons), left=left,
+            seconds_left=round(max(0.0, held.until - now.timestamp()), 3), reasons=list(rule.reasons), left=left,
             minutes_left=None if minutes is None else round(max(0.0, minutes), 1),
         )  # fmt: skip
 

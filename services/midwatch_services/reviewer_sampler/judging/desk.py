@@ -1,6 +1,7 @@
 """A reviewer's side: takes runs, gives them back, says what they are worth. Needs NATS alone."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import msgspec
@@ -25,6 +26,14 @@ class NobodyAnswers(MidwatchError):
 
 class NotAnswered(MidwatchError):
     """The request was not judged: {why}"""
+
+
+def left(held: Taken) -> float:
+    """The seconds for which it is held from now on, if it was answered just now. Our own clock counts only where the
+    answer does not say."""
+    if held.seconds_left is not None:
+        return held.seconds_left
+    return max(0.0, (held.until - datetime.now(UTC)).total_seconds()) if held.until else 0.0
 
 
 class Desk:
