@@ -110,7 +110,7 @@ async def test_where_reviews_cannot_be_read_the_gate_names_what_was_made_of_no_r
     await fell(js, "late-parcel", "duplicate-charge", "gone")
     async with console(settings) as running, running.person(Role.REVIEWER) as ben:
         page = (await ben.get("/evals/desk")).text
-        assert "Which runs are being reviewed cannot be read just now" in page
+        assert "Which runs are being reviewed, or were erased, cannot be read just now" in page
         assert re.search("Got worse:.*duplicate-charge", page)
         assert not re.search("late-parcel|gone", page)
 
