@@ -18,7 +18,7 @@ from midwatch_services.reviewer_sampler import store as reviews
 
 SERVICE = subjects.LOGGER
 PAGE = 50  # runs of a list
-EVENTS = 75  # of a run on one page, which then weighs less than 200 KB
+EVENTS = 60  # of a run on one page, which then weighs less than 200 KB
 _OLDEST = 2_000  # events of a run that are judged anew or compared
 
 
