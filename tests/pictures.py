@@ -24,6 +24,7 @@ from rich.progress import Progress
 
 from browser_helpers import PHONE, WIDE, axe, fits, window
 from console_helpers import Running, console
+from midwatch.contracts import subjects
 from midwatch.runtime import topology
 from midwatch.runtime.nats_server import start_nats
 from midwatch.runtime.settings import Settings
@@ -44,14 +45,14 @@ LOOKS: dict[str, tuple[Theme, tuple[int, int]]] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A page in the pictures. `route`: which of the console's it is; `when`: before there was a run, at work, or once
-    somebody has halted; `until`: what has to be there before the picture is taken."""
+    """A page in the pictures. `route`: which of the console's it is; `when`: before there was a run, at work, once
+    somebody has halted, or spoiled a list of the switch as well; `until`: what has to be there before the picture."""
 
     name: str
     address: str
     says: str
     route: str = ""
-    when: Literal["new", "work", "halted"] = "work"
+    when: Literal["new", "work", "halted", "spoiled"] = "work"
     role: Role | None = Role.ADMIN
     until: str = "main"
 
@@ -100,6 +101,8 @@ PAGES = (
     Shown("stop-halted", "/stop", "While something is stopped.", when="halted"),
     Shown("stop-resume", f"/stop/resume?{STOP}", "Starting again takes two steps as well.", "/stop/resume",
           when="halted"),
+    Shown("stop-mend", f"/stop/mend?agent={REFUNDS}&list=tools", "A list of stopped tools that cannot be read.",
+          "/stop/mend", when="spoiled"),
     Shown("today-halted", "/", "What is stopped stands on top of Today.", when="halted"),
 )  # fmt: skip
 # Parts of those pages, files, and steps of signing in that show nothing.
@@ -184,7 +187,7 @@ async def halt(running: Running, instances: Instances) -> None:
 
 async def pictures(folder: Path, shown: list[Shown]) -> tuple[list[str], int]:
     """Takes them. Returns what is wrong, and how large all are together."""
-    by_time = {when: [one for one in shown if one.when == when] for when in ("new", "work", "halted")}
+    by_time = {when: [one for one in shown if one.when == when] for when in ("new", "work", "halted", "spoiled")}
     with tempfile.TemporaryDirectory(prefix="midwatch-pictures-") as temporary:
         home = Path(temporary)
         async with await start_nats(home / "nats", sync_interval="2m") as server, chromium() as browser:
@@ -213,6 +216,10 @@ async def pictures(folder: Path, shown: list[Shown]) -> tuple[list[str], int]:
                     if by_time["halted"]:
                         await halt(running, instances)
                         await camera.take(by_time["halted"], task)
+                    if by_time["spoiled"]:
+                        switch = await js.key_value(subjects.SWITCH)
+                        await switch.put(subjects.tools_key(REFUNDS), b"[not a list")
+                        await camera.take(by_time["spoiled"], task)
                     wrong, size = wrong + camera.wrong, size + camera.bytes
             await nc.close()
     return wrong, size
