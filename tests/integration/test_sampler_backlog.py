@@ -26,6 +26,16 @@ def row(name: str, sampled_at: float, settled_at: float | None = None, **fields:
 
 @pytest.fixture
 def queue(settings: Settings) -> Iterator[Database]:
+    yield from filled(settings)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def of_either_kind(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Database]:
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    yield from filled(settings.model_copy(update={"database_url": url}))
+
+
+def filled(settings: Settings) -> Iterator[Database]:
     insert(settings, subjects.REVIEWER_SAMPLER, tables.Queued, [
         row("long-over", 10, 99), row("over-at-once", 110, 120), row("over-on-the-third", 50, 250),
         row("over-at-the-very-end", 150, 200), row("waits", 150), row("waits-since-the-end-of-a-day", 200),
@@ -37,8 +47,8 @@ def queue(settings: Settings) -> Iterator[Database]:
     database.close()
 
 
-def test_what_waited_at_each_time_is_counted_for_each_agent(queue: Database) -> None:
-    assert queue.read_now(lambda conn: store.backlogs(conn, DAYS)) == {"desk": [1, 3, 2], "other": [0, 0, 1]}
+def test_what_waited_at_each_time_is_counted_for_each_agent(of_either_kind: Database) -> None:
+    assert of_either_kind.read_now(lambda conn: store.backlogs(conn, DAYS)) == {"desk": [1, 3, 2], "other": [0, 0, 1]}
 
 
 def test_what_waited_on_the_last_days_is_read_from_an_index_alone_and_never_from_all_that_ever_was(
