@@ -132,10 +132,11 @@ async def test_a_run_that_goes_on_is_found_by_tool_and_words_in_its_place_on_eve
     await fill(settings, run("r-0", NOW - timedelta(minutes=30), refund("A-2")))
     for run_id, minutes in (("r-2", 10), ("r-3", 20)):
         await goes_on(settings, *[*run(run_id, NOW - timedelta(minutes=minutes), refund("A-2"))][:-2])
-    for asked in ({"tool": "issue_refund"}, {"text": "charged tw*"}, {"text": "charged", "tool": "issue_refund"}):
-        done = CliRunner().invoke(cli.app, ["runs", *chain(*((f"--{name}", text) for name, text in asked.items()))])
-        assert re.findall(r"r-\d", done.stdout) == ["r-1", "r-2", "r-3", "r-0"]
+    for asked in ({"tool": "issue_refund"}, {"text": "charged twi*"}, {"text": "charged", "tool": "issue_refund"}):
+        words = chain(*((f"--{name}", text) for name, text in asked.items()))
+        done = CliRunner().invoke(cli.app, ["runs", *words, "--json"])
         assert done.stderr == ""
+        assert [json.loads(line)["run_id"] for line in done.stdout.splitlines()] == ["r-1", "r-2", "r-3", "r-0"]
         async with running.person(Role.VIEWER) as ann:
             first = (await ann.get(f"/runs?{urlencode(asked)}")).text
             second = (await ann.get(_leads(first, "next"))).text

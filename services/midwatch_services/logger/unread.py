@@ -12,7 +12,7 @@ from . import daily
 from .search import facts_store, grammar
 from .search.reading import Facts, lines, read
 
-CALLS, EVENTS = 5_000, 2_000  # of tools, and where words are asked for of all kinds, that one question looks at
+CALLS, EVENTS = 5_000, 1_000  # of tools, and where words are asked for of all kinds, that one question looks at
 _AT_ONCE = 50  # runs
 
 Row = Mapping[Any, Any]
