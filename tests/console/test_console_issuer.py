@@ -1,5 +1,6 @@
 """Signing in to the console at an OpenID provider: who one is, and when its word does not hold."""
 
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +17,7 @@ from console_helpers import Running, console
 from midwatch.errors import Misconfigured
 from midwatch.runtime.settings import Settings
 from midwatch_services import cli
+from midwatch_services.console.access import link
 from midwatch_services.console.access.link import NoLinks
 from midwatch_services.console.access.policy import policy_of
 from midwatch_services.console.access.roles import Role
@@ -257,5 +259,26 @@ def test_a_console_that_nobody_could_sign_in_to_does_not_start(given: dict[str, 
 def test_without_a_console_the_link_command_says_how_to_start_one() -> None:
     done = CliRunner().invoke(cli.app, ["console", "link"])
     assert done.exit_code == 1
-    assert done.stderr == ("midwatch: No console runs here: start it with `midwatch up` or `midwatch run console`.\n")
+    assert done.stderr == (
+        f"midwatch: No console runs whose state is in {Settings().home}: start it with `midwatch up` or `midwatch run "
+        "console`, or set MIDWATCH_HOME to the folder of the one that runs.\n"
+    )
     assert CliRunner().invoke(cli.app, ["console", "link", "--role", "king"]).exit_code == 2
+
+
+def test_a_console_that_was_killed_gives_no_link_though_its_pid_is_anothers_since() -> None:
+    link.write(Settings().home, link.Running(f"http://127.0.0.1:{free_port()}", "boot", os.getpid()))
+    done = CliRunner().invoke(cli.app, ["console", "link"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "No console runs whose state is in" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_console_of_another_user_is_said_to_be_anothers() -> None:
+    link.write(Settings().home, link.Running(f"http://127.0.0.1:{free_port()}", "boot", os.getpid()))
+    (Settings().home / "console.json").chmod(0)
+    done = CliRunner().invoke(cli.app, ["console", "link"])
+    assert done.stderr == (
+        f"midwatch: The console whose state is in {Settings().home} is another user's: type this as the user who "
+        "started it.\n"
+    )
