@@ -18,7 +18,7 @@ SERVICE = subjects.LOGGER
 SHOWN = 50  # writes of a page, and those of its last run
 LOOKED_AT = 1_000  # runs that are looked through for one page
 LATELY = timedelta(minutes=10)
-_AT_ONCE = 50
+_AT_ONCE, _GROWS = 50, 4  # runs that are read at first, and how many times as many then
 
 Tools = Mapping[str, Mapping[str, ToolRule]]  # of each agent, by its card
 
@@ -70,7 +70,7 @@ def page(conn: Connection, asked: Asked, after: Place | None, tools: Tools, now:
     first page also what was written just now, whenever its run began."""
     wanted = Wanted(
         agent=asked.agent, tool=asked.tool, mode=asked.mode, since=text_of(asked.since), until=text_of(asked.until),
-        limit=_AT_ONCE, after=after,
+        after=after,
     )  # fmt: skip
     behind = _behind(conn, wanted, tools)
     if after is not None or asked.until <= now:
@@ -82,22 +82,24 @@ def page(conn: Connection, asked: Asked, after: Place | None, tools: Tools, now:
 
 
 def _behind(conn: Connection, wanted: Wanted, tools: Tools) -> Page:
-    found, looked, whole_until = list[Write](), 0, None
+    found, looked, whole_until, at_once = list[Write](), 0, None, _AT_ONCE
     while True:
-        some = reading_store.find(conn, wanted)
+        some = reading_store.find(conn, replace(wanted, limit=at_once))
         whole_until = whole_until or some.whole_until
         for run, writes in _with_writes(conn, some.runs, wanted.tool, tools):
             if len(found) >= SHOWN or looked == LOOKED_AT:
                 return Page(_newest_first(found), looked, wanted.after, whole_until)
             found += writes
             looked, wanted = looked + 1, replace(wanted, after=_place(run))
-        if len(some.runs) < _AT_ONCE:
+        if len(some.runs) < at_once:
             return Page(_newest_first(found), looked, None, whole_until)
+        # Few times, for each looks again at what the index has not read.
+        at_once = min(_GROWS * at_once, LOOKED_AT - looked + 1)
 
 
 def _lately(conn: Connection, wanted: Wanted, tools: Tools, since: datetime) -> tuple[list[Write], str]:
     """The newest of what was written since then, and since when that is all of it."""
-    runs, all_since = reading_store.find_callers(conn, replace(wanted, limit=None), text_of(since))
+    runs, all_since = reading_store.find_callers(conn, wanted, text_of(since))
     called = [one for _, some in _with_writes(conn, runs, wanted.tool, tools) for one in some]
     writes = _newest_first([one for one in called if datetime.fromisoformat(one.at) >= since])
     return writes[:SHOWN], max(all_since, writes[SHOWN - 1].at) if len(writes) > SHOWN else all_since
