@@ -152,7 +152,7 @@ async def test_where_more_goes_on_than_a_search_looks_at_page_file_and_command_s
     running: Running, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unread, "CALLS", 0)
-    await goes_on(settings, *[*run("r-2", NOW - timedelta(minutes=3), refund("A-2"))][:-2])
+    await goes_on(settings, *[*run("r-2", utc_now() - timedelta(minutes=3), refund("A-2"))][:-2])
     async with running.person(Role.VIEWER) as ann:
         for tool in ("issue_refund", "nobodys"):
             page = (await ann.get(f"/runs?tool={tool}")).text

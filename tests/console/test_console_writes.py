@@ -111,7 +111,7 @@ async def test_what_a_run_that_began_long_ago_changed_just_now_stands_first(
     newer = [run(f"newer-{at}", NOW - timedelta(minutes=30 + at), refund("A-1")) for at in range(4)]
     long_ago = [*run("long-ago", NOW - timedelta(hours=5), refund("A-2", good=False))]
     await fill(settings, chain(*newer, long_ago[:-1]))
-    at = NOW - timedelta(minutes=2)
+    at = utc_now() - timedelta(minutes=2)
     late = received(
         "tool_called", run_id="long-ago", seq=9, agent=AGENT, at=at, stored_at=at, tool="void_refund", kind="write"
     )
