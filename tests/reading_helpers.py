@@ -112,6 +112,15 @@ async def fill(settings: Settings, events: Iterator[Received], *more: Any) -> No
         database.close()
 
 
+async def goes_on(settings: Settings, *events: Received) -> None:
+    """Puts events into the run log of which its index does not know yet."""
+    database = Database(settings.database_for(subjects.LOGGER), name=subjects.LOGGER)
+    try:
+        await database.write(lambda conn: store.save(conn, list(events)))
+    finally:
+        database.close()
+
+
 def told_of(run_id: str, at: datetime, **fields: Any) -> Any:
     """An alert on a run of the shop."""
     given = {

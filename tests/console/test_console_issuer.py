@@ -1,5 +1,7 @@
 """Signing in to the console at an OpenID provider: who one is, and when its word does not hold."""
 
+import os
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,6 +9,7 @@ import httpx
 import pytest
 from joserfc.jwk import RSAKey
 from nats.js import JetStreamContext
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 import oidc_provider
@@ -14,8 +17,10 @@ from console_helpers import Running, console
 from midwatch.errors import Misconfigured
 from midwatch.runtime.settings import Settings
 from midwatch_services import cli
+from midwatch_services.console.access import link
 from midwatch_services.console.access.link import NoLinks
 from midwatch_services.console.access.policy import policy_of
+from midwatch_services.console.access.roles import Role
 from oidc_provider import CLIENT, SECRET, Provider
 from stack import free_port
 
@@ -169,6 +174,58 @@ async def test_there_are_no_links_beside_an_issuer(running: Running, issuer: Pro
         assert (await stranger.get("/enter?token=x")).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("wrong", "claims", "spoil", "why"),
+    [
+        ({"oidc_client_secret": "another"}, GROUPS, {}, "invalid_client"),
+        ({}, GROUPS, {"aud": "another-client"}, "aud"),
+        ({"oidc_role_claim": "roles"}, GROUPS, {}, "the issuer's answer has no claim 'roles'"),
+        ({}, {**GROUPS, "groups": ["visitors"]}, {},
+         "of ['visitors'], its claim 'groups', MIDWATCH_OIDC_ROLES names none"),
+    ],
+)  # fmt: skip
+async def test_why_an_answer_did_not_hold_stands_in_the_log_without_code_or_secret(
+    js: JetStreamContext, settings: Settings, issuer: Provider, wrong: dict[str, Any], claims: dict[str, Any],
+    spoil: dict[str, Any], why: str,
+) -> None:  # fmt: skip
+    issuer.claims, issuer.spoil = claims, spoil
+    async with console(_settings(settings, issuer, **wrong)) as running, running.person() as olga:
+        with capture_logs() as logs:
+            assert (await _sign_in(olga.client)).status_code == 403
+        (told,) = [one for one in logs if one["event"] == "sign_in_does_not_hold"]
+        assert why in told["why"]
+        given = {issuer.exchanged[0][name] for name in ("code", "code_verifier")} | {SECRET}
+        assert not [one for one in given if one in str(logs)]
+
+
+async def test_why_an_issuer_refused_before_it_gave_a_code_stands_in_the_log_on_one_line(
+    running: Running, issuer: Provider
+) -> None:
+    async with running.person() as olga:
+        begun = httpx.URL((await olga.get("/sign-in/begin")).headers["location"])
+        with capture_logs() as logs:
+            words = f"error=invalid_scope&error_description=no%0Agroups&state={begun.params['state']}"
+            await olga.get(f"/sign-in/back?{words}")
+            await olga.get("/sign-in/back?code=1&state=another")
+        assert [one["why"] for one in logs if one["event"] == "sign_in_does_not_hold"] == [
+            "invalid_scope: no groups",
+            "its state is not that of a sign-in which this browser began here within 10 minutes",
+        ]
+
+
+async def test_a_stranger_cannot_have_the_issuer_asked_as_often_as_they_like(
+    running: Running, issuer: Provider
+) -> None:
+    began, answers = time.monotonic(), []
+    async with running.person() as eve, running.person(Role.VIEWER) as ann:
+        for _ in range(40):
+            begun = httpx.URL((await eve.get("/sign-in/begin")).headers.get("location", ""))
+            answers.append(await eve.get(f"/sign-in/back?code=junk&state={begun.params.get('state', '')}"))
+        assert answers[-1].status_code == 429
+        assert len(issuer.exchanged) <= 10 + 2 * (time.monotonic() - began)
+        assert (await ann.get("/about")).status_code == 200
+
+
 async def test_an_issuer_that_is_away_is_said_in_plain_words(
     js: JetStreamContext, settings: Settings, issuer: Provider
 ) -> None:
@@ -202,5 +259,26 @@ def test_a_console_that_nobody_could_sign_in_to_does_not_start(given: dict[str, 
 def test_without_a_console_the_link_command_says_how_to_start_one() -> None:
     done = CliRunner().invoke(cli.app, ["console", "link"])
     assert done.exit_code == 1
-    assert done.stderr == ("midwatch: No console runs here: start it with `midwatch up` or `midwatch run console`.\n")
+    assert done.stderr == (
+        f"midwatch: No console runs whose state is in {Settings().home}: start it with `midwatch up` or `midwatch run "
+        "console`, or set MIDWATCH_HOME to the folder of the one that runs.\n"
+    )
     assert CliRunner().invoke(cli.app, ["console", "link", "--role", "king"]).exit_code == 2
+
+
+def test_a_console_that_was_killed_gives_no_link_though_its_pid_is_anothers_since() -> None:
+    link.write(Settings().home, link.Running(f"http://127.0.0.1:{free_port()}", "boot", os.getpid()))
+    done = CliRunner().invoke(cli.app, ["console", "link"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "No console runs whose state is in" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_console_of_another_user_is_said_to_be_anothers() -> None:
+    link.write(Settings().home, link.Running(f"http://127.0.0.1:{free_port()}", "boot", os.getpid()))
+    (Settings().home / "console.json").chmod(0)
+    done = CliRunner().invoke(cli.app, ["console", "link"])
+    assert done.stderr == (
+        f"midwatch: The console whose state is in {Settings().home} is another user's: type this as the user who "
+        "started it.\n"
+    )

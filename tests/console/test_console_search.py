@@ -5,21 +5,28 @@ import base64
 import contextlib
 import inspect
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from urllib.parse import quote
+from html import unescape
+from itertools import chain
+from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
 from nats.js import JetStreamContext
+from typer.testing import CliRunner
 
 from console_helpers import Running, console
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
+from midwatch_services import cli
 from midwatch_services.commands.runs import runs as command
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.search import FILTERS
-from reading_helpers import AGENT, fill, refund, run, told_of
+from midwatch_services.logger import unread
+from reading_helpers import AGENT, fill, goes_on, refund, run, told_of
 
 NOW = utc_now()
 WRONG = {
@@ -116,3 +123,45 @@ async def test_what_stopped_a_run_is_told_in_words_and_leads_to_its_alert(runnin
         assert "cost-watchdog/budget_run" not in page
         assert "The run was stopped" in page
         assert 'href="/alerts/alert-r-1"' in page
+
+
+async def test_a_run_that_goes_on_is_found_by_tool_and_words_in_its_place_on_every_page_and_by_the_command(
+    running: Running, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_of, "PAGE", 2)
+    await fill(settings, run("r-0", NOW - timedelta(minutes=30), refund("A-2")))
+    for run_id, minutes in (("r-2", 10), ("r-3", 20)):
+        await goes_on(settings, *[*run(run_id, NOW - timedelta(minutes=minutes), refund("A-2"))][:-2])
+    for asked in ({"tool": "issue_refund"}, {"text": "charged twi*"}, {"text": "charged", "tool": "issue_refund"}):
+        words = chain(*((f"--{name}", text) for name, text in asked.items()))
+        done = CliRunner().invoke(cli.app, ["runs", *words, "--json"])
+        assert done.stderr == ""
+        assert [json.loads(line)["run_id"] for line in done.stdout.splitlines()] == ["r-1", "r-2", "r-3", "r-0"]
+        async with running.person(Role.VIEWER) as ann:
+            first = (await ann.get(f"/runs?{urlencode(asked)}")).text
+            second = (await ann.get(_leads(first, "next"))).text
+            back = (await ann.get(_leads(second, "prev"), follow_redirects=True)).text
+            pages = [re.findall(r'href="/runs/refund-desk/(r-\d)', page) for page in (first, second, back)]
+            assert pages == [["r-1", "r-2"], ["r-3", "r-0"], ["r-1", "r-2"]]
+            assert "cannot all be searched yet" not in first
+            table = (await ann.get(f"/runs.csv?{urlencode(asked)}")).text
+            assert re.findall(r'^"(r-\d)"', table, re.MULTILINE) == ["r-1", "r-2", "r-3", "r-0"]
+
+
+async def test_where_more_goes_on_than_a_search_looks_at_page_file_and_command_say_so(
+    running: Running, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unread, "CALLS", 0)
+    await goes_on(settings, *[*run("r-2", utc_now() - timedelta(minutes=3), refund("A-2"))][:-2])
+    async with running.person(Role.VIEWER) as ann:
+        for tool in ("issue_refund", "nobodys"):
+            page = (await ann.get(f"/runs?tool={tool}")).text
+            assert "What was said and done in the last 3 minutes cannot all be searched yet" in page
+        assert "could not all be searched yet" in (await ann.get("/runs.csv?tool=issue_refund")).text
+        assert "searched yet" not in (await ann.get("/runs?mode=live")).text
+    done = CliRunner().invoke(cli.app, ["runs", "--tool", "issue_refund"])
+    assert done.stderr == "midwatch: not all of the last 3 minutes can be searched yet\n"
+
+
+def _leads(page: str, rel: str) -> str:
+    return unescape(page.split(f'rel="{rel}" href="')[1].split('"')[0])

@@ -56,6 +56,11 @@ async def _address(process: asyncio.subprocess.Process) -> str:
 async def test_up_prints_an_address_that_signs_in_and_link_makes_another(tmp_path: Path) -> None:
     async with _started(tmp_path, "up") as process:
         printed = await _address(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(10):
+            said_once = (await process.stdout.readuntil(b"midwatch console link")).decode()
+            assert "signs one person in, once, within 15 minutes" in said_once
+            assert f"kill {process.pid}" in (await process.stdout.readuntil(b"ends everything")).decode()
         async with _started(tmp_path, "console", "link", "--role", "viewer", "--by", "vera") as command:
             second = (await command.communicate())[0].decode().strip()
         for address, said in ((printed, "Admin: may do everything"), (second, "Viewer: may look")):

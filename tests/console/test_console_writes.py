@@ -2,20 +2,20 @@
 
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import chain
 
 import pytest
 from nats.js import JetStreamContext
 
 from console_helpers import Running, console
-from midwatch.contracts import subjects
+from logged import received
 from midwatch.contracts.envelope import utc_now
-from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import writes
-from midwatch_services.logger import store
-from reading_helpers import Steps, arm, fill, refund, refund_card, run
+from midwatch_services.logger import unread
+from reading_helpers import AGENT, Steps, arm, fill, goes_on, refund, refund_card, run
 
 NOW = utc_now()
 
@@ -25,11 +25,9 @@ def given(tool: str, **fields: str) -> Steps:
     return [("started", {"input": "Hello"}), ("tool_called", {"tool": tool, **fields})]
 
 
-async def goes_on(settings: Settings, run_id: str, steps: Steps, minutes: int = 0) -> None:
+async def begun(settings: Settings, run_id: str, steps: Steps, minutes: int = 0) -> None:
     """A run that began so many minutes ago is in the log, and its index does not know of it yet."""
-    database = Database(settings.database_for(subjects.LOGGER))
-    await database.write(lambda conn: store.save(conn, list(run(run_id, NOW - timedelta(minutes=minutes), steps))))
-    database.close()
+    await goes_on(settings, *run(run_id, NOW - timedelta(minutes=minutes), steps))
 
 
 @pytest.fixture
@@ -79,10 +77,10 @@ async def test_what_a_tool_wrote_in_a_run_that_goes_on_is_there_at_once_and_in_i
 ) -> None:
     ended = [*run("oldest", NOW - timedelta(hours=2), refund("A-1")), *run("newest", NOW, refund("A-2"))]
     await fill(settings, iter([*ended, *run("longer", NOW - timedelta(minutes=5), given("lookup_order"))]))
-    await goes_on(settings, "begun", given("issue_refund", kind="write"), minutes=20)
-    await goes_on(settings, "talking", given("lookup_order", kind="read"), minutes=10)
-    await goes_on(settings, "longer", [*given("lookup_order"), *given("issue_refund", kind="write")[1:]], minutes=5)
-    await goes_on(settings, "oldest", [*refund("A-1"), ("said", {"by": "customer", "text": "Thanks"})], minutes=120)
+    await begun(settings, "begun", given("issue_refund", kind="write"), minutes=20)
+    await begun(settings, "talking", given("lookup_order", kind="read"), minutes=10)
+    await begun(settings, "longer", [*given("lookup_order"), *given("issue_refund", kind="write")[1:]], minutes=5)
+    await begun(settings, "oldest", [*refund("A-1"), ("said", {"by": "customer", "text": "Thanks"})], minutes=120)
     async with running.person(Role.VIEWER) as ann:
         for asked in ("tool=issue_refund", "tool=issue_refund&agent=refund-desk"):
             page = (await ann.get(f"/writes?{asked}")).text
@@ -95,15 +93,40 @@ async def test_what_a_tool_wrote_in_a_run_that_goes_on_is_there_at_once_and_in_i
 async def test_where_more_runs_are_new_than_it_looks_through_it_says_up_to_when_it_has_all(
     running: Running, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writes, "LOOKED_AT", 2)
+    monkeypatch.setattr(unread, "CALLS", 2)
     await fill(settings, run("ended", NOW - timedelta(hours=1), refund("A-1")))
     for minutes in (30, 20, 10):
-        await goes_on(settings, f"new-{minutes}", given("issue_refund", kind="write"), minutes=minutes)
+        await begun(settings, f"new-{minutes}", given("issue_refund", kind="write"), minutes=minutes)
     async with running.person(Role.VIEWER) as ann:
         page = (await ann.get("/writes?tool=issue_refund")).text
         since = (NOW - timedelta(minutes=30)).isoformat(timespec="seconds").removesuffix("+00:00")
         assert re.search(rf'may be missing if it was made after <time datetime="{since}', page)
         assert "new-10" in page
+
+
+async def test_what_a_run_that_began_long_ago_changed_just_now_stands_first(
+    running: Running, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "SHOWN", 2)
+    newer = [run(f"newer-{at}", NOW - timedelta(minutes=30 + at), refund("A-1")) for at in range(4)]
+    long_ago = [*run("long-ago", NOW - timedelta(hours=5), refund("A-2", good=False))]
+    await fill(settings, chain(*newer, long_ago[:-1]))
+    at = utc_now() - timedelta(minutes=2)
+    late = received(
+        "tool_called", run_id="long-ago", seq=9, agent=AGENT, at=at, stored_at=at, tool="void_refund", kind="write"
+    )
+    await goes_on(settings, late)
+    async with running.person(Role.VIEWER) as ann:
+        page = (await ann.get("/writes")).text
+        assert re.findall(r'href="/runs/refund-desk/([\w-]+)">Run', page) == ["long-ago", "newer-0", "newer-1"]
+        since = r'every change is on this page that was made since <time datetime="([^"]+)"'
+        told = re.search(since, page)
+        assert told
+        assert timedelta(minutes=9) < utc_now() - datetime.fromisoformat(told[1]) < timedelta(minutes=11)
+        older = (await ann.get(page.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&"))).text
+        assert re.findall(r'href="/runs/refund-desk/([\w-]+)">Run', older) == ["newer-2", "newer-3"]
+        assert "made since" not in older
+        assert "long-ago" not in (await ann.get("/writes?mode=replay")).text
 
 
 async def test_what_writes_is_said_by_the_card_and_where_it_says_nothing_by_the_call(

@@ -16,8 +16,9 @@ from midwatch.contracts.reviews import ReviewAgreed, ReviewJudged, ReviewSampled
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database, migrate
 from midwatch.runtime.settings import Settings
+from midwatch_services.logger import daily, unread
 from midwatch_services.logger.decide import text_of
-from midwatch_services.logger.reading_store import Wanted, find_unread, not_searchable, unread_since
+from midwatch_services.logger.reading_store import Wanted, find, find_callers
 from midwatch_services.logger.search import index_store, indexer
 from midwatch_services.logger.search.grammar import BadQuestion
 from midwatch_services.logger.search.reading import Facts, Reading, read
@@ -121,15 +122,26 @@ async def test_each_filter_finds_what_it_says_the_newest_first(log: Log) -> None
     assert [(wanted, await log.found(**wanted)) for wanted, _ in FILTERS] == FILTERS
 
 
-async def test_what_is_not_read_yet_is_found_by_all_but_its_words_and_tools(log: Log) -> None:
+async def test_what_is_not_read_yet_is_found_as_all_else(log: Log) -> None:
     await three_runs(log)
     await log.database.write(lambda conn: index_store.forget(conn, "desk", ["r-1", "r-2"]))
     touched = [("desk", one, text_of(NOON), True) for one in ("r-1", "r-2")]
     await log.database.write(lambda conn: index_store.touch(conn, touched))
-    for wanted, ids in FILTERS:
-        if not {"text", "tool"} & wanted.keys():
-            assert (wanted, await log.found(**wanted)) == (wanted, ids)
-    assert await log.found(text="gift") == []
+    assert [(wanted, await log.found(**wanted)) for wanted, _ in FILTERS] == FILTERS
+
+
+async def test_a_run_that_goes_on_is_found_by_what_it_says_and_calls_now(log: Log) -> None:
+    await three_runs(log)
+    said = ("said", {"by": "customer", "text": "I want the manager"})
+    goes_on = run("r-1", *[started("x")] * 9, said, called("void_refund"), version="1", ticket="T-1")
+    await log.save(*goes_on[9:])
+    for _ in range(2):
+        assert await log.found(text="manager gift") == ["r-1"]
+        assert await log.found(text="gift -manager") == ["r-2"]
+        assert await log.found(tool="void_refund") == ["r-1"]
+        assert await log.found(text="manager", tool="void_refund", ticket="T-1") == ["r-1"]
+        assert await log.found(text="manager", tool="refund") == []
+        await log.index.note(2**60)
 
 
 HOSTILE = [
@@ -150,7 +162,7 @@ async def test_no_question_can_break_or_change_the_index(log: Log) -> None:
 async def test_a_run_is_read_when_it_ended_or_rests_and_again_when_more_comes(log: Log) -> None:
     await log.save(*run("r-1", started("Where is my parcel?")))
     assert await log.read(NOON + timedelta(seconds=29)) == 0
-    assert await log.found(text="parcel") == []
+    assert await log.count("logger_readings") == 0
     assert await log.read(NOON + timedelta(seconds=31)) == 1
     assert await log.found(text="parcel") == ["r-1"]
     late = run("r-1", started("x"), ("said", {"by": "customer", "text": "It is the red one"}), finished("resolved"))
@@ -284,37 +296,45 @@ async def test_a_reading_begun_before_more_came_does_not_hide_it(log: Log) -> No
     assert await log.read() == 1
 
 
-async def test_what_is_not_searchable_yet_is_said_after_a_minute(log: Log) -> None:
-    def late(minutes: float) -> float | None:
-        at = NOON + timedelta(minutes=minutes)
-        return log.database.read_now(lambda conn: not_searchable(conn, at))
-
-    await log.save(*run("r-1", started("gift")))
-    assert (late(0.9), late(3)) == (None, 180.0)
-    await log.index.note(2**60)
-    assert (late(0.9), late(3)) == (None, 180.0)
-    await log.read()
-    assert late(60) is None
-
-
-async def test_runs_that_are_not_read_yet_are_given_whatever_they_call_with_since_when(log: Log) -> None:
-    def unread(**wanted: Any) -> tuple[list[str], str | None]:
-        def look(conn: sa.Connection) -> tuple[list[str], str | None]:
-            return [one["run_id"] for one in find_unread(conn, Wanted(**wanted)) or []], unread_since(conn)
-
-        return log.database.read_now(look)
+async def test_where_more_is_new_than_one_question_looks_at_it_says_up_to_when_all_is_found(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(**wanted: Any) -> tuple[list[str], str | None]:
+        one = log.database.read_now(lambda conn: find(conn, Wanted(**wanted)))
+        return [run["run_id"] for run in one.runs], one.whole_until
 
     await three_runs(log)
-    assert unread() == ([], None)
-    await log.save(*run("r-4", started("gift"), called("refund"), minutes=30))
-    await log.save(*run("r-5", started("gift"), minutes=40))
-    since = text_of(NOON + timedelta(minutes=30))
+    for at in (4, 5, 6):
+        await log.save(*run(f"r-{at}", started("gift"), called("refund"), called("refund"), minutes=10 * at))
+    since = text_of(NOON + timedelta(minutes=40))
+    for bound in ("CALLS", "EVENTS"):
+        monkeypatch.setattr(unread, bound, 5)
     for _ in range(2):
-        assert unread(tool="refund") == (["r-5", "r-4"], since)
-        assert unread(tool="refund", until=text_of(NOON + timedelta(minutes=40))) == (["r-4"], since)
+        assert found(tool="refund") == (["r-6", "r-5", "r-3", "r-2"], since)
+        assert found(text="gift") == (["r-6", "r-2", "r-1"], since)
+        assert found(text="gift", limit=1) == (["r-6"], None)
+        assert found(mode="live") == (["r-6", "r-5", "r-4", "r-2", "r-1"], None)
         await log.index.note(2**60)
     await log.read()
-    assert unread() == ([], None)
+    assert found(text="gift") == (["r-6", "r-5", "r-4", "r-2", "r-1"], None)
+
+
+async def test_runs_that_called_tools_since_are_given_whenever_they_began(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def callers(**wanted: Any) -> tuple[list[str], str]:
+        runs, since = log.database.read_now(lambda conn: find_callers(conn, Wanted(**wanted), after))
+        return [one["run_id"] for one in runs], since
+
+    after = text_of(NOON + timedelta(minutes=15))
+    await three_runs(log)
+    assert callers() == (["r-3"], after)
+    await log.save(*run("r-1", called("refund"), minutes=30))
+    await log.save(*run("r-4", started("gift"), minutes=40))
+    assert callers() == (["r-3", "r-1"], after)
+    assert callers(mode="live") == (["r-1"], after)
+    monkeypatch.setattr(daily, "_LATELY", 2)
+    assert callers() == (["r-1"], text_of(NOON + timedelta(minutes=30)))
 
 
 async def test_runs_of_one_moment_are_all_found(log: Log) -> None:

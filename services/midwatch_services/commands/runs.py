@@ -92,21 +92,18 @@ def runs(
         since=start_of(since), until=start_of(until, "--until"), limit=limit or None,
     )  # fmt: skip
 
-    def work(conn: "Connection") -> tuple[list[dict[str, Any]], float | None]:
-        late = reading_store.not_searchable(conn, datetime.now(UTC)) if reading_store.may_be_late(wanted) else None
-        return reading_store.find_runs(conn, wanted), late
-
-    found, late = read_log(work)
-    if late is not None:
+    found = read_log(lambda conn: reading_store.find(conn, wanted))
+    if found.whole_until:
+        late = (datetime.now(UTC) - datetime.fromisoformat(found.whole_until)).total_seconds()
         sys.stderr.write(f"midwatch: not all of the last {story.span(late)} can be searched yet\n")
     if as_json:
-        emit_json(found)
+        emit_json(found.runs)
         return
     columns = ("run", "agent", "ticket", "mode", "started", "took", "resolution", "cost", "calls", "halted by")
     narrowed = wanted != reading_store.Wanted(limit=limit or None)
     emit_table(
         columns,
-        [dict(zip(columns, story.summary(run), strict=True)) for run in found],
+        [dict(zip(columns, story.summary(run), strict=True)) for run in found.runs],
         empty="No run is like that." if narrowed else "No runs. Record some with the SDK, or try: midwatch demo",
     )
 

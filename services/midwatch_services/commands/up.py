@@ -26,6 +26,9 @@ if sys.platform != "win32":
 RESTART_DELAYS = (0.2, 1, 5, 15)  # seconds before a nats-server that died is started again; then the last, for ever
 
 
+_ONCE = "That address signs one person in, once, within 15 minutes; for another type: midwatch console link"
+
+
 class AlreadyUp(MidwatchError):
     """Midwatch is up already in {home} (pid {pid}): use it, stop it with `kill {pid}`, or give this one a folder of its
     own with MIDWATCH_HOME."""
@@ -195,6 +198,8 @@ def _console(settings: "Settings") -> list[str]:
 def _tell_console(settings: "Settings") -> None:
     for address in _console(settings):
         typer.echo(f"The console is at {address}")
+        if "/enter?" in address:
+            typer.echo(_ONCE)
 
 
 def _tell(settings: "Settings", server: "NatsServer | None", urls: Mapping[str, str]) -> None:
@@ -204,11 +209,15 @@ def _tell(settings: "Settings", server: "NatsServer | None", urls: Mapping[str, 
     database = "PostgreSQL" if settings.database_url else f"SQLite in {settings.home / 'data'}"
     rows = [("NATS", f"{without_credentials(settings.url)} ({where})"), ("database", database)]
     rows += [(name, f"{url}/readyz") for name, url in urls.items()]
-    rows += [("pages for people", page) for page in _console(settings)]
+    pages = _console(settings)
+    rows += [("pages for people", page) for page in pages]
     lines = [f"  {name:18}{clean(text)}" for name, text in rows]
     console.print("\n".join(["", "[bold]Midwatch is up.[/bold]", "", *lines, ""]), soft_wrap=True)
+    if any("/enter?" in page for page in pages):
+        console.print(f"{_ONCE}\n", soft_wrap=True)
     console.print(
         "In another terminal, apply your scope cards with [bold]midwatch apply agents/[/bold], then start your agents. "
         "[bold]midwatch runs[/bold] lists what they did, [bold]midwatch doctor[/bold] says if all is well, "
-        "[bold]midwatch halt AGENT --reason …[/bold] stops one. Ctrl-C here ends everything.\n"
+        "[bold]midwatch halt AGENT --reason …[/bold] stops one. Ctrl-C here, or elsewhere "
+        f"[bold]kill {os.getpid()}[/bold], ends everything.\n"
     )

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from .erasure.blank import STANDS
 
 _AT_ONCE = 400  # names in one query
+_LATELY = 5_000  # events that are looked through for the newest calls
 _RUN = (
     "agent", "run_id", "first_at", "ended_at", "resolution", "error", "cost_usd", "cost_basis", "unpriced_calls",
     "model_calls", "tool_calls", "tool_errors", "messages", "handed_off_to", "halted_by",
@@ -285,3 +286,19 @@ def read_calls(conn: Connection, runs: Sequence[tuple[str, str]]) -> Iterator[tu
     for agent, run_id, body in _bodies(conn, runs, "tool_called"):
         event = msgspec.json.decode(body)
         yield agent, run_id, event["time"], event.get("data") or {}
+
+
+def read_callers(conn: Connection, since: str) -> tuple[set[tuple[str, str]], str]:
+    """The runs of which calls of tools were stored since then, and since when these are all: of very many events the
+    newest are looked through."""
+    query = sa.text("SELECT agent, run_id, event, stored_at FROM logger_events ORDER BY place DESC LIMIT :limit")
+    callers, count, stored_at = set[tuple[str, str]](), 0, since
+    with conn.execute(query, {"limit": _LATELY}, execution_options={"yield_per": 1_000}) as rows:
+        for agent, run_id, event, stored_at in rows:
+            # By the place they stand in the order in which they were stored: no index has that time.
+            if stored_at < since:
+                break
+            count += 1
+            if event == "tool_called":
+                callers.add((agent, run_id))
+    return callers, stored_at if count == _LATELY else since

@@ -1,12 +1,12 @@
 """Finding runs: by the columns of the log where an index of it says which are the newest, else by the full-text index.
 
 The full-text index holds what was read of a run, a moment after it ended. Runs that are still to be read are looked at
-as they stand in the log, so that only words and tools are found late.
+as they stand in the log; where that is too much, only words and tools are found late.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from . import daily, unread
 from .erasure.blank import erased_by
 from .search import grammar, index_store, marks
 from .search.reading import ANY, NANO, WAITING, took_us
@@ -23,7 +24,6 @@ _HALTS = "('halted_run', 'would_halt_run')"
 _FRESH, _FRESH_EVENTS = 5_000, 20_000  # runs and events that are not read yet; with more, the log itself is searched
 _CHUNKS = (64, 256, 1024)  # rows fetched at a time: most questions are answered by the first few
 _KEYS = 500  # in one statement
-_SECONDS_TO_TELL = 60.0
 
 # What `runs --json` and `show` say of a run, from its row `r`; the rest of the row is the fold's.
 _SHOWN = (
@@ -75,52 +75,55 @@ class Wanted:
         return _NEWEST if self.ahead is None else _OLDEST
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Runs as `runs --json` prints them, the newest first. `whole_until`: where that is not now, since then some may be
+    missing."""
+
+    runs: list[dict[str, Any]]
+    whole_until: str | None = None
+
+
 def find_runs(conn: Connection, wanted: Wanted) -> list[dict[str, Any]]:
-    """Runs as `runs --json` prints them, the newest first. Raises BadQuestion for a text that asks nothing."""
+    """The runs of `find`. Raises BadQuestion for a text that asks nothing."""
+    return find(conn, wanted).runs
+
+
+def find(conn: Connection, wanted: Wanted) -> Found:
+    """Runs that are as wanted. Raises BadQuestion for a text that asks nothing."""
+    is_late = _may_be_late(wanted)
     # First what is not read yet: should it be read meanwhile, it is found twice rather than not at all.
-    fresh: set[tuple[str, str]] | None = set()
-    if not may_be_late(wanted):
-        fresh = _fresh(conn) if _needs_index(wanted) else None
-    if fresh is None:
-        return _shown(conn, sorted(_first(_in_log(conn, wanted), wanted), key=_newness, reverse=True))
-    rows = [*_first(_in_index(conn, wanted), wanted), *_first(_of_keys(conn, fresh, wanted), wanted)]
-    found = {(row["agent"], row["run_id"]): row for row in rows}
+    fresh = _fresh(conn) if _needs_index(wanted) else None
+    if fresh is None and not is_late:
+        return Found(_shown(conn, sorted(_first(_in_log(conn, wanted), wanted), key=_newness, reverse=True)))
+    rows = (row for row in _of_keys(conn, fresh or (), wanted) if _passes(row, wanted))
+    looked = unread.look(conn, rows, wanted.text, wanted.tool, wanted.limit)
+    # Of what was looked at, the index may hold what was so a while ago.
+    others = (row for row in _in_index(conn, wanted) if (row["agent"], row["run_id"]) not in looked.keys)
+    found = {(row["agent"], row["run_id"]): row for row in (*_first(others, wanted), *looked.rows)}
     nearest = sorted(found.values(), key=_newness, reverse=wanted.ahead is None)[: wanted.limit]
-    return _shown(conn, sorted(nearest, key=_newness, reverse=True))
+    is_whole = not is_late or (fresh is not None and not looked.is_cut)
+    return Found(
+        _shown(conn, sorted(nearest, key=_newness, reverse=True)), None if is_whole else index_store.unread_since(conn)
+    )
 
 
-def find_unread(conn: Connection, wanted: Wanted) -> list[dict[str, Any]] | None:
-    """Runs of which the index has not read all, whatever their words and tools, the newest first; None where they are
-    too many to look at each. Of each it says who it is, when it began, and how many tools it called."""
-    fresh = _fresh(conn)
-    if fresh is None:
-        return None
+def find_callers(conn: Connection, wanted: Wanted, since: str) -> tuple[list[dict[str, Any]], str]:
+    """Runs that called tools since then, whenever they began and whatever else they call, the newest first; and since
+    when these are all. Of each who it is, when it began, and how many tools it called."""
+    keys, whole_since = daily.read_callers(conn, since)
     names = ("agent", "run_id", "mode", "tool_calls")
-    return [
-        {name: row[name] for name in names} | {"first_event_at": row["first_at"]}
-        for row in _first(_of_keys(conn, fresh, wanted), wanted)
-    ]
+    runs = _first(_of_keys(conn, keys, wanted), wanted)
+    return [{name: row[name] for name in names} | {"first_event_at": row["first_at"]} for row in runs], whole_since
 
 
-def unread_since(conn: Connection) -> str | None:
-    """Since when something came that the index has not read; None where it has read all."""
-    return index_store.unread_since(conn)
-
-
-def not_searchable(conn: Connection, now: datetime) -> float | None:
-    """How far back some run cannot be found by its words yet, in seconds; None where that is not worth a word."""
-    since = index_store.oldest_unread(conn, *index_store.bounds(now))
-    seconds = 0.0 if since is None else (now - datetime.fromisoformat(since)).total_seconds()
-    return seconds if seconds > _SECONDS_TO_TELL else None
-
-
-def may_be_late(wanted: Wanted) -> bool:
-    """Whether something is wanted that only the index knows."""
+def _may_be_late(wanted: Wanted) -> bool:
+    """Whether something is wanted that no column of the log says."""
     return wanted.text is not None or wanted.tool is not None
 
 
 def _needs_index(wanted: Wanted) -> bool:
-    if may_be_late(wanted):
+    if _may_be_late(wanted):
         return True
     if wanted.run_id is not None or wanted.ticket is not None or wanted.customer is not None:
         return False  # these are few

@@ -24,6 +24,7 @@ Proof = Callable[
 
 BODY_LIMIT = 512 * 1024  # bytes of what is posted, encoded as forms are: a letter of Chinese is nine
 PROVING = ("/enter", "/sign-in/back")  # where a guess could let somebody in
+ASKS_ISSUER = ("/sign-in/begin", "/sign-in/back")  # where a stranger could have us ask it in our own name
 ASKING = "midwatch.session"  # in the scope: who asks, or None
 
 
@@ -45,6 +46,7 @@ class Gate:
         self._by_session = Limits(policy.per_session)
         self._by_address = Limits(policy.per_address)
         self._sign_ins = Limits(policy.sign_ins)
+        self._issuer_asked = Limits(policy.issuer_asked)
         self._stops = Limits(policy.stops)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,10 +97,13 @@ class Gate:
             return (self._stops if is_stop else self._by_session).wait(session.id, now)
         address = str((scope.get("client") or ("unknown",))[0])
         if path in PROVING:
-            if known := self._proof(HTTPConnection(scope)):
-                return self._sign_ins.wait(known, now)
-            if wait := self._sign_ins.wait(address, now):
+            known = self._proof(HTTPConnection(scope))
+            if wait := self._sign_ins.wait(known or address, now):
                 return wait
+            if known:
+                return self._issuer_asked.wait(address, now) if path in ASKS_ISSUER else 0.0
+        elif path in ASKS_ISSUER and (wait := self._issuer_asked.wait(address, now)):
+            return wait
         return self._by_address.wait(address, now)
 
 

@@ -1,10 +1,13 @@
 """One-time links: whoever reads this machine's terminal or state folder may enter, once each, within minutes."""
 
+import contextlib
 import os
 import secrets
+import socket
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,9 +19,16 @@ from .policy import LINK
 from .roles import Role
 from .session import Brief
 
+_WITHIN = 1.0  # seconds for a console on this machine to take a connection
+
 
 class NoConsole(MidwatchError):
-    """No console runs here: start it with `midwatch up` or `midwatch run console`."""
+    """No console runs whose state is in {home}: start it with `midwatch up` or `midwatch run console`, or set
+    MIDWATCH_HOME to the folder of the one that runs."""
+
+
+class AnothersConsole(MidwatchError):
+    """The console whose state is in {home} is another user's: type this as the user who started it."""
 
 
 class NoLinks(MidwatchError):
@@ -67,26 +77,39 @@ class Links:
 
 
 def make(settings: Settings, now: Callable[[], datetime], *, by: str, role: Role = Role.ADMIN) -> str:
-    """An address that signs `by` in, once. Raises NoConsole, NoLinks."""
+    """An address that signs `by` in, once. Raises NoConsole, AnothersConsole, NoLinks."""
     running = read(settings.home)
     if running is None:
-        raise NoConsole
+        raise NoConsole(home=settings.home)
     if running.issuer:
         raise NoLinks(issuer=running.issuer, url=running.url)
+    if not _listens(running.url):
+        raise NoConsole(home=settings.home)  # it was killed, and its pid is another's since
     token = _brief(key.load(settings), now).sealed([running.boot, secrets.token_urlsafe(12), by, role])
     return f"{running.url}/enter?token={token}"
 
 
 def read(home: Path) -> Running | None:
-    """The console that runs here, as it wrote itself down; None where there is none."""
+    """The console that runs here, as it wrote itself down; None where there is none. Raises AnothersConsole."""
     try:
-        found = msgspec.json.decode((home / "console.json").read_bytes(), type=Running)
-        os.kill(found.pid, 0)
+        written = (home / "console.json").read_bytes()
     except PermissionError:
+        raise AnothersConsole(home=home) from None
+    except OSError:
         return None
+    try:
+        found = msgspec.json.decode(written, type=Running)
+        os.kill(found.pid, 0)
     except (OSError, msgspec.MsgspecError):
         return None
     return found
+
+
+def _listens(url: str) -> bool:
+    parts = urlsplit(url)
+    with contextlib.suppress(OSError), socket.create_connection((parts.hostname, parts.port), _WITHIN):
+        return True
+    return False
 
 
 def write(home: Path, running: Running) -> None:

@@ -28,7 +28,7 @@ class NotSignedIn(MidwatchError):
 
 
 class NoRole(MidwatchError):
-    """{by} has no role here."""
+    """{by} has no role here: {why}."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,11 @@ class Provider:
                     about["token_endpoint"], grant_type="authorization_code", code=code, code_verifier=begun.verifier
                 )
         except AuthlibBaseError as error:
-            raise NotSignedIn(why=error.description or error.error or "it refused") from None
+            raise NotSignedIn(why=refusal(error.error, error.description)) from None
         except httpx.HTTPError as error:
             raise self._silent(error) from error
+        except ValueError:
+            raise NotSignedIn(why="what it gives for a code is no JSON object") from None
         return self._person(await self._claims(token, keys, begun.nonce))
 
     async def _claims(self, token: dict[str, Any], keys: KeySet, nonce: str) -> dict[str, Any]:
@@ -114,8 +116,14 @@ class Provider:
             name = str(claims["sub"])
         role = given(claims.get(issuer.role_claim), issuer.roles)
         if role is None:
-            raise NoRole(by=name)
+            raise NoRole(by=name, why=self._why_none(claims))
         return name, role
+
+    def _why_none(self, claims: dict[str, Any]) -> str:
+        name = self._issuer.role_claim
+        if name not in claims:
+            return f"the issuer's answer has no claim {name!r}"
+        return f"of {claims[name]!r}, its claim {name!r}, MIDWATCH_OIDC_ROLES names none"
 
     async def _read(self, *, fresh: bool = False) -> tuple[dict[str, Any], KeySet]:
         if self._about and not fresh and time.monotonic() - self._about[0] < KEEP:
@@ -141,6 +149,11 @@ class Provider:
 
     def _silent(self, error: Exception) -> Temporary:
         return Temporary(f"{self._issuer.url} does not sign anybody in just now ({error or type(error).__name__})")
+
+
+def refusal(error: object, description: object) -> str:
+    """Why an issuer refused, by what it says of it."""
+    return ": ".join(str(part) for part in (error, description) if part) or "it refused"
 
 
 async def _json(client: httpx.AsyncClient, url: str) -> dict[str, Any]:

@@ -50,13 +50,14 @@ class Issuer:
 class Policy:
     """`public`: the console's address as people type it, where it is not the one it listens on. Rates are requests a
     second, of which ten seconds' worth may come at once: of one session, of strangers at one address, of wrong attempts
-    to sign in from there, and of one session's presses of Stop."""
+    to sign in from there, of what makes us ask the issuer for them, and of one session's presses of Stop."""
 
     public: str | None = None
     issuer: Issuer | None = None
     per_session: float = 20.0
     per_address: float = 100.0
     sign_ins: float = 0.5
+    issuer_asked: float = 2.0
     stops: float = 2.0
 
     @property

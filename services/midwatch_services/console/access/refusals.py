@@ -15,7 +15,7 @@ from .session import Session
 
 SIGNING_IN = ("link", "sign_in", "no_role")  # what goes wrong there
 _A_SECOND = 0.5  # records of one person, or of all strangers together: the bus keeps them for long
-_LONGEST = 200  # characters of an address, which anybody may choose
+_LONGEST = 200  # characters of an address or a reason, which anybody may choose
 
 log = structlog.get_logger("midwatch.console")
 
@@ -40,6 +40,13 @@ class Refusals:
         task = asyncio.create_task(self._record(by or "unknown", role, path, why))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def explain(self, why: str, *secrets: str) -> None:
+        """Says in the log what was wrong with an issuer's answer, for whoever set signing in up; none of `secrets`."""
+        for one in secrets:
+            why = why.replace(one, "…")
+        why = "".join(sign if sign.isprintable() else " " for sign in why)[:_LONGEST]
+        log.warning("sign_in_does_not_hold", why=why, help="see 'When nobody can sign in' in docs/console.md")
 
     async def _record(self, by: str, role: str, path: str, why: str) -> None:
         try:

@@ -13,6 +13,7 @@ from midwatch_services.kill_switch.cases import case_store
 from midwatch_services.logger import reading_store, store
 from midwatch_services.logger.decide import text_of
 from midwatch_services.logger.erasure import store as erasures
+from midwatch_services.logger.reading_store import Found as Found
 from midwatch_services.logger.search import grammar
 from midwatch_services.reviewer_sampler import store as reviews
 
@@ -34,9 +35,9 @@ def has_words(text: str) -> bool:
     return True
 
 
-def find(conn: Connection, search: Search, after: Place | None, limit: int) -> list[dict[str, Any]]:
+def find(conn: Connection, search: Search, after: Place | None, limit: int) -> Found:
     """Runs that are as asked, the newest first, behind `after`."""
-    return reading_store.find_runs(conn, _wanted(search, after, limit))
+    return reading_store.find(conn, _wanted(search, after, limit))
 
 
 def ahead(conn: Connection, search: Search, of: Place, limit: int) -> list[dict[str, Any]]:
@@ -46,14 +47,8 @@ def ahead(conn: Connection, search: Search, of: Place, limit: int) -> list[dict[
 
 def beside(conn: Connection, search: Search, of: Place) -> tuple[Place | None, Place | None]:
     """The places of the next newer and the next older run."""
-    newer, older = ahead(conn, search, of, 1), find(conn, search, of, 1)
+    newer, older = ahead(conn, search, of, 1), find(conn, search, of, 1).runs
     return (place_of(newer[0]) if newer else None), (place_of(older[0]) if older else None)
-
-
-def unread_for(conn: Connection, search: Search, now: datetime) -> float | None:
-    """How far back some runs cannot be found by their words or tools yet, in seconds, where that matters."""
-    wanted = _wanted(search, None, 1)
-    return reading_store.not_searchable(conn, now) if reading_store.may_be_late(wanted) else None
 
 
 def place_of(run: dict[str, Any]) -> Place:

@@ -1,9 +1,8 @@
 """What agents changed: the calls of tools that write, of the newest runs, from the run log."""
 
-import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -18,7 +17,8 @@ from midwatch_services.logger.reading_store import Wanted
 SERVICE = subjects.LOGGER
 SHOWN = 50  # writes of a page, and those of its last run
 LOOKED_AT = 1_000  # runs that are looked through for one page
-_AT_ONCE = 50
+LATELY = timedelta(minutes=10)
+_AT_ONCE, _GROWS = 50, 4  # runs that are read at first, and how many times as many then
 
 Tools = Mapping[str, Mapping[str, ToolRule]]  # of each agent, by its card
 
@@ -44,12 +44,14 @@ _Run = tuple[dict[str, Any], list[Write]]
 @dataclass(frozen=True, slots=True)
 class Page:
     """The writes of `runs` runs, the newest first. `older`: the run behind which the next page begins, None at the
-    end. `whole_until`: when that is not now, since then some may be missing."""
+    end. `whole_until`: when that is not now, since then some may be missing. `all_since`: since then all are there,
+    also those of runs that began long before; None where that is not so."""
 
     writes: Sequence[Write]
     runs: int
     older: Place | None
     whole_until: str | None = None
+    all_since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +65,44 @@ class Asked:
     until: datetime
 
 
-def page(conn: Connection, asked: Asked, after: Place | None, tools: Tools) -> Page:
-    """The writes of the newest runs behind `after`, on through those that wrote nothing until there are some."""
+def page(conn: Connection, asked: Asked, after: Place | None, tools: Tools, now: datetime) -> Page:
+    """The writes of the newest runs behind `after`, on through those that wrote nothing until there are some; on the
+    first page also what was written just now, whenever its run began."""
     wanted = Wanted(
         agent=asked.agent, tool=asked.tool, mode=asked.mode, since=text_of(asked.since), until=text_of(asked.until),
-        limit=_AT_ONCE, after=after,
+        after=after,
     )  # fmt: skip
-    # First what is not read yet: should it be read meanwhile, it is found twice rather than not at all.
-    unread, whole_until = _unread(conn, wanted, tools) if asked.tool else ([], None)
-    found, looked, last = list[Write](), 0, after
-    for run, writes in heapq.merge(unread, _runs(conn, wanted, tools), key=lambda one: _place(one[0]), reverse=True):
-        if _place(run) == last:
-            continue
-        if len(found) >= SHOWN or looked == LOOKED_AT:
-            return Page(_newest_first(found), looked, last, whole_until)
-        found += writes
-        looked, last = looked + 1, _place(run)
-    return Page(_newest_first(found), looked, None, whole_until)
+    behind = _behind(conn, wanted, tools)
+    if after is not None or asked.until <= now:
+        return behind
+    lately, all_since = _lately(conn, wanted, tools, now - LATELY)
+    told = {(one.agent, one.run_id) for one in behind.writes}
+    others = [one for one in lately if (one.agent, one.run_id) not in told]
+    return replace(behind, writes=_newest_first([*behind.writes, *others]), all_since=all_since)
+
+
+def _behind(conn: Connection, wanted: Wanted, tools: Tools) -> Page:
+    found, looked, whole_until, at_once = list[Write](), 0, None, _AT_ONCE
+    while True:
+        some = reading_store.find(conn, replace(wanted, limit=at_once))
+        whole_until = whole_until or some.whole_until
+        for run, writes in _with_writes(conn, some.runs, wanted.tool, tools):
+            if len(found) >= SHOWN or looked == LOOKED_AT:
+                return Page(_newest_first(found), looked, wanted.after, whole_until)
+            found += writes
+            looked, wanted = looked + 1, replace(wanted, after=_place(run))
+        if len(some.runs) < at_once:
+            return Page(_newest_first(found), looked, None, whole_until)
+        # Few times, for each looks again at what the index has not read.
+        at_once = min(_GROWS * at_once, LOOKED_AT - looked + 1)
+
+
+def _lately(conn: Connection, wanted: Wanted, tools: Tools, since: datetime) -> tuple[list[Write], str]:
+    """The newest of what was written since then, and since when that is all of it."""
+    runs, all_since = reading_store.find_callers(conn, wanted, text_of(since))
+    called = [one for _, some in _with_writes(conn, runs, wanted.tool, tools) for one in some]
+    writes = _newest_first([one for one in called if datetime.fromisoformat(one.at) >= since])
+    return writes[:SHOWN], max(all_since, writes[SHOWN - 1].at) if len(writes) > SHOWN else all_since
 
 
 def _newest_first(writes: list[Write]) -> list[Write]:
@@ -88,24 +111,6 @@ def _newest_first(writes: list[Write]) -> list[Write]:
 
 def _place(run: Mapping[str, Any]) -> Place:
     return run["first_event_at"], run["run_id"], run["agent"]
-
-
-def _unread(conn: Connection, wanted: Wanted, tools: Tools) -> tuple[list[_Run], str | None]:
-    """Runs that wrote, of those whose tools the index does not know yet, as of one that goes on; and since when there
-    may be more, where they are too many to look at each."""
-    runs = reading_store.find_unread(conn, replace(wanted, limit=LOOKED_AT + 1))
-    is_cut = runs is None or len(runs) > LOOKED_AT
-    wrote = [one for one in _with_writes(conn, (runs or [])[:LOOKED_AT], wanted.tool, tools) if one[1]]
-    return wrote, reading_store.unread_since(conn) if is_cut else None
-
-
-def _runs(conn: Connection, wanted: Wanted, tools: Tools) -> Iterator[_Run]:
-    """Runs, the newest first, each with what it wrote."""
-    while runs := reading_store.find_runs(conn, wanted):
-        yield from _with_writes(conn, runs, wanted.tool, tools)
-        if len(runs) < _AT_ONCE:
-            return
-        wanted = replace(wanted, after=_place(runs[-1]))
 
 
 def _with_writes(conn: Connection, runs: Sequence[dict[str, Any]], tool: str | None, tools: Tools) -> list[_Run]:

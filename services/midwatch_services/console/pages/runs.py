@@ -1,7 +1,7 @@
 """Finding runs: a search that is its own address, page by page, and as a file."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from datetime import datetime
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -42,23 +42,18 @@ async def runs(request: Request) -> Response:
     if newer := _place(request.query_params.get("newer")):
         return await _page_before(request, search, newer)
     after = _place(request.query_params.get("before"))
-    found = unread = None
+    found, listed = None, log_of.Found([])
     if not search.wrong:
         found = await console.reading.read(
             log_of.SERVICE, lambda conn: log_of.find(conn, search, after, log_of.PAGE + 1), lane=SEARCHES
         )
-        if found.ok and (search.word("text") or search.word("tool")):
-            now = console.now()
-            unread = (
-                await console.reading.read(
-                    log_of.SERVICE, lambda conn: log_of.unread_for(conn, search, now), lane=SEARCHES
-                )
-            ).value
-    rows = (found | [])[: log_of.PAGE] if found else []
-    more = found is not None and len(found | []) > log_of.PAGE
+        listed = found | listed
+    rows, more = listed.runs[: log_of.PAGE], len(listed.runs) > log_of.PAGE
+    whole = listed.whole_until
     here = request.query_params.get("before", "") if after else ""
     return render(
-        request, "runs.html", search=search, found=found, rows=rows, unread=unread,
+        request, "runs.html", search=search, found=found, rows=rows,
+        unread=(console.now() - datetime.fromisoformat(whole)).total_seconds() if whole else None,
         older=search.address(before=packed(log_of.place_of(rows[-1]))) if more else "", here=here,
         newer=search.address(newer=packed(log_of.place_of(rows[0]))) if after and rows else "",
         why={name: _why(search, name) for name in search.wrong},
@@ -99,7 +94,8 @@ async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
     """The file in pieces, each read by itself: it holds no reader up and never stands in memory as a whole."""
     reading = console_of(request).reading
     yield sheet.written([table_file.COLUMNS])
-    count, after = 0, None
+    count, whole = 0, None
+    after: Place | None = None
     while count < MOST:
         size, behind = min(_AT_ONCE, MOST - count), after
         found = await reading.read(
@@ -111,13 +107,17 @@ async def _lines(request: Request, search: Search) -> AsyncIterator[str]:
             log.warning("export_broken_off", rows=count, problem=found.problem)
             yield sheet.written([[texts.load()("runs.broken_off", count=count)]])
             return
-        rows: list[dict[str, Any]] = found | []
+        listed = found | log_of.Found([])
+        rows, whole = listed.runs, whole or listed.whole_until
         yield sheet.written([table_file.row(one) for one in rows])
         count += len(rows)
         if len(rows) < size:
-            return
+            break
         after = log_of.place_of(rows[-1])
-    yield sheet.written([[texts.load()("runs.cut", count=MOST)]])
+    if count == MOST:
+        yield sheet.written([[texts.load()("runs.cut", count=MOST)]])
+    if whole:
+        yield sheet.written([[texts.load()("runs.not_whole", since=whole)]])
 
 
 def _why(search: Search, name: str) -> str:

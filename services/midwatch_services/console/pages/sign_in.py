@@ -6,12 +6,14 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from midwatch_services.console.access.gate import cookie_name
-from midwatch_services.console.access.oidc import Begun, NoRole, NotSignedIn, Provider
+from midwatch_services.console.access.oidc import Begun, NoRole, NotSignedIn, Provider, refusal
 from midwatch_services.console.access.policy import SESSION
 from midwatch_services.console.access.proof import STATE, begun
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.routes import action, page
 from midwatch_services.console.view import asking, back, console_of, render, session_of
+
+NOTHING_BEGUN = "its state is not that of a sign-in which this browser began here within 10 minutes"
 
 
 @page(role=None)
@@ -56,18 +58,23 @@ async def begin(request: Request) -> Response:
 async def come_back(request: Request) -> Response:
     """Takes the issuer's answer, in the browser that began with it."""
     console, provider = console_of(request), _provider(request)
-    kept, code = begun(request, console.policy, console.signing_in), request.query_params.get("code")
+    asked = request.query_params
+    kept, code, error = begun(request, console.policy, console.signing_in), asked.get("code"), asked.get("error")
     if kept is None:
+        console.refusals.explain(NOTHING_BEGUN)
         raise HTTPException(403, "sign_in")
     if not code:
-        raise HTTPException(403, "cancelled" if request.query_params.get("error") == "access_denied" else "sign_in")
+        console.refusals.explain(refusal(error, asked.get("error_description")) if error else "it holds no code")
+        raise HTTPException(403, "cancelled" if error == "access_denied" else "sign_in")
     state, nonce, verifier, to = kept
     try:
         person = await provider.end(Begun("", state, nonce, verifier), code)
-    except NotSignedIn:
+    except NotSignedIn as problem:
+        console.refusals.explain(problem.fields["why"], state, nonce, verifier, code)
         raise HTTPException(403, "sign_in") from None
-    except NoRole as error:
-        raise HTTPException(403, f"no_role:{error.fields['by']}") from None
+    except NoRole as problem:
+        console.refusals.explain(problem.fields["why"])
+        raise HTTPException(403, f"no_role:{problem.fields['by']}") from None
     response = await _signed_in(request, *person, to, how="issuer")
     name = cookie_name(console.policy, request.scope, STATE)
     response.delete_cookie(name, path="/", secure=console.policy.is_secure, httponly=True)

@@ -47,9 +47,10 @@ async def listed(request: Request) -> Response:
     if not wrong:
         tools = {agent: card.tools for agent, card in cards.items()}
         asked = writes.Asked(agent, tool, None if mode == _ALL else mode, days.begin, days.end)
+        now = console.now()
         found = await console.reading.read(
             writes.SERVICE,
-            lambda conn: writes.page(conn, asked, after, tools),
+            lambda conn: writes.page(conn, asked, after, tools, now),
             keep=("writes", asked, after),
             seconds=2,
             lane=SEARCHES,
