@@ -24,7 +24,7 @@ _HIDDEN = re.compile(
 
 def said(value: Any, limit: int | None = None) -> str:
     """What an agent or a customer wrote, as plain text in which nothing hides: the template escapes it."""
-    text = plain.words(value)
+    text = plain.words(value, None if limit is None else limit + 1)
     if limit is not None and len(text) > limit:
         text = f"{text[:limit]}…"
     return _HIDDEN.sub(_shown, text.replace("\r\n", "\n"))
@@ -39,7 +39,7 @@ def _shown(match: re.Match[str]) -> str:
 
 def is_cut(value: Any, limit: int = CUT) -> bool:
     """Whether `said` cuts it at that length."""
-    return len(plain.words(value)) > limit
+    return len(plain.words(value, limit + 1)) > limit
 
 
 def when(at: datetime | str | None) -> Markup | str:

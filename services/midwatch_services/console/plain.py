@@ -1,22 +1,36 @@
-"""Data as people read it who do not read JSON: names and values, and nothing in a value that passes for another name.
-Pure."""
+"""Data as people read it who do not read JSON: names and values, and nothing in a value that passes for another name or
+another kind of value. Pure."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import texts
 
 _LINE = 100  # characters of data that stands in one line
+_IN_A_LINE = 40  # names or values of it
 _DEEPEST = 6  # levels that are told apart; what lies deeper stays as it was logged
-_TAKEN_FOR_OTHER = frozenset(',;:"“”()–\n\r')  # where a text holds one of these, its ends are marked
+_MANY = 1_000  # names of one mapping, from which on they stay as they are
+_PLAIN = re.compile(r"[-+$€£]?\w[\w \-./@+#%&'’!?*$€£°]*(?<! )")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_WITHIN = re.compile(r"(?<=[^\W_])_(?=[^\W_])")  # an underline between two words of a name
+_ENDS = (("“", "”"), ("«", "»"), ("‹", "›"))
 
 
-def words(value: Any) -> str:
-    """A text as it is. Data as names and values: on one line where it is short, else one to a line."""
+class _Number(str):
+    """A number as it was written: 1.10 is no 1.1 where it is a version."""
+
+
+def words(value: Any, most: int | None = None) -> str:
+    """A text as it is. Data as names and values: on one line where it is short, else one to a line, and no more lines
+    than it takes for `most` characters."""
     if isinstance(value, str):
         return value
-    return _line(value) or "\n".join(_block(value, 0))
+    try:
+        return _line(value) or "\n".join(_within(_block(value, 0), most))
+    except (RecursionError, ValueError):  # as deep or as long as only somebody who means it writes it
+        return texts.load()("base.no_words")
 
 
 def opened(value: Any) -> Any:
@@ -24,7 +38,7 @@ def opened(value: Any) -> Any:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
-        return json.loads(value, object_pairs_hook=_only_once)
+        return json.loads(value, object_pairs_hook=_only_once, parse_int=_Number, parse_float=_Number)
     except (ValueError, RecursionError):
         return value
 
@@ -36,15 +50,26 @@ def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _within(lines: Iterator[str], most: int | None) -> Iterator[str]:
+    length = 0
+    for line in lines:
+        yield line
+        length += len(line) + 1
+        if most is not None and length > most:
+            return
+
+
 def _line(value: Any) -> str:
     """The whole on one line; empty where that does not do."""
     parts = list[str]()
     if isinstance(value, Mapping) and value:
-        for name, part in value.items():
+        if len(value) > _IN_A_LINE:
+            return ""
+        for name, part in _named(value):
             said = _few(part)
             if not said:
                 return ""
-            parts.append(f"{_name(name)}: {said}")
+            parts.append(f"{name}: {said}")
         line = ", ".join(parts)
     else:
         line = _few(value, inside=False)
@@ -52,12 +77,14 @@ def _line(value: Any) -> str:
 
 
 def _few(value: Any, *, inside: bool = True) -> str:
-    """One value, or a list of such; empty where it holds more. `inside` other data a list has its ends marked."""
+    """One value, or a list of a few; empty where it holds more. `inside` other data a list has its ends marked."""
     if not isinstance(value, (Mapping, list, tuple)):
         return _one(value)
     if not value:
         return texts.load()("base.nothing")
-    if isinstance(value, Mapping) or any(isinstance(part, (Mapping, list, tuple)) for part in value):
+    if isinstance(value, Mapping) or len(value) > _IN_A_LINE:
+        return ""
+    if any(isinstance(part, (Mapping, list, tuple)) for part in value):
         return ""
     listed = ", ".join(_one(part) for part in value)
     return f"({listed})" if inside else listed
@@ -65,10 +92,12 @@ def _few(value: Any, *, inside: bool = True) -> str:
 
 def _block(value: Mapping[str, Any] | Sequence[Any], depth: int) -> Iterator[str]:
     """One name to a line; what does not fit there stands below it, further in."""
-    indent = "  " * depth
-    is_named = isinstance(value, Mapping)
-    for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-        mark = f"{indent}{_name(name)}:" if is_named else f"{indent}–"
+    if not isinstance(value, (Mapping, list, tuple)):
+        yield _one(value)
+        return
+    indent, is_named = "  " * depth, isinstance(value, Mapping)
+    for name, part in _named(value) if isinstance(value, Mapping) else enumerate(value):
+        mark = f"{indent}{name}:" if is_named else f"{indent}–"
         few = _few(part, inside=False)
         if not few and not is_named:
             few = _line(part)
@@ -86,17 +115,28 @@ def _further_in(text: str, depth: int) -> str:
     return text.replace("\r\n", "\n").replace("\n", f"\n{'  ' * (depth + 2)}")
 
 
-def _name(name: object) -> str:
-    return _marked(str(name).replace("_", " "))
+def _named(value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Names as words, unless two of them would then be alike."""
+    names = [str(name) for name in value]
+    if len(names) < _MANY:
+        worded = [_WITHIN.sub(" ", name) for name in names]
+        names = worded if len(set(worded)) == len(names) else names
+    return ((_marked(name), part) for name, part in zip(names, value.values(), strict=True))
 
 
 def _one(value: Any) -> str:
+    t = texts.load()
     if isinstance(value, bool) or value is None:
-        return texts.load()("base.nothing" if value is None else "base.yes" if value else "base.no")
-    return _marked(value) if isinstance(value, str) else json.dumps(value, default=str)
+        return t("base.nothing" if value is None else "base.yes" if value else "base.no")
+    if isinstance(value, _Number) or not isinstance(value, str):
+        return str(value) if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False, default=str)
+    is_other = _NUMBER.fullmatch(value) or value in (t("base.nothing"), t("base.yes"), t("base.no"))
+    return _marked(value, always=bool(is_other))
 
 
-def _marked(text: str) -> str:
-    if text and text == text.strip() and _TAKEN_FOR_OTHER.isdisjoint(text):
+def _marked(text: str, *, always: bool = False) -> str:
+    """The text, its ends marked where some of it could be taken for more than its text."""
+    if not always and _PLAIN.fullmatch(text):
         return text
-    return f"“{text.replace('“', chr(34)).replace('”', chr(34))}”"
+    begin, end = next((ends for ends in _ENDS if not any(end in text for end in ends)), _ENDS[0])
+    return f"{begin}{text.translate(dict.fromkeys(map(ord, (begin, end)), chr(34)))}{end}"

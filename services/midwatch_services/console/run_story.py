@@ -1,10 +1,11 @@
 """A run as people read it: what was said on one side, what was looked up and changed on the other. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -17,9 +18,12 @@ from . import plain
 from .filters import said
 
 Side = Literal["talk", "work", "both"]
+Words = Callable[[Any], str]
 _SPEAKERS = {"customer": "customer", "agent": "agent", "human": "human"}
 _CLOCK = re.compile(r"clock (\d+) s (behind|ahead)")  # as logger/decide.clock_note writes it
 _ALIKE = 10.0  # seconds that two steps may be apart in it
+_AGAIN = 60.0  # seconds within which an agent logs what it began with as a message as well
+SHOWN = 2_000  # characters of data that a page may show before all of it is asked for
 _ERASABLE = ("started", "said", "model_called", "tool_called", "handed_off", "finished")
 
 
@@ -63,12 +67,13 @@ class Step:
 
 def steps(
     events: Sequence[Mapping[str, Any]], start: str, tools: Mapping[str, ToolRule], *, first: int = 0,
-    alerts: Sequence[dict[str, Any]] = (), before: str | None = None, is_last: bool = True,
+    alerts: Sequence[dict[str, Any]] = (), before: str | None = None, is_last: bool = True, whole: str = "",
+    most: int | None = SHOWN,
 ) -> list[Step]:  # fmt: skip
     """The steps of a page of a run's events, of which `first` stand before it, the last of them at `before`. An alert
-    stands with the event that raised it, or that came before it."""
-    began = datetime.fromisoformat(start)
-    found = _once([_step(event, first + place, began, tools) for place, event in enumerate(events)])
+    stands with the event that raised it, or that came before it. Of long data there are `most` characters, or a few
+    more, save at the step `whole`. Other people's data may be large: call it off the loop."""
+    found = _once(every(events, start, tools, first=first, whole=whole, most=most))
     of_id = {step.id: step for step in found}
     for alert in reversed(alerts):
         step = of_id.get(alert["event_id"] or "") or _by_time(found, alert["raised_at"], before, is_last=is_last)
@@ -77,25 +82,39 @@ def steps(
     return found
 
 
+def every(
+    events: Sequence[Mapping[str, Any]], start: str, tools: Mapping[str, ToolRule], *, first: int = 0, whole: str = "",
+    most: int | None = None,
+) -> list[Step]:  # fmt: skip
+    """A step for each event, also where two say the same."""
+    began, cut = datetime.fromisoformat(start), partial(plain.words, most=most)
+    return [
+        _step(event, first + place, began, tools, plain.words if event["id"] == whole else cut)
+        for place, event in enumerate(events)
+    ]
+
+
 def _once(found: list[Step]) -> list[Step]:
     """Without words that stand twice: many agents log what a run began and ended with as messages of the talk too."""
     kept = list[Step]()
-    talk: Step | None = None  # what was said last
-    for step in found:
-        if step.event not in ("started", "said", "finished"):
-            kept.append(step)
+    said: Step | None = None  # what was said last
+    for place, step in enumerate(found):
+        if place == 1 and _repeats_the_question(step, found[0]):
             continue
-        again = bool(talk and talk.texts and step.texts and _alike(talk.texts[-1][1], step.texts[0][1]))
-        if again and talk and talk.what == "said_agent" and step.event == "finished":
-            kept.append(replace(step, texts=step.texts[1:]))
-        elif not (again and talk and talk.event == "started" and step.what == "said_customer"):
-            kept.append(step)
-        talk = step
+        if said and said.what == "said_agent" and step.event == "finished" and step.texts:
+            label, text = step.texts[0]
+            if label == "answer" and text.strip() == said.texts[-1][1].strip():
+                step = replace(step, texts=step.texts[1:])
+        said = step if step.event in ("started", "said") else said
+        kept.append(step)
     return kept
 
 
-def _alike(one: str, other: str) -> bool:
-    return one.split() == other.split()
+def _repeats_the_question(step: Step, begin: Step) -> bool:
+    if begin.event != "started" or step.what != "said_customer" or not begin.texts:
+        return False
+    (label, asked), (_, said) = begin.texts[-1], step.texts[0]
+    return label in ("", "customer") and asked.strip() == said.strip() and step.after - begin.after <= _AGAIN
 
 
 def _by_time(found: Sequence[Step], at: str, before: str | None, *, is_last: bool) -> Step | None:
@@ -106,7 +125,7 @@ def _by_time(found: Sequence[Step], at: str, before: str | None, *, is_last: boo
     return [step for step in found if step.at <= at][-1]
 
 
-def _step(event: Mapping[str, Any], number: int, began: datetime, tools: Mapping[str, ToolRule]) -> Step:
+def _step(event: Mapping[str, Any], number: int, began: datetime, tools: Mapping[str, ToolRule], words: Words) -> Step:
     data, name, at = event["data"], event["event"], event["time"]
     given: dict[str, Any] = {
         "id": event["id"], "event": name, "number": number, "at": at, "note": event["note"] or "",
@@ -116,35 +135,35 @@ def _step(event: Mapping[str, Any], number: int, began: datetime, tools: Mapping
         return Step(**given, side="talk", what=f"erased_{name}" if name in _ERASABLE else "erased")
     match name:
         case "model_called":
-            return Step(**given, **_model(data, datetime.fromisoformat(at)))
+            return Step(**given, **_model(data, datetime.fromisoformat(at), words))
         case "tool_called":
-            return Step(**given, **_tool(data, tools))
+            return Step(**given, **_tool(data, tools, words))
         case _:
-            return Step(**given, **_talk(name, data))
+            return Step(**given, **_talk(name, data, words))
 
 
-def _talk(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def _talk(name: str, data: Mapping[str, Any], words: Words) -> dict[str, Any]:
     match name:
         case "started":
-            return {"side": "talk", "what": "asked", "texts": _messages(data["input"])}
+            return {"side": "talk", "what": "asked", "texts": _messages(data["input"], words)}
         case "said":
             who = _SPEAKERS.get(data["by"], "other")
             return {"side": "talk", "what": f"said_{who}", "texts": [("", data["text"])]}
         case "handed_off":
             to = data["to"].removeprefix("agent:")
             what = "handed_to_people" if data["to"] == "human" else "handed_to_agent"
-            texts = _texts(data, why="reason", told="summary")
+            texts = _texts(data, words, why="reason", told="summary")
             return {"side": "talk", "what": what, "names": {"to": to}, "tone": "end", "texts": texts}
         case "finished":
-            texts = _texts(data, answer="output")
+            texts = _texts(data, words, answer="output")
             tone = "failed" if data["resolution"] in ("failed", "halted") else "end"
             return {"side": "talk", "what": f"ended_{data['resolution']}", "tone": tone, "texts": texts}
         case "proposed" | "human_acted":
-            return {"side": "talk", "what": name, "texts": _texts(data, what="action", answer="output")}
+            return {"side": "talk", "what": name, "texts": _texts(data, words, what="action", answer="output")}
     return {"side": "both", "what": "unknown", "names": {"event": name}}
 
 
-def _model(data: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+def _model(data: Mapping[str, Any], at: datetime, words: Words) -> dict[str, Any]:
     usage = data.get("usage")
     cost = price(
         data.get("provider"), data["model"], None if usage is None else msgspec.convert(usage, Usage),
@@ -154,21 +173,21 @@ def _model(data: Mapping[str, Any], at: datetime) -> dict[str, Any]:
     tokens = {} if usage is None else {name: usage.get(f"{name}_tokens", 0) for name in ("input", "output")}
     return {
         "side": "work", "what": "model_counted" if tokens else "model", "names": {"model": data["model"], **tokens},
-        "texts": _texts(data, answered="output"), "tone": "failed" if data.get("error") is not None else "",
+        "texts": _texts(data, words, answered="output"), "tone": "failed" if data.get("error") is not None else "",
         "cost": cost.amount, "unpriced": cost.amount is None, "took": _seconds(data),
     }  # fmt: skip
 
 
-def _tool(data: Mapping[str, Any], tools: Mapping[str, ToolRule]) -> dict[str, Any]:
+def _tool(data: Mapping[str, Any], tools: Mapping[str, ToolRule], words: Words) -> dict[str, Any]:
     rule, kind = tools.get(data["tool"]), kind_of(tools, data["tool"], data.get("kind") or "other")
     failed = data.get("error") is not None
     cost = tool_cost(data.get("cost_usd"), rule.cost if rule else None)
-    given = [("given", plain.words(plain.opened(data["arguments"])))] if data.get("arguments") else []
+    given = [("given", words(plain.opened(data["arguments"])))] if data.get("arguments") else []
     came = {"result": plain.opened(data.get("result")), "error": data.get("error")}
     return {
         "side": "work", "what": f"{kind}_failed" if failed else kind, "names": {"tool": data["tool"]},
         "tone": "failed" if failed else "changed" if kind == "write" else "",
-        "texts": given + _texts(came, came="result"),
+        "texts": given + _texts(came, words, came="result"),
         "cost": cost.amount if cost else None, "took": _seconds(data),
     }  # fmt: skip
 
@@ -178,17 +197,28 @@ def _seconds(data: Mapping[str, Any]) -> float | None:
     return None if took is None else float(took) / 1000
 
 
-def _texts(data: Mapping[str, Any], **fields: str) -> list[tuple[str, str]]:
-    found = [(label, plain.words(data[name])) for label, name in fields.items() if data.get(name) not in (None, "")]
+def _texts(data: Mapping[str, Any], words: Words, **fields: str) -> list[tuple[str, str]]:
+    found = [(label, words(data[name])) for label, name in fields.items() if data.get(name) not in (None, "")]
     return found + ([("failed", data["error"])] if data.get("error") is not None else [])
 
 
-def _messages(asked: Any) -> list[tuple[str, str]]:
+def _messages(asked: Any, words: Words) -> list[tuple[str, str]]:
     """What a run began with: a text, or the messages of a conversation, whose roles are a label each."""
     if not isinstance(asked, list) or not all(isinstance(one, Mapping) for one in asked):
-        return [("", plain.words(asked))]
+        return [("", words(asked))]
     roles = {"user": "customer", "customer": "customer", "assistant": "agent", "agent": "agent", "system": "system"}
-    return [(roles.get(str(one.get("role")), "other"), plain.words(one.get("content", dict(one)))) for one in asked]
+    said = [(roles.get(str(one.get("role")), "other"), _content(one)) for one in asked]
+    return [(label, words(content)) for label, content in said if content is not None]
+
+
+def _content(message: Mapping[str, Any]) -> Any:
+    """What a message says, whose text may come in parts; None where it says nothing, as one that only calls tools."""
+    content = message.get("content", dict(message))
+    if isinstance(content, list) and content and all(isinstance(one, Mapping) for one in content):
+        parts = [one.get("text") for one in content if one.get("type") in ("text", "input_text", "output_text")]
+        if len(parts) == len(content) and all(isinstance(part, str) for part in parts):
+            return "\n".join(map(str, parts))
+    return content
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from midwatch_services.console.filters import cost, day, is_cut, labelled, money
         ("tag\U000e0041", "tag⟨U+E0041⟩"),
         ("half\ud83d", "half⟨U+D83D⟩"),
         ("a\r\nb\rc\x7f\x85", "a\nb␍c␡⟨U+0085⟩"),
-        ({"to\u202e": "a\u200bb"}, "to⟨U+202E⟩: a⟨U+200B⟩b"),
+        ({"to\u202e": "a\u200bb"}, "“to⟨U+202E⟩”: “a⟨U+200B⟩b”"),
     ],
 )
 def test_nothing_hides_in_what_somebody_wrote(written: object, shown: str) -> None:

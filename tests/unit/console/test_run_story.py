@@ -4,10 +4,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from logged import NOON
 from midwatch.contracts.control import ToolRule
 from midwatch_services.console.compare import align
-from midwatch_services.console.run_story import Step, along, chart, steps, uses
+from midwatch_services.console.run_story import SHOWN, Step, along, chart, steps, uses
 from midwatch_services.logger.decide import text_of
 
 START = text_of(NOON)
@@ -47,21 +49,54 @@ def test_what_was_said_stands_on_one_side_and_what_was_done_on_the_other() -> No
 
 def test_what_an_agent_logs_twice_is_told_once() -> None:
     found = told(
-        event(0, "started", input="Where is  it?"), event(1, "said", by="customer", text="Where is it?"),
+        event(0, "started", input="Where is it?"), event(1, "said", by="customer", text="Where is it? "),
         event(2, "said", by="customer", text="Where is it?"), event(3, "said", by="agent", text="Here."),
         event(4, "finished", resolution="resolved", output="Here.\n"),
     )  # fmt: skip
     assert [(step.number, step.what, step.texts) for step in found] == [
-        (0, "asked", [("", "Where is  it?")]), (2, "said_customer", [("", "Where is it?")]),
+        (0, "asked", [("", "Where is it?")]), (2, "said_customer", [("", "Where is it?")]),
         (3, "said_agent", [("", "Here.")]), (4, "ended_resolved", []),
     ]  # fmt: skip
 
 
-def test_an_answer_that_was_not_said_is_told_at_the_end() -> None:
-    found = told(
-        event(0, "said", by="agent", text="Here."), event(1, "finished", resolution="resolved", output="There.")
-    )
-    assert found[1].texts == [("answer", "There.")]
+CHAT = [{"role": "user", "content": "Cancel?"}, {"role": "assistant", "content": "Yes"}]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (event(0, "started", input=CHAT), event(1, "said", by="customer", text="Yes")),
+        (event(0, "started", input="Where?"), event(61, "said", by="customer", text="Where?")),
+        (event(0, "started", input="a\nb"), event(1, "said", by="customer", text="a b")),
+        (event(0, "said", by="agent", text="Here."), event(1, "finished", resolution="resolved", output="There.")),
+        (event(0, "said", by="agent", text="Down."), event(1, "finished", resolution="failed", error="Down.")),
+        (event(0, "said", by="customer", text="Yes"), event(1, "finished", resolution="resolved", output="Yes")),
+    ],
+)
+def test_what_is_not_said_twice_is_told(first: dict[str, Any], then: dict[str, Any]) -> None:
+    found = told(first, then)
+    assert [step.id for step in found] == [first["id"], then["id"]]
+    assert found[1].texts
+
+
+def test_what_is_said_again_after_something_was_done_is_told_again() -> None:
+    began, asked = event(0, "started", input="Where?"), event(2, "said", by="customer", text="Where?")
+    assert len(told(began, event(1, "tool_called", tool="look_up"), asked)) == 3
+
+
+def test_a_message_in_parts_is_told_as_its_text() -> None:
+    parts = [{"type": "text", "text": "Hello, you."}, {"type": "text", "text": "Where is it?"}]
+    calls = {"role": "assistant", "content": None, "tool_calls": [{"id": "c-1"}]}
+    (found,) = told(event(0, "started", input=[{"role": "user", "content": parts}, calls]))
+    assert found.texts == [("customer", "Hello, you.\nWhere is it?")]
+
+
+def test_of_long_data_there_is_the_beginning_until_all_of_it_is_asked_for() -> None:
+    long = event(0, "tool_called", tool="look_up", result=[{"number": number} for number in range(9_000)])
+    (cut,), (whole,) = told(long), told(long, whole="e-0")
+    assert len(cut.texts[0][1]) < SHOWN + 100
+    assert whole.texts[0][1].endswith("– number: 8999")
+    assert whole.texts[0][1].startswith(cut.texts[0][1])
 
 
 def test_the_cost_along_the_way_says_what_nobody_knows() -> None:

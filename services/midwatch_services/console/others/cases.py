@@ -98,15 +98,16 @@ def holder(case: dict[str, Any], history: list[dict[str, Any]]) -> Holder:
     return Holder(state, case["agent"] if state == "claimed" else "", case["opened_at"])
 
 
-def steps(case: dict[str, Any], tools: Mapping[str, ToolRule]) -> list[Step]:
-    """What happened in the run, told as its own page tells it."""
+def steps(case: dict[str, Any], tools: Mapping[str, ToolRule], *, is_whole: bool) -> list[Step]:
+    """What happened in the run, told as its own page tells it; long data as well where it `is_whole`."""
     events = _handed_over(case)
     given = [
         {"id": f"e{place}", "event": event.get("event", ""), "time": event.get("time") or case["opened_at"], "note": "",
          "data": _WHOLE.get(event.get("event", ""), {}) | event}
         for place, event in enumerate(events)
     ]  # fmt: skip
-    return run_story.steps(given, given[0]["time"], tools) if given else []
+    most = None if is_whole else run_story.SHOWN
+    return run_story.steps(given, given[0]["time"], tools, most=most) if given else []
 
 
 def raw(case: dict[str, Any]) -> list[str]:

@@ -67,10 +67,12 @@ async def case(request: Request) -> Response:
         if may and cases.standing(one, cases.Deed(event, one["case_id"], me)) == "may"
     ]  # fmt: skip
     asked = request.query_params
+    tools = console_of(request).cards.get(one["agent"]).tools
     return render(
         request, "case.html", one=one, said=one["case"] or {}, history=history, deeds=deeds, me=me,
-        steps=cases.steps(one, console_of(request).cards.get(one["agent"]).tools), holder=cases.holder(one, history),
-        run=run_path(one["agent"], one["run_id"]), raw=cases.raw(one) if asked.get("raw") else None,
+        steps=await asyncio.to_thread(cases.steps, one, tools, is_whole="all" in asked),
+        holder=cases.holder(one, history), run=run_path(one["agent"], one["run_id"]),
+        raw=cases.raw(one) if asked.get("raw") else None,
         limit=1_000_000 if asked.get("all") else _LONG, scope={"agent": one["agent"]},
     )  # fmt: skip
 

@@ -103,9 +103,10 @@ async def _shown(
         console.reading.read(reviews.SERVICE, lambda conn: reviews.progress(conn, by, held.agent, console.now())),
         console.reading.read(reviews.SERVICE, lambda conn: reviews.causes_of(conn, held.agent, held.run_id)),
     )
-    steps = run_story.steps(
-        told.events, told.run["started_at"], console.cards.get(held.agent).tools, first=told.first,
-        alerts=told.alerts, before=told.before, is_last=told.first + len(told.events) >= told.count,
+    whole = request.query_params.get("all", "")
+    steps = await asyncio.to_thread(
+        run_story.steps, told.events, told.run["started_at"], console.cards.get(held.agent).tools, first=told.first,
+        alerts=told.alerts, before=told.before, is_last=told.first + len(told.events) >= told.count, whole=whole,
     ) if told else []  # fmt: skip
     is_erased = bool(told and told.events and all("erased" in one for one in told.events))
     return render(
@@ -114,7 +115,7 @@ async def _shown(
         said=said or Said(), problem=problem, causes=causes | [],
         is_erased=is_erased, keyed=_KEYED,
         far=reviewing.far(*far.value) if far.value else None, began=console.now().timestamp(),
-        whole=request.query_params.get("all", ""),
+        whole=whole,
         pages=-(-told.count // log_of.EVENTS) if told else 1, page=told.first // log_of.EVENTS + 1 if told else 1,
         scope={"agent": held.agent},
     )  # fmt: skip

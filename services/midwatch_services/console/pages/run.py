@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -12,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from midwatch.contracts import subjects
+from midwatch.contracts.control import ToolRule
 from midwatch.contracts.subjects import is_agent_name
 from midwatch_services.console import compare, run_story
 from midwatch_services.console.access.roles import Role
@@ -26,6 +28,7 @@ from midwatch_services.console.view import console_of, is_part, render, session_
 
 JUDGED = 2_000  # events of a run that are judged anew
 COMPARED = 400  # events of a run that are held against another's
+_COMPARED_OF = 50_000  # characters of the data of each
 _MARKED_WITHIN = 1.0  # seconds for what differs in texts
 
 
@@ -53,11 +56,11 @@ async def run(request: Request) -> Response:
     told: Told | None = found.value
     if told is None:
         return render(request, "run.html", found=found, told=None, agent=agent, run_id=run_id, scope={"agent": agent})
-    steps = run_story.steps(
-        told.events, told.run["started_at"], console.cards.get(agent).tools, first=told.first, alerts=told.alerts,
-        before=told.before, is_last=told.first + len(told.events) >= told.count,
-    )  # fmt: skip
     whole = request.query_params.get("all", "")
+    steps = await asyncio.to_thread(
+        run_story.steps, told.events, told.run["started_at"], console.cards.get(agent).tools, first=told.first,
+        alerts=told.alerts, before=told.before, is_last=told.first + len(told.events) >= told.count, whole=whole,
+    )  # fmt: skip
     versions = await console.reading.read(
         log_of.SERVICE, lambda conn: log_of.versions(conn, agent), keep=("versions", agent), seconds=30, stale=300
     )
@@ -175,17 +178,22 @@ async def beside(request: Request) -> Response:
     pairs = []
     if one.value and other_one.value:
         tools = console.cards.get(a[0]).tools
-        left, right = (
-            run_story.steps(told.events[:COMPARED], told.run["started_at"], tools)
-            for told in (one.value, other_one.value)
-        )
-        until = time.monotonic() + _MARKED_WITHIN
-        pairs = await asyncio.to_thread(compare.align, left, right, lambda: time.monotonic() > until)
+        left, right = one.value, other_one.value
+        pairs = await asyncio.to_thread(_aligned, left, right, tools)
     return render(
         request, "compare.html", a=a, b=b, left=one, right=other_one, pairs=pairs, most=COMPARED,
         differing=sum(pair.state != "same" for pair in pairs),
         is_cut=any(told.value and told.value.count > COMPARED for told in (one, other_one)),
     )  # fmt: skip
+
+
+def _aligned(left: Told, right: Told, tools: Mapping[str, ToolRule]) -> list[compare.Pair]:
+    steps = [
+        run_story.every(told.events[:COMPARED], told.run["started_at"], tools, most=_COMPARED_OF)
+        for told in (left, right)
+    ]
+    until = time.monotonic() + _MARKED_WITHIN
+    return compare.align(steps[0], steps[1], lambda: time.monotonic() > until)
 
 
 async def _whole(request: Request, named: tuple[str, str] | None) -> Found[Told]:
