@@ -64,6 +64,7 @@ async def test_it_says_what_it_would_reach_and_then_proves_what_it_has_done(stac
     assert {event["erased"] for event in told["event_list"]} == {row["erasure"]}
 
 
+@pytest.mark.proof
 async def test_log_and_exports_can_be_verified_after_an_erasure(
     stack: Stack, services: Services, tmp_path: Path
 ) -> None:
