@@ -1,22 +1,28 @@
 """Fixtures on real things: one nats-server a test, one PostgreSQL cluster a session."""
 
+import asyncio
+import gc
 import os
 import secrets
+import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import nats
 import psycopg
 import pytest
+from alembic import command
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from sqlalchemy import Connection, event, inspect
 
 sys.path.insert(0, str(Path(__file__).parent))  # `from helpers import eventually`
 
 import postgres
-from midwatch.runtime import topology
+from midwatch.runtime import database, topology
 from midwatch.runtime.nats_server import NatsServer, start_nats
 from midwatch.runtime.settings import Settings
 
@@ -24,6 +30,17 @@ from midwatch.runtime.settings import Settings
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and collected tests stay: looking through them for garbage takes longer than most tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +52,60 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIDWATCH_HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(scope="session")
+def declared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a server keeps on its disk where everything is declared: copied in half the time that declaring takes."""
+    folder = tmp_path_factory.mktemp("declared")
+
+    async def declare() -> None:
+        async with await start_nats(folder, sync_interval="2m") as server:
+            client = await nats.connect(server.url)
+            changes = await topology.apply(client.jetstream(), Settings(home=folder, nats_url=server.url))
+            assert {change.action for change in changes} == {"created"}
+            await client.close()
+
+    asyncio.run(declare())
+    return folder / "jetstream"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _migrated_once() -> Iterator[None]:
+    """The migrations run once a worker for each service and kind of database; a new database gets their statements."""
+    known: dict[tuple[str, str], list[Any]] = {}
+    real, whole = database._upgrade, command.upgrade
+
+    def upgrade(conn: Connection, config: Any, run: Any) -> None:
+        version = config.attributes["version_table"]
+        key = conn.dialect.name, version
+        if run is not whole or inspect(conn).has_table(version):
+            real(conn, config, run)
+        elif key in known:
+            for statement, parameters in known[key]:
+                conn.exec_driver_sql(statement, parameters or None)
+        else:
+            said: list[Any] = []
+
+            def hear(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+                if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA")):
+                    said.append((statement, parameters))
+
+            event.listen(conn, "before_cursor_execute", hear)
+            real(conn, config, run)
+            event.remove(conn, "before_cursor_execute", hear)
+            known[key] = said
+
+    database._upgrade = upgrade
+    yield
+    database._upgrade = real
+
+
 @pytest.fixture
-async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A real server on a free port with an empty store, nothing declared on it."""
+async def nats_server(
+    request: pytest.FixtureRequest, tmp_path: Path, declared_store: Path
+) -> AsyncIterator[NatsServer]:
+    """A real server on a free port with an empty store, nothing declared on it unless the test asks for `js`."""
+    if "js" in request.fixturenames:
+        shutil.copytree(declared_store, tmp_path / "nats" / "jetstream")
     # Tests kill servers, not machines: what the system has been given is not lost. Nor need a server end in order.
     async with await start_nats(tmp_path / "nats", sync_interval="2m") as server:
         yield server
@@ -68,8 +136,7 @@ async def nc(nats_server: NatsServer) -> AsyncIterator[Client]:
 async def js(nc: Client, settings: Settings) -> JetStreamContext:
     """JetStream on `nc`, with every stream, consumer and bucket declared."""
     context: JetStreamContext = nc.jetstream()
-    changes = await topology.apply(context, settings)
-    assert {change.action for change in changes} == {"created"}
+    await topology.restore(context, settings)
     return context
 
 

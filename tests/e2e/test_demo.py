@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 STEPS = 7
 COMMAND = [sys.executable, "-m", "midwatch_services.cli", "demo"]
 
@@ -39,15 +37,6 @@ def test_every_step_is_seen_and_nothing_is_left(tmp_path: Path) -> None:
     assert "contained" in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
-
-
-@pytest.mark.postgres
-def test_it_also_passes_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
-    done = subprocess.run(
-        [*COMMAND, "--database", postgres_url], env=environment(tmp_path), capture_output=True, text=True, timeout=90
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("  seen  ") == STEPS
 
 
 def test_ctrl_c_ends_it_and_cleans_up(tmp_path: Path) -> None:

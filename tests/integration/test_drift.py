@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from midwatch.runtime.database import Database
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.service import Context, Service, run_services
 from midwatch.runtime.settings import Settings
-from midwatch_services.drift import app, handlers, store
+from midwatch_services.drift import app, handlers, store, text
 
 FIRST = datetime(2026, 10, 24, 8, 0, tzinfo=UTC)  # 28 days before the day that is judged
 DAY = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
@@ -106,6 +107,7 @@ async def bed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Bed]:  # fmt: skip
     monkeypatch.setattr(app, "_LOOK", 0.02)
+    monkeypatch.setattr(text, "language", lru_cache(text.language))  # all of these runs say the same
     url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
     made = Bed(Settings(home=tmp_path / "home", nats_url=nats_server.url, http_port=0, database_url=url), js)
     yield made

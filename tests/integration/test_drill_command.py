@@ -61,6 +61,7 @@ async def spawn(server: NatsServer, *arguments: str) -> asyncio.subprocess.Proce
     )  # fmt: skip
 
 
+@pytest.mark.chaos
 async def test_a_drill_that_is_killed_is_lifted_by_its_expiry_and_kept_as_failed(
     nats_server, js, board, settings
 ) -> None:

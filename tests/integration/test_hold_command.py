@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from helpers import eventually
 from kept import NOW, place_hold, save, sqlite_url, whole_run
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.database import Database, migrate
+from midwatch_services.cli import app
 from midwatch_services.logger.keeping import hold_store
 from stack import Stack, running
 
@@ -82,9 +84,9 @@ async def test_without_a_server_nothing_is_said_to_have_happened(stack: Stack, l
         (["--agent", "No Agent", "--reason", "x"], "is no agent's name"),
     ],
 )
-async def test_a_hold_that_says_nothing_is_a_usage_error(stack: Stack, words: list[str], said: str) -> None:
-    code, _, errors = await stack.attempt("hold", "add", *words)
-    assert (code, said in errors, errors.count("\n")) == (2, True, 1)
+def test_a_hold_that_says_nothing_is_a_usage_error(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["hold", "add", *words])
+    assert (done.exit_code, said in done.stderr, done.stderr.count("\n")) == (2, True, 1)
 
 
 async def test_a_hold_is_lifted_once_and_by_a_name_that_means_one(stack: Stack, log: Database) -> None:

@@ -26,6 +26,7 @@ run_until_signal(lambda: run_services([SERVICE], Settings(), restart=False))
 """
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("point", ["logger.inserted", "delivery.handled", "delivery.acked:2"])
 async def test_a_dead_process_neither_loses_nor_doubles(
     js: JetStreamContext, nats_server: NatsServer, settings: Settings, point: str

@@ -1,7 +1,11 @@
 """What is known by name is found however it is written, and what only looks like it is left alone."""
 
+import re
+import sys
+
 import pytest
 
+from midwatch_services.logger.redaction.letters import digits_plain
 from midwatch_services.logger.redaction.redactor import Redactor
 from midwatch_services.logger.redaction.rules import compiled
 
@@ -77,3 +81,9 @@ def test_a_number_under_any_other_key_is_not(key: str) -> None:
 def test_a_huge_text_is_looked_through_in_a_moment() -> None:
     for part in ("1 ", "a", "4111 1111 1111 ", "+1 ", "a.", "(0", "DE89 ", "phone ", '"', "[email:1."):
         assert REDACTOR.text(part * (250_000 // len(part)) + " dana@example.com").endswith("[email]")
+
+
+def test_a_digit_of_any_script_is_read_as_its_value() -> None:
+    digits = "".join(re.findall(r"\d", "".join(map(chr, range(sys.maxunicode + 1)))))
+    assert len(digits) >= 600
+    assert digits_plain(digits) == "".join(str(int(digit)) for digit in digits)

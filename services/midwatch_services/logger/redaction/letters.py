@@ -7,10 +7,11 @@ import unicodedata
 
 def _digits() -> dict[int, str]:
     found = {}
-    for code in range(0x80, sys.maxunicode + 1):
+    # Unicode has the digits of a script in one row from 0 to 9, so that every tenth sign meets each row once.
+    for code in range(0x80, sys.maxunicode + 1, 10):
         value = unicodedata.decimal(chr(code), None)
         if value is not None:
-            found[code] = str(value)
+            found.update({code - value + digit: str(digit) for digit in range(10)})
     return found
 
 
