@@ -9,20 +9,17 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import nats
 import psycopg
 import pytest
-from alembic import command
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from sqlalchemy import Connection, event, inspect
 
 sys.path.insert(0, str(Path(__file__).parent))  # `from helpers import eventually`
 
 import postgres
-from midwatch.runtime import database, topology
+from midwatch.runtime import topology
 from midwatch.runtime.nats_server import NatsServer, start_nats
 from midwatch.runtime.settings import Settings
 
@@ -66,37 +63,6 @@ def declared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     asyncio.run(declare())
     return folder / "jetstream"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _migrated_once() -> Iterator[None]:
-    """The migrations run once a worker for each service and kind of database; a new database gets their statements."""
-    known: dict[tuple[str, str], list[Any]] = {}
-    real, whole = database._upgrade, command.upgrade
-
-    def upgrade(conn: Connection, config: Any, run: Any) -> None:
-        version = config.attributes["version_table"]
-        key = conn.dialect.name, version
-        if run is not whole or inspect(conn).has_table(version):
-            real(conn, config, run)
-        elif key in known:
-            for statement, parameters in known[key]:
-                conn.exec_driver_sql(statement, parameters or None)
-        else:
-            said: list[Any] = []
-
-            def hear(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-                if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA")):
-                    said.append((statement, parameters))
-
-            event.listen(conn, "before_cursor_execute", hear)
-            real(conn, config, run)
-            event.remove(conn, "before_cursor_execute", hear)
-            known[key] = said
-
-    database._upgrade = upgrade
-    yield
-    database._upgrade = real
 
 
 @pytest.fixture
