@@ -8,14 +8,17 @@ from typing import Any
 
 from .match import RunKey
 
+# One transaction without a journal: nothing of it is ever taken back.
 _TABLES = """
+PRAGMA journal_mode = OFF;
+PRAGMA cache_size = -32768;
+BEGIN;
 CREATE TABLE runs (agent TEXT, run_id TEXT, customer TEXT, at TEXT, PRIMARY KEY (agent, run_id)) WITHOUT ROWID;
 CREATE TABLE tickets (
     agent TEXT, run_id TEXT, ticket TEXT, at TEXT, PRIMARY KEY (agent, run_id, ticket)
 ) WITHOUT ROWID;
 CREATE INDEX by_customer ON runs (customer) WHERE customer IS NOT NULL;
 CREATE INDEX by_ticket ON tickets (ticket);
-PRAGMA cache_size = -32768;
 """
 _TICKET = "INSERT INTO tickets VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = min(at, excluded.at)"
 # What names the customer is the event that a run starts with: its row says only when the log heard of the run last.
