@@ -1,10 +1,8 @@
 """Export and import: the same log in another database, whole or not at all, and nothing altered comes back unseen."""
 
-import gzip
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,78 +10,20 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from kept import (
-    NOW,
-    alerts,
-    count,
-    empty_log,
-    place_hold,
-    placed,
-    run_ids,
-    save,
-    save_alert_of,
-    seal,
-    shown,
-    sqlite_url,
-    table,
-    whole_run,
-)
+import transfer_helpers
+from kept import NOW, alerts, count, placed, run_ids, save, shown, table
 from logged import received
-from midwatch.contracts.erasure import ErasedRun, ErasureRequested
 from midwatch.runtime import faults
-from midwatch.runtime.database import Database
 from midwatch_services.logger import store
-from midwatch_services.logger.decide import text_of
-from midwatch_services.logger.erasure import log as erasure_log
-from midwatch_services.logger.erasure import proof
-from midwatch_services.logger.erasure import store as erasures
 from midwatch_services.logger.evidence import chain_store
 from midwatch_services.logger.keeping.export_store import exports_with, read_exports
-from midwatch_services.logger.transfer.bring_back import Import, OtherStreams, Report
+from midwatch_services.logger.transfer.bring_back import OtherStreams
 from midwatch_services.logger.transfer.check import first_problem
-from midwatch_services.logger.transfer.export import FolderInUse, export
-from midwatch_services.logger.transfer.layout import Filter, Manifest, NoExport, NoParquet, read_manifest
+from midwatch_services.logger.transfer.export import FolderInUse
+from midwatch_services.logger.transfer.layout import NoExport, NoParquet, read_manifest
+from transfer_helpers import BOTH, Open, alter, brought, fill, made, rewrite, rewrite_lines
 
-BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
-Open = Callable[[str], Database]
-ERASURE = "er-0123456789ab"
-
-
-@pytest.fixture
-def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens an empty log in a database of either kind."""
-    opened: list[Any] = []
-
-    def make(kind: str, name: str = "") -> Database:
-        url = sqlite_url(tmp_path, f"log{len(opened)}")
-        if kind == "postgresql":
-            url = request.getfixturevalue("postgres_url")
-        manager = empty_log(url)
-        opened.append(manager)
-        return manager.__enter__()
-
-    yield make
-    faults.set_hook(None)
-    for manager in opened:
-        manager.__exit__(None, None, None)
-
-
-def fill(log: Database) -> None:
-    """Two agents, three runs, an alert of a run and one of none; the chains as the sequencer would leave them."""
-    save(log, whole_run("r-1", 40, ticket="T-1", customer="c-7"))
-    called = received("model_called", run_id="r-1", seq=7, model="m", cost_usd="0.05", at=NOW, stored_at=NOW)
-    save(log, [placed(called), *whole_run("r-2", 20), *whole_run("r-3", 1, agent="other")])
-    save_alert_of(log, "r-1", 40)
-    save_alert_of(log, None, 39)
-    seal(log)
-
-
-def made(log: Database, folder: Path, format: Any = "jsonl", **wanted: Any) -> Manifest:
-    return export(log, folder, Filter(**wanted), format, by="sam", now=NOW)
-
-
-def brought(log: Database, folder: Path, **more: Any) -> Report:
-    return Import(log, folder, read_manifest(folder), NOW, **more).run()
+open_log = transfer_helpers.open_log  # a fixture of this file
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
@@ -143,99 +83,6 @@ def test_what_was_removed_comes_back_and_the_chain_says_so(open_log: Open, tmp_p
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_an_export_brings_back_nothing_that_a_run_said_that_was_erased_here(
-    open_log: Open, tmp_path: Path, kind: str
-) -> None:
-    log = open_log(kind)
-    fill(log)
-    made(log, tmp_path / "out")
-    erased = ErasedRun(agent="desk", run_id="r-1", tickets=["T-1"])
-    log.write_now(lambda conn: erasures.remember(conn, "er-1", [erased]))
-    for name in ("events", "runs", "alerts"):
-        log.write_now(lambda conn, name=name: conn.exec_driver_sql(f"DELETE FROM logger_{name}"))
-    report = brought(log, tmp_path / "out")
-    assert (report.runs, report.events, report.alerts, report.erased) == (3, 10, 2, 4)
-    columns = log.read_now(lambda conn: conn.exec_driver_sql("SELECT body, ticket, note FROM logger_events").all())
-    kept = json.dumps([shown(log), [list(row) for row in columns]])
-    assert "T-1" not in kept
-    assert '"c-7"' not in kept  # ids have such letters in them
-    notes = [str(row) for row in table(log, "logger_blocks", "1, 2") if "er-1" in str(row)]
-    assert len(notes) == 1
-    again = brought(log, tmp_path / "out")
-    assert (again.events, again.erased, again.there) == (0, 0, 10)
-
-
-@pytest.mark.parametrize("wanted", [{}, {"run_id": "r-2"}])
-def test_an_export_brings_back_no_alert_of_another_run_that_names_an_erased_ticket(
-    open_log: Open, tmp_path: Path, wanted: dict[str, str]
-) -> None:
-    log = open_log("sqlite")
-    fill(log)
-    save_alert_of(log, "r-2", 20, ticket="T-1", title="T-1 came again")
-    made(log, tmp_path / "out", **wanted)
-    erase_as_asked(log)
-    for name in ("events", "runs", "alerts"):
-        log.write_now(lambda conn, name=name: conn.exec_driver_sql(f"DELETE FROM logger_{name}"))
-    brought(log, tmp_path / "out")
-    [alert] = log.read_now(lambda conn: store.read_alerts(conn, run_id="r-2"))
-    assert (alert["title"], alert.get("ticket"), alert["rule"]) == ("erased", None, "budget_run")
-    [run] = log.read_now(lambda conn: store.read_runs(conn, run_id="r-2"))
-    assert run["input"] == "Where is it?"  # what it said was not erased
-
-
-def test_an_export_brings_back_no_alert_of_an_erased_ticket_that_the_log_had_removed_before(
-    open_log: Open, tmp_path: Path
-) -> None:
-    log = open_log("sqlite")
-    fill(log)
-    save_alert_of(log, "r-2", 20, ticket="T-1", title="T-1 came again")
-    made(log, tmp_path / "out")
-    log.write_now(lambda conn: conn.exec_driver_sql("DELETE FROM logger_alerts"))
-    erase_as_asked(log)
-    brought(log, tmp_path / "out")
-    kept = json.dumps(log.read_now(store.read_alerts))
-    assert "T-1" not in kept
-    assert "erased" in kept
-
-
-@pytest.mark.parametrize("asked", [{"customer": "c-7"}, {"ticket": "T-1"}])
-@pytest.mark.parametrize(("hold", "said"), [(None, None), ({"customer": "c-7"}, "Where is it?")])
-def test_an_export_brings_back_nothing_of_a_run_that_the_log_had_removed_before_it_was_erased_unless_it_is_held(
-    open_log: Open, tmp_path: Path, asked: dict[str, str], hold: dict[str, str] | None, said: str | None
-) -> None:
-    log = open_log("sqlite")
-    fill(log)
-    made(log, tmp_path / "out")
-    for name in ("events", "runs", "alerts"):
-        log.write_now(lambda conn, name=name: conn.exec_driver_sql(f"DELETE FROM logger_{name}"))
-    if hold:
-        place_hold(log, **hold)
-    wish = ErasureRequested(erasure_id=ERASURE, by="dpo", reason="asked for", **asked)
-    log.write_now(lambda conn: erasures.add(conn, wish, text_of(NOW)))
-    brought(log, tmp_path / "out")
-    runs = {one["run_id"]: one for one in log.read_now(store.read_runs)}
-    assert (runs["r-1"].get("input"), runs["r-1"]["customer"]) == (said, "c-7" if hold else None)
-    assert runs["r-2"]["input"] == "Where is it?"
-
-
-def erase_as_asked(log: Database) -> None:
-    """Erases r-1, of ticket T-1, and forgets the ticket, as at the end of an erasure."""
-    runs = [ErasedRun(agent="desk", run_id="r-1", tickets=["T-1"])]
-
-    def work(conn: Any) -> None:
-        asked = ErasureRequested(erasure_id=ERASURE, by="dpo", reason="asked for", agent="desk", run_id="r-1")
-        erasures.add(conn, asked, NOW.isoformat())
-        erasures.remember(conn, ERASURE, runs)
-        done = erasure_log.erase(conn, ERASURE, runs, at=NOW.isoformat(), by="dpo")
-        [found] = erasures.read(conn, ERASURE)
-        found.proof = proof.build(found, [], [], sorted(done.alerts), {}, [], at=NOW, backup_days=30)
-        erasures.save(conn, found)
-        erasures.close(conn, ERASURE)
-
-    log.write_now(work)
-
-
-@pytest.mark.parametrize("kind", BOTH)
 def test_events_that_a_run_lacks_are_folded_into_it(open_log: Open, tmp_path: Path, kind: str) -> None:
     first, second = open_log(kind), open_log("sqlite")
     fill(first)
@@ -275,19 +122,6 @@ def test_an_import_that_dies_anywhere_is_finished_by_the_next(
     brought(second, tmp_path / "out")
     assert shown(second) == shown(first)
     assert (run_ids(second), alerts(second)) == (run_ids(first), alerts(first))
-
-
-def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
-
-
-def rewrite_lines(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
-    lines = gzip.decompress(path.read_bytes()).splitlines()
-    path.write_bytes(gzip.compress(b"\n".join(change(lines)) + b"\n"))
-
-
-def alter(line: bytes, **columns: Any) -> bytes:
-    return json.dumps({**json.loads(line), **columns}).encode()
 
 
 @pytest.mark.parametrize(

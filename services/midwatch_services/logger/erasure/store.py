@@ -53,6 +53,7 @@ class Work:
     places: Places = field(default_factory=dict)
     proof: dict[str, Any] | None = None
     done_at: str | None = None
+    matched: dict[str, str] | None = None
 
     def count(self, place: str, counts: dict[str, int]) -> None:
         """Adds to what was erased at a place."""
@@ -84,14 +85,20 @@ def hashed(salt: str, *names: str) -> str:
     return hmac.new(bytes.fromhex(salt), text, hashlib.sha256).hexdigest()
 
 
+def matched(salt: str, asked: ErasureRequested) -> dict[str, str]:
+    """By kind, the HMAC of what was matched, so that it can be told after it is forgotten."""
+    names = {"customer": asked.customer, "ticket": asked.ticket, "run": asked.run_id}
+    return {kind: hashed(salt, name) for kind, name in names.items() if name}
+
+
 def add(conn: Connection, asked: ErasureRequested, at: str) -> None:
     """Takes a request; again changes nothing."""
     salt = secrets.token_hex(16)
     reference = hashed(salt, *references(asked))
-    columns = ("id", "phase", "asked", "by", "reason", "asked_at", "salt", "reference", "places")
+    columns = ("id", "phase", "asked", "by", "reason", "asked_at", "salt", "reference", "places", "matched")
     row = (
         asked.erasure_id, "asked", msgspec.json.encode(asked).decode(), asked.by, asked.reason, at, salt, reference,
-        "{}",
+        "{}", msgspec.json.encode(matched(salt, asked)).decode(),
     )  # fmt: skip
     insert_new(conn, _erasures.name, columns, [row], ("id",))
 
@@ -102,6 +109,7 @@ def save(conn: Connection, work: Work) -> None:
         "phase": work.phase, "asked": None if work.asked is None else msgspec.json.encode(work.asked).decode(),
         "upto": work.upto, "governance": work.governance, "places": msgspec.json.encode(work.places).decode(),
         "proof": None if work.proof is None else msgspec.json.encode(work.proof).decode(), "done_at": work.done_at,
+        "matched": None if work.matched is None else msgspec.json.encode(work.matched).decode(),
     }  # fmt: skip
     conn.execute(_erasures.update().where(_erasures.c.id == work.id).values(values))
 
@@ -120,6 +128,9 @@ def _work(row: Any) -> Work:
     values = dict(row._mapping)
     values["asked"] = values["asked"] and msgspec.json.decode(values["asked"], type=ErasureRequested)
     values["places"] = msgspec.json.decode(values["places"])
+    values["matched"] = values["matched"] and msgspec.json.decode(values["matched"])
+    if values["matched"] is None and values["asked"]:  # of an earlier release, and still known
+        values["matched"] = matched(values["salt"], values["asked"])
     values["proof"] = values["proof"] and msgspec.json.decode(values["proof"])
     return Work(**values)
 
@@ -224,7 +235,12 @@ def runs_of(conn: Connection, erasure: str) -> list[ErasedRun]:
 
 def every_run(conn: Connection) -> list[ErasedRun]:
     """The runs of all erasures."""
-    return [run for _, run in _remembered(conn, sa.true())]
+    return [run for _, run in remembered(conn)]
+
+
+def remembered(conn: Connection) -> list[tuple[str, ErasedRun]]:
+    """The runs of all erasures, each with the erasure."""
+    return _remembered(conn, sa.true())
 
 
 def _remembered(conn: Connection, which: sa.ColumnElement[bool]) -> list[tuple[str, ErasedRun]]:

@@ -9,9 +9,10 @@ from ..tables import KeyText, MaybeNumber, MaybeText, Table, Text
 
 
 class Erasure(Table, table=True):
-    """One erasure. `asked`: what to match, None once it is done; `reference`: its HMAC-SHA-256 under `salt`. `places`:
-    what was erased where, as JSON; `proof`: the whole, as it is hashed into the chains. `upto`, `governance`: how far
-    the streams were swept."""
+    """One erasure. `asked`: what to match, None once it is done; `reference`: its HMAC-SHA-256 under `salt`;
+    `matched`: one of each kind, as JSON, None for what an earlier release had done. `places`: what was erased where,
+    as JSON; `proof`: the whole, as it is hashed into the chains. `upto`, `governance`: how far the streams were swept.
+    """
 
     __tablename__ = "logger_erasures"
 
@@ -28,6 +29,7 @@ class Erasure(Table, table=True):
     places: Text
     proof: MaybeText
     done_at: MaybeText
+    matched: MaybeText
 
 
 class ErasedRun(Table, table=True):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,8 @@ from ..decide import RunRow, fold, text_of
 from ..erasure import blank
 from ..erasure import log as erasure_log
 from ..erasure import store as erasures
-from ..erasure.forgotten import Forgotten, forgotten, remember
+from ..erasure.forgotten import Covered, Forgotten, erase, forgotten, since, unsettled, without_held
+from ..erasure.named import Named
 from ..evidence import chain_store
 from ..evidence.chain import Block
 from ..keeping.hold_store import read_holds
@@ -37,6 +38,7 @@ Told = Callable[[int, int], None]
 Key = tuple[str, str]  # agent, run id
 
 BATCH = 500  # events of one transaction
+_AT_ONCE = 100  # runs that are erased in one transaction
 BY = "the log, at an import"
 _REST = 1.0  # seconds for each second of writing
 
@@ -82,8 +84,7 @@ class Import:
         self._write(self._streams)
         self._forgotten = self.database.read_now(forgotten)
         if self._forgotten.runs or self._forgotten.works:
-            self._each(self._learn)
-            self._write(self._remember)
+            self._remember()
         self._each(self._chains)
         faults.reach("import.chained")
         self._each(self._runs)
@@ -92,6 +93,8 @@ class Import:
         self._each(self._alerts)
         faults.reach("import.events")
         self._each(self._recount)
+        faults.reach("import.counted")
+        self._erase_meanwhile()
         return self._report
 
     def _each(self, step: Callable[[], None]) -> None:
@@ -114,17 +117,45 @@ class Import:
         for number, created in theirs[len(here) :]:
             conn.execute(_ADD_STREAM, {"number": number, "created": created})
 
-    def _learn(self) -> None:
+    def _remember(self) -> None:
         """The log has forgotten whom it erased and which tickets were named, and the export may say so still."""
-        for table, columns in (("runs", RUN_COLUMNS), ("events", EVENT_COLUMNS)):
-            for rows in in_batches(self._file(table), columns, BATCH):
-                self._forgotten.learn(rows)
-        for rows in in_batches(self._file("runs"), RUN_COLUMNS, BATCH):
-            self._forgotten.learn_handed(rows)
+        with Named() as named:
+            self._read_names(named)
+            found = self._forgotten.learn(named)
 
-    def _remember(self, conn: Connection) -> None:
-        holds = [one for one in read_holds(conn, now=self.now) if one["in_force"]]
-        remember(conn, self._forgotten, load_runs(conn, list(self._forgotten.covered)), holds)
+        def work(conn: Connection) -> None:
+            self._forgotten.remember(conn, without_held(found, self._holds(conn)), load_runs(conn, list(found)))
+
+        self._write(work)
+
+    def _read_names(self, named: Named) -> None:
+        """What can be read of a damaged file counts, as it does when its rows are brought in."""
+
+        def read(table: str, columns: tuple[str, ...], add: Callable[[list[dict[str, Any]]], None]) -> None:
+            for rows in in_batches(self._file(table), columns, BATCH):
+                add(rows)
+
+        self._each(lambda: read("runs", RUN_COLUMNS, named.add_runs))
+        self._each(lambda: read("events", EVENT_COLUMNS, named.add_events))
+
+    def _holds(self, conn: Connection) -> list[dict[str, Any]]:
+        return [one for one in read_holds(conn, now=self.now) if one["in_force"]]
+
+    def _erase_meanwhile(self) -> None:
+        """An erasure that was under way or asked for while this ran could not find what came in after it had looked."""
+        now = self.database.read_now(forgotten)
+        if not unsettled(self._forgotten, now):
+            return
+        with Named() as named:
+            self._read_names(named)
+            found = since(named, self._forgotten, now)
+        for start in range(0, len(found), _AT_ONCE):
+            some = dict(islice(found.items(), start, start + _AT_ONCE))
+            self._write(lambda conn, some=some: self._erase(conn, some))  # type: ignore[misc]
+
+    def _erase(self, conn: Connection, some: Mapping[Key, Covered]) -> None:
+        free = without_held(some, self._holds(conn))
+        self._report.erased += erase(conn, free, at=text_of(self.now), by=BY)
 
     def _chains(self) -> None:
         """The chains of agents that have none here, and all checkpoints where there is no chain at all."""
@@ -221,8 +252,12 @@ class Import:
     def _save_alerts(self, conn: Connection, rows: Sequence[dict[str, Any]]) -> list[int]:
         erased = erasures.erased(conn, _keys(rows))
         for row in rows:
-            if row["raised"] and (_key(row) in erased or self._forgotten.has_alert(row)):
-                row.update(raised=blank.alert_of(row["raised"]), resolved_reason=None)
+            try:
+                if row["raised"] and (_key(row) in erased or self._forgotten.has_alert(row)):
+                    row.update(raised=blank.alert_of(row["raised"]), resolved_reason=None)
+            except (msgspec.MsgspecError, UnicodeDecodeError):  # nobody can tell whom it names
+                row.update(raised=None, resolved_reason=None)
+                self._report.unread = self._report.unread or f"the alert {row['alert_id']}, which was left blank"
         values = [[row[name] for name in ALERT_COLUMNS] for row in rows]
         return insert_new(conn, "logger_alerts", ALERT_COLUMNS, values, ("alert_id",))
 
