@@ -259,6 +259,41 @@ async def test_a_process_that_takes_the_name_of_one_that_confirmed_has_not_confi
         assert "desk/pod-1" in since and "▲" in since and "A new process under this name" in since
 
 
+async def test_a_halt_is_not_contained_while_a_second_process_of_a_name_works(
+    running: Running, board: Switchboard, js: JetStreamContext, settings: Settings
+) -> None:
+    one, two = Said(js, lease=60), Said(js, lease=60)
+    async with kill_switch(settings), running.person(Role.OPERATOR, "eva") as eva:
+        await two.say({"fleet": 1}, process="b", runs_in_flight=["r-b"])
+        await one.say({"fleet": 1}, process="a")
+        await eva.act("/stop/halt", **DESK, **WHY)
+        written = (await board.read("agent.desk")).revision
+        await one.say({"agent.desk": written}, process="a")
+        await two.say(process="b", runs_in_flight=["r-b"])
+        await one.say(process="a")
+        await heard(js, "halted", "unconfirmed")
+        now, page = await phase(eva, **DESK)
+        assert now == "waiting"
+        assert "r-b" in page and "Two processes use this name" in page
+        await two.say({"agent.desk": written}, process="b")
+        await until(eva, "contained", **DESK)
+        await heard(js, "halted", "unconfirmed", "contained")
+
+
+async def test_the_first_process_that_is_heard_proves_no_halt_for_those_who_speak_after_it(
+    running: Running, board: Switchboard, js: JetStreamContext
+) -> None:
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        await eva.act("/stop/halt", **DESK, **WHY)
+        written = (await board.read("agent.desk")).revision
+        await Said(js, "pod-0", lease=60).say({"agent.desk": written})
+        await eventually(lambda: _prints(eva, "desk/pod-0"))
+        assert (await phase(eva, **DESK))[0] == "waiting"
+        await Said(js, "pod-1", lease=60).say({"agent.desk": 0}, runs_in_flight=["r-1"])
+        await eventually(lambda: _prints(eva, "desk/pod-1"))
+        assert (await phase(eva, **DESK))[0] == "waiting"
+
+
 async def test_a_part_that_says_the_same_is_not_brought_again(
     running: Running, board: Switchboard, js: JetStreamContext
 ) -> None:

@@ -107,6 +107,8 @@ class Shown:
             if (report.agent, report.instance) not in verdict.cleared and report.state in ("unconfirmed", "lapsed"):
                 if report.state == "unconfirmed":
                     say(report_line(report, verdict.blocking))
+                if (report.agent, report.instance) in verdict.shared:
+                    say("  two processes use this name: give each its own")
                 if report.instance != NO_PRESENCE:
                     command = command or write_off_command(report.agent, report.instance)
         if command:

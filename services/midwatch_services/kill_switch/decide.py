@@ -105,15 +105,19 @@ class Surroundings:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`cleared`: since when each instance that has applied the halt has nothing moving. `blocking`: those whose runs
-    are in threads, which stop at their next call. `processes`: which process each name stood for
-    that was still there."""
+    are in threads, which stop at their next call. `processes`: which processes each name stood for
+    that were still there. `shared`: the names that more than one of them uses."""
 
     contained: bool
     seconds: float | None
     reports: tuple[InstanceReport, ...]
     cleared: Mapping[Who, datetime]
     blocking: frozenset[Who] = frozenset()
-    processes: Mapping[Who, str] = field(default_factory=dict)
+    processes: Mapping[Who, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def shared(self) -> frozenset[Who]:
+        return frozenset(who for who, some in self.processes.items() if len(some) > 1)
 
 
 def is_key(key: str) -> bool:
@@ -179,25 +183,31 @@ def judge(
     cleared: Mapping[Who, datetime],
     policy: Policy,
 ) -> Verdict:
-    """How far `halt` has got with the `instances` in its scope. `cleared` is that of the verdict before."""
+    """How far `halt` has got with the `instances` in its scope, of each name the process that spoke last before others.
+    `cleared` is that of the verdict before."""
     known = halt.requested_at >= around.watching_since  # else nobody saw when it was applied
     since: dict[Who, datetime] = {}
     reports: list[InstanceReport] = []
-    for instance in instances:
-        who = (instance.agent, instance.instance)
-        if is_over(instance, around.now):
-            if instance.left and instance.seen_at >= halt.requested_at:
-                reports.append(InstanceReport(agent=instance.agent, instance=instance.instance, state="left"))
+    processes: dict[Who, frozenset[str]] = {}
+    for who, (last, *beside) in _by_name(instances).items():
+        alive = [one for one in beside if _counts(one, around)]
+        if not is_over(last, around.now):
+            alive.insert(0, last)
+        if not alive:
+            if last.left and last.seen_at >= halt.requested_at:
+                reports.append(InstanceReport(agent=last.agent, instance=last.instance, state="left"))
             continue
-        running, draining = _moving(halt, instance)
-        applied = halt.epoch <= instance.applied.get(halt.key, 0) <= around.revision
+        processes[who] = frozenset(one.process for one in alive)
+        running, draining = _moving(halt, alive)
+        applied = all(halt.epoch <= one.applied.get(halt.key, 0) <= around.revision for one in alive)
         if applied and not running and not draining:
-            since[who] = _cleared_at(instance, cleared.get(who))
-        silent = silence(instance, around, policy)
+            since[who] = max(_cleared_at(one, cleared.get(who)) for one in alive)
+        silences = {silence(one, around, policy) for one in alive}
+        silent = silences.pop() if len(silences) == 1 else "unconfirmed"
         reports.append(
             InstanceReport(
-                agent=instance.agent,
-                instance=instance.instance,
+                agent=last.agent,
+                instance=last.instance,
                 state="applied" if applied and (who in since or not silent) else silent or "unconfirmed",
                 seconds=_seconds(halt, since[who]) if known and who in since else None,
                 running=list(running),
@@ -206,11 +216,23 @@ def judge(
         )
     reports += _strays(halt, around.strays)
     contained = all(report.state == "left" or (report.agent, report.instance) in since for report in reports)
-    last = max(since.values(), default=halt.requested_at)
-    seconds = _seconds(halt, last) if known and contained else None
+    seconds = _seconds(halt, max(since.values(), default=halt.requested_at)) if known and contained else None
     blocking = frozenset((one.agent, one.instance) for one in instances if one.blocking)
-    processes = {(one.agent, one.instance): one.process for one in instances if not is_over(one, around.now)}
     return Verdict(contained, seconds, tuple(reports), since, blocking, processes)
+
+
+def _by_name(instances: Sequence[Instance]) -> dict[Who, list[Instance]]:
+    found: dict[Who, list[Instance]] = {}
+    for one in instances:
+        found.setdefault((one.agent, one.instance), []).append(one)
+    return found
+
+
+def _counts(beside: Instance, around: Surroundings) -> bool:
+    """Whether a process may still run though another spoke under its name since. One that was started anew may have
+    died without a word: it counts for no longer than its lease."""
+    heard = max(beside.seen_at, around.watching_since)
+    return not beside.left and around.now - heard <= beside.lease
 
 
 def _cleared_at(instance: Instance, before: datetime | None) -> datetime:
@@ -230,17 +252,16 @@ def _seconds(halt: Halt, at: datetime) -> float:
     return round(max(0.0, (at - halt.requested_at).total_seconds()), 6)
 
 
-def _moving(halt: Halt, instance: Instance) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _moving(halt: Halt, processes: Sequence[Instance]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Runs in flight and draining in the halt's scope. Presence does not say which tool drains: for the halt of a tool
     the other runs go on, and every draining one counts."""
+    running = tuple(dict.fromkeys(run for one in processes for run in one.running))
+    draining = tuple(dict.fromkeys(run for one in processes for run in one.draining))
     if halt.kind == "tools":
-        return (), instance.draining
+        return (), draining
     if halt.kind == "runs" and halt.target is not None:
-        return (
-            tuple(run for run in instance.running if run == halt.target),
-            tuple(run for run in instance.draining if run == halt.target),
-        )
-    return instance.running, instance.draining
+        return tuple(run for run in running if run == halt.target), tuple(run for run in draining if run == halt.target)
+    return running, draining
 
 
 def silence(instance: Instance, around: Surroundings, policy: Policy) -> Literal["unconfirmed", "lapsed"] | None:

@@ -130,7 +130,7 @@ class KillSwitch:
         for message in await last_of_each(self._js, subjects.PRESENCE, ">"):
             seen_at = min(message.time or now, now)
             if instance := read_presence(message.subject or "", message.data or b"", seen_at):
-                self._instances.hear(instance)
+                self._instances.recall(instance)
         self._reconnects, self._watching_since = reconnects, now
 
     # Writes of the switch
@@ -295,7 +295,7 @@ class KillSwitch:
             around = Surroundings(now, self._watching_since, self._revisions.get(halt.key, 0), strays)
             # The server timed the write; our clock may be wrong, and only what passes on it can be counted.
             timed = replace(halt, requested_at=min(halt.requested_at, seen))
-            verdict = decide.judge(timed, self._instances.of(halt.agent), around, cleared, self._policy)
+            verdict = decide.judge(timed, self._instances.processes(halt.agent), around, cleared, self._policy)
             self._pending[place] = dict(verdict.cleared)
             states = decide.states(verdict.reports)
             if phase := decide.report_due(replace(halt, requested_at=seen), verdict, around, self._policy):

@@ -26,7 +26,7 @@ from .policy import POLICY
 from .registry import Instances, read_presence
 
 _LOOK = 0.25  # seconds between two readings of the key
-_ANNOUNCE = 1.5  # seconds in which whoever runs says so; before, that nobody does is not known
+_ANNOUNCE = 1.5  # seconds in which whoever runs says so; before, that nobody else does is not known
 
 
 class _Info(msgspec.Struct):
@@ -56,6 +56,7 @@ class Proof:
         self._heard = asyncio.Event()
         self._since = datetime.now(UTC)
         self._heard_on: Subscription | None = None
+        self.held_since: float | None = None  # by the loop's clock: since when nobody who was heard is missing
 
     async def listen(self, agent: str | None) -> None:
         """Begins to hear the instances; to be called before the halt is written."""
@@ -78,7 +79,8 @@ class Proof:
         self, scope: Scope, epoch: int, record: SwitchRecord, limit: float, tell: Callable[[Verdict], None]
     ) -> tuple[Verdict, SwitchRecord | None]:
         """Judges until the halt is contained, lifted by someone else, or `limit` seconds are over; `tell` hears each
-        verdict. Returns the last one, and the record that lifted the halt if one did."""
+        verdict. Returns the last one, and the record that lifted the halt if one did. It is contained once whoever runs
+        has had the time to say so: the server keeps one word a name, and none after a restart."""
         halt = Halt(scope.key, scope.target, epoch, record, self._since)
         cleared: dict[Who, datetime] = {}
         until = self._since + timedelta(seconds=limit)
@@ -88,15 +90,17 @@ class Proof:
             entry = await self._board.read(scope.key)
             now = datetime.now(UTC)
             around = Surroundings(now, self._since, entry.revision)
-            instances = self._instances.of(scope.agent)
+            instances = self._instances.processes(scope.agent)
             verdict = decide.judge(halt, instances, around, cleared, POLICY)
             cleared = dict(verdict.cleared)
+            self.held_since = (self.held_since or asyncio.get_running_loop().time()) if verdict.contained else None
+            known = now - self._since >= timedelta(seconds=min(_ANNOUNCE, limit))
+            verdict = replace(verdict, contained=verdict.contained and known)
             tell(verdict)
             if entry.revision >= epoch and (lifted := _lifted(entry, scope)):
                 return verdict, lifted
-            known = bool(instances) or now - self._since > timedelta(seconds=_ANNOUNCE)
-            if (verdict.contained and known) or now >= until:
-                return replace(verdict, contained=verdict.contained and known), None
+            if verdict.contained or now >= until:
+                return verdict, None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_LOOK, (until - now).total_seconds())):
                     await self._heard.wait()
@@ -104,7 +108,7 @@ class Proof:
     async def _catch_up(self, agent: str | None) -> None:
         for message, seen_at in await last_words(self._nc, self._js, subjects.presence(agent or "*", "*")):
             if instance := read_presence(message.subject or "", message.data or b"", seen_at):
-                self._instances.hear(instance)
+                self._instances.recall(instance)
 
 
 def _lifted(entry: Entry, scope: Scope) -> SwitchRecord | None:

@@ -15,6 +15,7 @@ from .decide import Instance
 _FINISHED_KEPT = 100_000  # runs whose end is remembered, for events and halts that come late
 _SAVE_EVERY = timedelta(seconds=30)
 _CLOCKS_DIFFER = timedelta(seconds=10)  # less than that may be what a presence took on its way
+_BESIDE = timedelta(minutes=1)  # past its lease: a process that was silent for so long is not kept beside another
 _DAY = 86_400.0  # seconds; what an instance says beyond it is nonsense that no time could be reckoned with
 _OTHERS = ("proposed", "human_acted")  # of shadow mode: nothing of the agent's moves
 
@@ -79,33 +80,54 @@ class Instances:
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, Instance]] = {}
         self._saved: dict[tuple[str, str], Instance] = {}
+        self._beside: dict[tuple[str, str], dict[str, Instance]] = {}  # other processes that spoke under the name
 
     def load(self, known: Iterable[Instance]) -> None:
         """Takes what an earlier process had saved."""
         for instance in known:
-            self.hear(instance)
+            self.recall(instance)
             self._saved[instance.agent, instance.instance] = instance
 
     def hear(self, instance: Instance) -> None:
-        """Takes what an instance says of itself, unless it is older than what is known."""
-        some = self._agents.setdefault(instance.agent, {})
-        before = some.get(instance.instance)
+        """Takes what an instance says of itself just now, whatever our clock said before."""
+        some, who = self._agents.setdefault(instance.agent, {}), (instance.agent, instance.instance)
+        before, beside = some.get(instance.instance), self._beside.get(who, {})
+        beside.pop(instance.process, None)
+        if before is not None and before.process in ("", instance.process):
+            instance = replace(instance, since=before.since)
+        elif before is not None and not before.left:
+            beside[before.process] = before
+        some[instance.instance] = instance
+        self._beside[who] = {
+            name: one for name, one in beside.items() if instance.seen_at - one.seen_at <= one.lease + _BESIDE
+        }
+        if not self._beside[who]:
+            del self._beside[who]
+
+    def recall(self, instance: Instance) -> None:
+        """Takes what was kept of an instance, unless it is older than what is known."""
+        before = self._agents.get(instance.agent, {}).get(instance.instance)
         if before is None or before.seen_at <= instance.seen_at:
-            if before is not None and before.process in ("", instance.process):
-                instance = replace(instance, since=before.since)
-            some[instance.instance] = instance
+            self.hear(instance)
 
     def forget_epochs(self, before: datetime) -> None:
         """What was applied by `before` was of another bucket: its revisions say nothing of this one's."""
         for instance in self.of(None):
             if instance.seen_at < before:
                 self._agents[instance.agent][instance.instance] = replace(instance, applied={})
+        for beside in self._beside.values():
+            beside.update({name: replace(one, applied={}) for name, one in beside.items() if one.seen_at < before})
 
     def of(self, agent: str | None) -> list[Instance]:
         """The instances of an agent, or all of them."""
         if agent is not None:
             return list(self._agents.get(agent, {}).values())
         return [instance for some in self._agents.values() for instance in some.values()]
+
+    def processes(self, agent: str | None) -> list[Instance]:
+        """The same, and after them every other process that spoke under one of their names."""
+        beside = [one for (name, _), some in self._beside.items() if agent in (None, name) for one in some.values()]
+        return self.of(agent) + beside
 
     def time_of(self, event: RunEvent) -> datetime:
         """When `event` was recorded, put right where the clock of its instance is wrong: one that is an hour behind
@@ -147,6 +169,7 @@ class Instances:
         gone = [instance for instance in self.of(None) if instance.seen_at < before]
         for instance in gone:
             self._saved.pop((instance.agent, instance.instance), None)
+            self._beside.pop((instance.agent, instance.instance), None)
             del self._agents[instance.agent][instance.instance]
             if not self._agents[instance.agent]:
                 del self._agents[instance.agent]

@@ -134,6 +134,18 @@ def test_what_the_process_before_it_under_its_name_confirmed_is_not_its_own() ->
     assert again.seconds == pytest.approx(8.9)
 
 
+def test_every_process_of_a_name_has_to_confirm_until_its_lease_is_over() -> None:
+    idle, busy = pod(seen=0.9, process="a"), pod(seen=0.5, applied=4, running=("r-b",), process="b")
+    verdict = judged(AGENT, idle, busy)
+    assert (verdict.contained, states(verdict), verdict.shared) == (
+        False, {"pod-1": "unconfirmed"}, {("desk", "pod-1")},
+    )  # fmt: skip
+    assert verdict.reports[0].running == ["r-b"]
+    assert judged(AGENT, idle, busy, now=5.4).contained is False
+    assert judged(AGENT, idle, busy, now=5.6).contained is True
+    assert judged(AGENT, replace(idle, left=True), busy).contained is False
+
+
 def test_times_that_nobody_saw_are_not_made_up() -> None:
     verdict = judged(AGENT, pod(seen=90), now=91, watching=30)
     assert verdict.contained

@@ -42,8 +42,15 @@ def test_presence_that_breaks_the_contract_or_speaks_of_another_is_none(subject:
 def test_an_older_word_does_not_replace_a_newer() -> None:
     instances = Instances()
     instances.hear(replace(POD, seen_at=later(5)))
-    instances.hear(replace(POD, running=(), seen_at=later(1)))
+    instances.recall(replace(POD, running=(), seen_at=later(1)))
     assert instances.of("desk") == [replace(POD, seen_at=later(5))]
+
+
+def test_a_word_that_comes_later_is_newer_though_our_clock_was_set_back() -> None:
+    instances = Instances()
+    instances.hear(replace(POD, seen_at=later(120)))
+    instances.hear(replace(POD, applied={"fleet": 5}, seen_at=later(1)))
+    assert instances.of("desk") == [replace(POD, applied={"fleet": 5}, seen_at=later(1))]
 
 
 def test_what_was_applied_of_an_older_bucket_confirms_nothing() -> None:

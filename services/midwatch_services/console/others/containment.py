@@ -52,7 +52,9 @@ class Told:
     runs_stopped: int = 0
     cases: int = 0
     first_case: FirstCase | None = None
-    processes: Mapping[Who, str] | None = None  # which process each name stood for, once that was heard here
+    processes: Mapping[Who, frozenset[str]] | None = (
+        None  # which processes each name stood for, once that was heard here
+    )
     why: str = ""
     goes_on: bool = False  # what it stops is still being counted
 
@@ -69,7 +71,11 @@ class Told:
         """Whether the process was there. Until processes are heard of here, its name tells it."""
         if self.processes is None:
             return any((one.agent, one.instance) == who for one in self.instances)
-        return self.processes.get(who) == process
+        return process in self.processes.get(who, ())
+
+    def is_shared(self, one: InstanceReport) -> bool:
+        """Whether more than one process uses its name."""
+        return len((self.processes or {}).get((one.agent, one.instance), ())) > 1
 
     def is_stray(self, one: InstanceReport) -> bool:
         """Whether nobody knows which process it is."""
@@ -112,7 +118,8 @@ class Watch:
             if verdict.contained and lifted is None:
                 self._contained_at = self._contained_at or datetime.now(UTC)
                 if self._pressed is not None:
-                    self._after_press = asyncio.get_running_loop().time() - self._pressed
+                    held = self._proof.held_since or asyncio.get_running_loop().time()
+                    self._after_press = held - self._pressed
                 await asyncio.sleep(_LINGER)
         except MISSED:
             pass  # who has confirmed so far stays; the next look begins anew
