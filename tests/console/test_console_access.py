@@ -1,6 +1,8 @@
 """Who gets in to the console, and what each may do: a real server, and requests as browsers and strangers send them."""
 
 import asyncio
+import errno
+import fcntl
 import os
 import re
 from collections.abc import AsyncIterator
@@ -254,6 +256,17 @@ async def test_a_second_console_in_one_folder_is_one_line_that_names_the_first(
         "MIDWATCH_CONSOLE_PORT."
     )
     assert (settings.home / "console.json").exists()
+
+
+async def test_a_console_starts_on_a_volume_without_locks(
+    js: JetStreamContext, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    async with console(settings) as running, running.person(Role.VIEWER) as vera:
+        assert (await vera.get("/")).status_code == 200
 
 
 async def test_an_address_that_is_not_this_machines_is_one_line_that_names_the_settings(

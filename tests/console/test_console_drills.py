@@ -169,6 +169,11 @@ async def test_of_a_drill_that_runs_nowhere_the_switch_says_whether_its_halt_sti
         assert 'hx-trigger="every 5s"' in page
         await board.resume_agent("desk", reason="it expired", by="kill-switch")
         assert "that halt was lifted since" in (await vera.get(f"/drills/{name}")).text
+        await board.halt_agent("desk", reason="a fire", by="ben")
+        page = (await vera.get(f"/drills/{name}")).text
+        assert "by another halt that took the place of its own" in page
+        assert "halted now by somebody else: <bdi>ben</bdi>" in page
+        assert "lifted since" not in page
         for odd in ("drill-99999999-0a0a0a", "drill-x"):
             assert (await vera.get(f"/drills/{odd}")).status_code == 404
             assert "Nobody recorded that it began" in (await vera.get(f"/drills/{odd}?part=1")).text

@@ -10,11 +10,12 @@ from console_helpers import Running, console
 from helpers import eventually
 from kill_switch_helpers import put
 from midwatch.client import connect
-from midwatch.errors import Halted
+from midwatch.errors import Halted, Temporary
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import switch
 from pods import arm
 
 TOOLS = {"agent": "desk", "list": "tools"}
@@ -81,6 +82,27 @@ async def test_only_what_was_seen_is_mended_and_nothing_of_it_is_started_by_itse
     async with running.person(Role.VIEWER) as vera:
         assert (await vera.act("/stop/mended", **TOOLS, seen=seen, reason="x")).status_code == 403
     assert (await board.read("tools.desk")).value == b"[2]"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_mending_that_came_to_nothing_is_recorded_as_that(
+    running: Running, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    clear = switch.clear
+
+    async def late(js: JetStreamContext, key: str, revision: int) -> bool:
+        if not answers:
+            raise Temporary("the bus went")
+        await put(js, key, b"[2]")
+        return await clear(js, key, revision)
+
+    await put(js, "tools.desk", b"[1]")
+    seen = (await Switchboard(js).read("tools.desk")).revision
+    monkeypatch.setattr(switch, "clear", late)
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        done = await eva.act("/stop/mended", **TOOLS, seen=seen, reason="a typing mistake")
+    assert done.status_code == (409 if answers else 503)
+    assert [one["action"] for one in await running.recorded()] == ["switch.mend", "switch.not_mended"]
 
 
 async def test_an_agent_calls_its_tools_again_once_the_list_is_mended(

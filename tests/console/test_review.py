@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, Route, expect
 
 import reading_helpers as shop
 from browser_helpers import PHONE, WIDE, axe, fits, picture, window
@@ -213,6 +213,68 @@ async def test_a_run_is_held_while_its_page_is_in_sight_however_wrong_the_reader
             first = rows(settings, held)[0]["until"]
             await eventually(lambda: rows(settings, held)[0]["until"] > first + 1)
             assert "Held for you" in await page.inner_text("#hold")
+
+
+SLEEPS = "const now = Date.now; window.slept = 0; Date.now = () => now() + window.slept * 1000;"
+UNTIL = "SELECT until FROM reviewer_sampler_claims"
+
+
+async def test_after_a_sleep_a_run_is_held_on_at_once_and_none_is_called_held_whose_time_is_over(
+    browser: Browser, running: Running
+) -> None:
+    async with window(browser, running, Role.REVIEWER, by="olga", silent=False) as page:
+        await page.add_init_script(SLEEPS)
+        await page.goto("/review")
+        first = rows(running.settings, UNTIL)[0]["until"]
+        await page.evaluate("slept += 1000")
+        await eventually(lambda: rows(running.settings, UNTIL)[0]["until"] > first)
+        await page.route("**/review/extend", lambda route: route.abort())
+
+        async def is_told() -> bool:
+            await page.evaluate("slept += 4000")
+            return "others may be reading it by now" in await page.inner_text("#hold")
+
+        await eventually(is_told)
+        assert await axe(page) == []
+
+
+@pytest.mark.parametrize("status", [0, 429, 503])
+async def test_a_request_that_is_lost_does_not_end_the_holding(browser: Browser, running: Running, status: int) -> None:
+    async with window(browser, running, Role.REVIEWER, by="olga", silent=False) as page:
+        await page.add_init_script(SLEEPS)
+        lost: list[str] = []
+
+        async def lose(route: Route) -> None:
+            lost.append(route.request.url)
+            await (route.fulfill(status=status) if status else route.abort())
+
+        await page.route("**/review/extend", lose, times=1)
+        await page.goto("/review")
+        first = rows(running.settings, UNTIL)[0]["until"]
+        await page.evaluate("slept += 1000")
+        await eventually(lambda: len(lost) == 1)
+        await page.evaluate("slept += 500")
+        await eventually(lambda: rows(running.settings, UNTIL)[0]["until"] > first)
+        await expect(page.locator("#hold")).to_contain_text("Held for you")
+
+
+async def test_a_run_is_held_on_once_the_service_that_hands_out_runs_is_there_again(
+    browser: Browser, js: JetStreamContext, settings: Settings
+) -> None:
+    await put_card(js, AGENT)
+    async with console(settings) as running, window(browser, running, Role.REVIEWER, by="olga") as page:
+        await page.add_init_script(SLEEPS)
+        async with sampler(settings):
+            await keep_runs(js, settings, RUNS[:1])
+            await wait_for_queue(settings, 1)
+            await page.goto("/review")
+        first = rows(settings, UNTIL)[0]["until"]
+        await page.evaluate("slept += 1000")
+        await expect(page.locator("#hold")).to_contain_text("It could not be held for longer just now")
+        async with sampler(settings):
+            await page.evaluate("slept += 500")
+            await eventually(lambda: rows(settings, UNTIL)[0]["until"] > first)
+            await expect(page.locator("#hold")).to_contain_text("Held for you")
 
 
 @pytest.mark.parametrize(("theme", "size"), VIEWS)

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from midwatch.errors import Temporary
+from midwatch.errors import Misconfigured, Temporary
 from midwatch.runtime import database as module
 from midwatch.runtime.database import Database, NoDatabase, insert_new, migrate, upsert
 
@@ -323,6 +323,20 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
         tables.append(database.read_now(lambda conn: set(sa.inspect(conn).get_table_names())))
     database.close()
     assert tables[0] == tables[1] > {"logger_events", "logger_runs", "logger_alerts", "alembic_version_logger"}
+
+
+def test_a_database_of_a_newer_release_is_one_line_that_names_what_to_do(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/log.db"
+    migrate(url, "logger")
+    database = Database(url)
+    database.write_now(lambda conn: conn.exec_driver_sql("UPDATE alembic_version_logger SET version_num='logger_9999'"))
+    database.close()
+    with pytest.raises(Misconfigured) as caught:
+        migrate(url, "logger")
+    assert str(caught.value) == (
+        f"The tables of logger in {url} are of a newer release than this one: start the newer release, or restore the "
+        "backup that was made before it."
+    )
 
 
 @pytest.mark.postgres

@@ -18,7 +18,9 @@ from nats.js import JetStreamContext
 
 from helpers import eventually
 from midwatch.runtime.settings import Settings
+from midwatch_services.commands import reviews_work
 from midwatch_services.reviewer_sampler.judging import claims
+from midwatch_services.reviewer_sampler.judging.desk import Desk
 from review_helpers import begin, judge, judged, log, midwatch, put_card, rows, said, sampler
 
 WORK = [sys.executable, "-m", "midwatch_services.cli", "reviews", "work", "--by", "ann"]
@@ -260,6 +262,38 @@ async def test_a_run_is_held_for_as_long_as_it_is_read_however_wrong_the_readers
     await terminal.shows("Run r-3")
     await judged(js)
     assert [row["counts"] for row in rows(desk, SAID)] == [1]
+
+
+class Asleep:
+    """The clocks of a machine that sleeps: one stands still, the other is what it has to be after it."""
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def time(self) -> float:
+        return 1_000_000.0 + self.slept
+
+
+async def test_a_run_is_held_on_at_once_after_the_machine_has_slept(
+    desk: Settings, nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks, until = Asleep(), "SELECT until FROM reviewer_sampler_claims"
+    monkeypatch.setattr(reviews_work, "time", clocks)
+    one = Desk(nc, "ann")
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        session = reviews_work.Session(one, None)
+    extending = asyncio.create_task(session._extend(await one.take()))
+    await asyncio.sleep(0)
+    try:
+        first = rows(desk, until)[0]["until"]
+        clocks.slept = 1000.0
+        await eventually(lambda: rows(desk, until)[0]["until"] > first)
+    finally:
+        extending.cancel()
 
 
 async def test_an_eval_case_is_made_with_one_key(desk: Settings, js: JetStreamContext) -> None:

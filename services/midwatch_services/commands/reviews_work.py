@@ -24,6 +24,8 @@ _HELP = "p pass · f fail · u cannot say · c correct the answer · n note · e
 _VERDICTS: dict[str, "Verdict"] = {"p": "pass", "f": "fail", "u": "unsure", "e": "fail"}
 _EXTENSIONS = 12  # of one claim: who has gone home holds nothing for ever
 _LEAST = 0.05  # seconds between two of them
+_AGAIN = 10.0  # the same once its time is over and nobody has answered
+_LOOK = 1.0  # seconds between two looks at the clocks
 _SKIP = 50  # runs that are named as not wanted
 _MOST_REASONS = 9  # that have a key
 
@@ -143,17 +145,33 @@ class Session:
         from midwatch.errors import MidwatchError
         from midwatch_services.reviewer_sampler.judging.desk import left
 
-        ends = time.monotonic() + left(held)
-        for _ in range(_EXTENSIONS):
-            await asyncio.sleep(max(_LEAST, (ends - time.monotonic()) / 2))
+        since, rest, extended = _mark(), left(held), 0
+        while extended < _EXTENSIONS:
+            half = max(_LEAST, rest / 2) if rest else _AGAIN
+            await _until(since, half)
             try:
                 longer = await self._desk.extend(held)
-            except MidwatchError:
-                continue  # asked again at half of what is left
+            except MidwatchError:  # asked again at half of what is left, and now and then once nothing is
+                since, rest = _mark(), max(0.0, rest - _passed(since))
+                continue
             if not longer.run_id:
                 console.print(f"{clean(held.run_id)} is not held for you any more: {clean(longer.reason)}")
                 return
-            ends = time.monotonic() + left(longer)
+            since, rest, extended = _mark(), left(longer), extended + 1
+
+
+def _mark() -> tuple[float, float]:
+    return time.monotonic(), time.time()
+
+
+def _passed(since: tuple[float, float]) -> float:
+    """Seconds by the clock that says more: one stands still while the machine sleeps, the other may be set back."""
+    return max(now - then for now, then in zip(_mark(), since, strict=True))
+
+
+async def _until(since: tuple[float, float], seconds: float) -> None:
+    while (rest := seconds - _passed(since)) > 0:  # noqa: ASYNC110, no clock tells that the machine has slept
+        await asyncio.sleep(min(_LOOK, rest))
 
 
 def _make_case(held: "Taken", corrected: str, by: str) -> None:

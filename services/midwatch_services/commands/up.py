@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from midwatch import locate
 from midwatch.errors import MidwatchError
 
 from .output import clean, console
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
     from midwatch.runtime.service import Service
     from midwatch.runtime.settings import Settings
 
-if sys.platform != "win32":
-    import fcntl
-
 RESTART_DELAYS = (0.2, 1, 5, 15)  # seconds before a nats-server that died is started again; then the last, for ever
 
 
@@ -30,8 +25,8 @@ _ONCE = "That address signs one person in, once, within 15 minutes; for another 
 
 
 class AlreadyUp(MidwatchError):
-    """Midwatch is up already in {home} (pid {pid}): use it, stop it with `kill {pid}`, or give this one a folder of its
-    own with MIDWATCH_HOME."""
+    """Midwatch is up already in {home}{who}: use it, {stop}, or give this one a folder of its own with
+    MIDWATCH_HOME."""
 
 
 def register(app: typer.Typer) -> None:
@@ -160,19 +155,19 @@ async def _revive(server: "NatsServer") -> None:
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[Path]:
     """The run file of `home`, for the one process that may write it. Raises AlreadyUp."""
+    from midwatch.runtime.lock_file import LockFile
+
     home.mkdir(parents=True, exist_ok=True)
     run_file = home / "run.json"
-    with (home / "up.lock").open("w") as lock:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise AlreadyUp(home=home, pid=locate.run_file(home).get("pid", "?")) from None
+    lock = LockFile(home / "up.lock")
+    if holder := lock.take():
+        raise AlreadyUp(home=home, who=holder.who(), stop=holder.stop())
+    try:
         run_file.unlink(missing_ok=True)  # an earlier one was killed
-        try:
-            yield run_file
-        finally:
-            run_file.unlink(missing_ok=True)
+        yield run_file
+    finally:
+        run_file.unlink(missing_ok=True)
+        lock.leave()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

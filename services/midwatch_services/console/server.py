@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -116,12 +117,13 @@ class Server:
         self.console.hosts = hosts(self.console.policy, self._serving.host, self._serving.port)
         self._gate.hosts = self.console.hosts
         issuer = self.console.policy.issuer
-        link.write(
-            self.console.settings.home,
-            Running(
-                self._serving.url if not issuer else self.url, self._boot, os.getpid(), issuer.url if issuer else ""
-            ),
+        running = Running(
+            self._serving.url if not issuer else self.url, self._boot, os.getpid(), issuer.url if issuer else ""
         )
+        try:
+            link.write(self.console.settings.home, running)
+        except OSError as error:
+            log.warning("console_not_noted", why=str(error), help="`midwatch console link` will not find it")
         log.info("console_listens", url=self.url)
         if self.console.policy.is_secure and not self.console.settings.console_proxies:
             log.warning(
@@ -149,7 +151,8 @@ class Server:
             task.cancel()
         await asyncio.gather(*self.console.tasks, return_exceptions=True)
         await self.console.reading.close()
-        (self.console.settings.home / "console.json").unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.console.settings.home / "console.json").unlink()
         self._alone.leave()
 
     def _refuse(self, scope: Scope, status: int, detail: str) -> Response:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 from midwatch.errors import MidwatchError, Temporary
 
 from .database_reading import Limits, existing, only_read
+from .database_upgrade import upgrade
 
 T = TypeVar("T")
 
@@ -376,8 +377,8 @@ def _copy(cursor: Any, table: str, columns: Sequence[str], rows: Sequence[Sequen
 
 
 def migrate(url: str, service: str) -> None:
-    """Brings the tables of a service up to date. Raises Temporary where the database does not answer."""
-    from alembic import command
+    """Brings the tables of a service up to date. Raises NewerDatabase, and Temporary where the database does not
+    answer."""
     from alembic.config import Config
 
     folder = service.replace("-", "_")
@@ -388,11 +389,6 @@ def migrate(url: str, service: str) -> None:
     config.attributes["version_table"] = f"alembic_version_{folder}"
     database = Database(url, name=f"{service}-migrations")
     try:
-        database.write_now(lambda conn: _upgrade(conn, config, command.upgrade))
+        database.write_now(partial(upgrade, config=config, service=service, where=database.where))
     finally:
         database.close()
-
-
-def _upgrade(conn: Connection, config: Any, upgrade: Callable[[Any, str], None]) -> None:
-    config.attributes["connection"] = conn
-    upgrade(config, "heads")

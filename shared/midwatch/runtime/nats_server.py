@@ -13,12 +13,11 @@ import threading
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from midwatch.errors import MidwatchError
 
-if sys.platform != "win32":
-    import fcntl
+from .lock_file import LockFile
 
 OLDEST = (2, 12)  # atomic batches
 MAX_PAYLOAD = 8 * 1024 * 1024  # bytes
@@ -111,7 +110,7 @@ class NatsServer:
         self._sync_interval = sync_interval
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
-        self._lock: IO[str] | None = None
+        self._lock: LockFile | None = None
 
     @property
     def url(self) -> str:
@@ -188,21 +187,18 @@ class NatsServer:
         await self.stop()
 
     def _take_folder(self) -> None:
-        if sys.platform == "win32" or self._lock:
+        if self._lock:
             return
-        lock = (self.folder / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise FolderTaken(folder=self.folder) from None
+        lock = LockFile(self.folder / "lock")
+        if lock.take():
+            raise FolderTaken(folder=self.folder)
         self._lock = lock
 
     async def _gone(self) -> None:
         if self._process:
             await self._process.wait()
         if self._lock:
-            self._lock.close()
+            self._lock.leave()
             self._lock = None
 
     @property

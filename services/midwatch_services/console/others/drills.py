@@ -97,13 +97,15 @@ def sign_off_command(agent: str, drill_id: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Lost:
     """What is known of a drill that was neither reported nor runs in this process. `state`: `silent` where the bus does
-    not say, `unknown` where nobody recorded it, else `quiet`, `halted` or `lifted`, by what became of its halt."""
+    not say, `unknown` where nobody recorded it, else `quiet`, `halted`, `lifted` or, by another halt, `replaced`, by
+    what became of its halt. `holder`: whose halt stands."""
 
     state: str
     agent: str = ""
     by: str = ""
     at: datetime | None = None
     until: datetime | None = None
+    holder: str = ""
 
 
 async def lost(nc: Client, drill_id: str) -> Lost:
@@ -116,12 +118,16 @@ async def lost(nc: Client, drill_id: str) -> Lost:
             if begun is None:
                 return Lost("unknown")
             agent, by, at = begun
-            halt, stands = await _halt(nc, agent, drill_plan.signature(drill_id, by), at)
+            signature = drill_plan.signature(drill_id, by)
+            halt, last = await _halt(nc, agent, signature, at)
     except MISSED:
         return Lost("silent")
+    other = last.by if last is not None and last.state == "halted" and last.by != signature else ""
     if halt is None:
-        return Lost("quiet", agent, by, at)
-    return Lost("halted" if stands else "lifted", agent, by, at, halt.expires_at)
+        return Lost("quiet", agent, by, at, holder=other)
+    if other:
+        return Lost("replaced", agent, by, at, holder=other)
+    return Lost("halted" if last is halt else "lifted", agent, by, at, halt.expires_at)
 
 
 async def _begun(nc: Client, drill_id: str) -> tuple[str, str, datetime] | None:
@@ -144,17 +150,18 @@ async def _begun(nc: Client, drill_id: str) -> tuple[str, str, datetime] | None:
     return None
 
 
-async def _halt(nc: Client, agent: str, signature: str, since: datetime) -> tuple[SwitchRecord | None, bool]:
-    """The halt that bears this signature, if there was one, and whether it stands."""
+async def _halt(
+    nc: Client, agent: str, signature: str, since: datetime
+) -> tuple[SwitchRecord | None, SwitchRecord | None]:
+    """The halt that bears this signature, if there was one, and what stands now."""
     subject = subjects.key_subject(subjects.SWITCH, subjects.agent_key(agent))
-    found, stands = None, False
+    found, last = None, None
     async with aclosing(read_range(nc, subjects.key_stream(subjects.SWITCH), subject, since)) as batches:
         async for batch in batches:
             for stored in batch:
-                record = control.decode_record(stored.body)
-                stands = record is not None and record.state == "halted" and record.by == signature
-                found = record if stands else found
-    return found, stands
+                last = control.decode_record(stored.body)
+                found = last if last and (last.state, last.by) == ("halted", signature) else found
+    return found, last
 
 
 @dataclass

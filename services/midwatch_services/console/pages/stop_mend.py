@@ -1,6 +1,7 @@
 """Mending the switch: an empty list in the place of one of halted tools or runs that cannot be read."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -9,7 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from midwatch.contracts import subjects
-from midwatch.runtime.switchboard import Scope, Switchboard
+from midwatch.errors import Temporary
+from midwatch.runtime.switchboard import Entry, Scope, Switchboard
 from midwatch_services.console import stopping
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import switch
@@ -55,12 +57,24 @@ async def mended(request: Request) -> Response:
         is_it = entry.map() is None and str(entry.revision) == seen
         deed = "switch.mend" if is_it else "switch.not_mended"
         await record(request, deed, agent=agent, target=key, reason=reason, epoch=entry.revision)
-        if not is_it or not await switch.clear(js, key, entry.revision):
+        if not is_it:
             return await _mend(request, given, "mended", 409)
     except switch.MISSED as error:
         return not_done(request, "mend", Scope(agent), error)
+    try:
+        if not await switch.clear(js, key, entry.revision):
+            await _came_to_nothing(request, agent, entry, reason)
+            return await _mend(request, given, "mended", 409)
+    except switch.MISSED as error:
+        await _came_to_nothing(request, agent, entry, reason)
+        return not_done(request, "mend", Scope(agent), error)
     words: Any = environment().globals["t"]
     return back(request, "/stop", "stop.mend.done", name=words(f"stop.unreadable.name_{what}", agent=agent))
+
+
+async def _came_to_nothing(request: Request, agent: str, entry: Entry, reason: str) -> None:
+    with suppress(Temporary):
+        await record(request, "switch.not_mended", agent=agent, target=entry.key, reason=reason, epoch=entry.revision)
 
 
 def _of(given: Mapping[str, str]) -> tuple[str, str]:

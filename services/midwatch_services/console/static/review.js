@@ -66,21 +66,52 @@
   window.addEventListener("pageshow", function (event) { if (event.persisted) sent = false; });
 
   // Held for longer at half of what is left, while somebody looks; who has gone home holds nothing for ever.
-  // Counted since the answer came, for the clock of this machine may be wrong; the first came as the page did.
+  // Counted since the answer came, for the clock of this machine may be wrong; the first came as the page did. By two
+  // clocks, of which the later counts: one stands still while the machine sleeps, the other may be set back.
   var MOST = 12;
+  var AGAIN = 10000;
   var extended = 0;
   var asked = null;
+  function mark() { return { steady: performance.now(), day: Date.now() }; }
+  function passed() { return Math.max(performance.now() - asked.since.steady, Date.now() - asked.since.day); }
+  // It came to nothing: tried again at half of what is left, and now and then once nothing is.
+  function missed() {
+    asked.left = Math.max(0, asked.left - passed());
+    asked.since = mark();
+    asked.sent = false;
+    extended -= 1;
+  }
   function hold() {
     var element = document.getElementById("hold");
-    if (!element || !element.dataset.seconds) return;
-    if (asked === null || asked.element !== element) {
-      asked = { element: element, since: asked === null ? 0 : performance.now(), left: element.dataset.seconds * 1000, sent: false };
+    if (!element || !element.dataset.over) return;
+    if (asked === null) {
+      var opened = { steady: 0, day: Date.now() - performance.now() };
+      asked = { element: element, since: opened, left: (element.dataset.seconds || 0) * 1000, sent: false };
+    } else if (asked.element !== element) {
+      if (element.dataset.seconds) asked = { since: mark(), left: element.dataset.seconds * 1000, sent: false };
+      else missed();
+      asked.element = element;
     }
-    if (document.hidden || extended >= MOST || asked.sent || performance.now() - asked.since < asked.left / 2) return;
+    var gone = passed();
+    if (gone >= asked.left && element.textContent !== element.dataset.over) {
+      element.setAttribute("role", "alert");
+      element.textContent = element.dataset.over;
+    }
+    if (document.hidden || extended >= MOST || asked.sent || gone < (asked.left ? asked.left / 2 : AGAIN)) return;
     asked.sent = true;
     extended += 1;
     window.htmx.trigger(element, "extend");
   }
+  ["htmx:timeout", "htmx:sendError", "htmx:responseError"].forEach(function (name) {
+    document.body.addEventListener(name, function (event) {
+      var status = event.detail.xhr.status;
+      if (asked === null || event.detail.requestConfig.elt !== asked.element || !asked.sent) return;
+      if (!status || status === 429 || status >= 500) missed();
+    });
+  });
+  document.addEventListener("visibilitychange", hold);
+  document.body.addEventListener("htmx:afterSwap", hold);
   setInterval(function () { tell(); hold(); }, 1000);
   tell();
+  hold();
 })();
