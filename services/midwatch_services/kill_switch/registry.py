@@ -16,6 +16,7 @@ _FINISHED_KEPT = 100_000  # runs whose end is remembered, for events and halts t
 _SAVE_EVERY = timedelta(seconds=30)
 _CLOCKS_DIFFER = timedelta(seconds=10)  # less than that may be what a presence took on its way
 _BESIDE = timedelta(minutes=1)  # past its lease: a process that was silent for so long is not kept beside another
+_MOST_BESIDE = 64  # processes under one name: an agent that makes them up is not to hold up the rest
 _DAY = 86_400.0  # seconds; what an instance says beyond it is nonsense that no time could be reckoned with
 _OTHERS = ("proposed", "human_acted")  # of shadow mode: nothing of the agent's moves
 
@@ -98,10 +99,9 @@ class Instances:
         elif before is not None and not before.left:
             beside[before.process] = before
         some[instance.instance] = instance
-        self._beside[who] = {
-            name: one for name, one in beside.items() if instance.seen_at - one.seen_at <= one.lease + _BESIDE
-        }
-        if not self._beside[who]:
+        kept = [one for one in beside.items() if instance.seen_at - one[1].seen_at <= one[1].lease + _BESIDE]
+        self._beside[who] = dict(kept[-_MOST_BESIDE:])
+        if not kept:
             del self._beside[who]
 
     def recall(self, instance: Instance) -> None:

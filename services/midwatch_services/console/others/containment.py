@@ -52,9 +52,7 @@ class Told:
     runs_stopped: int = 0
     cases: int = 0
     first_case: FirstCase | None = None
-    processes: Mapping[Who, frozenset[str]] | None = (
-        None  # which processes each name stood for, once that was heard here
-    )
+    processes: Mapping[Who, frozenset[str]] | None = None  # those of each name, once they were heard here
     why: str = ""
     goes_on: bool = False  # what it stops is still being counted
 
