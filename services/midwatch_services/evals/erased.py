@@ -50,8 +50,8 @@ def without(found: EvalSet, erased: Collection[RunKey]) -> EvalSet:
     if not gone:
         return found
     why = f"the run that it was made of was erased on request: {REMOVE}"
-    lines = [[f"{one.path}:1: `{one.name}` is left out: {why}"] for one in gone]
-    return replace(found, cases=[one for one in found.cases if one not in gone], broken=[*found.broken, *lines])
+    lines = [f"{one.path}:1: `{one.name}` is left out: {why}" for one in gone]
+    return replace(found, cases=[one for one in found.cases if one not in gone], erased=[*found.erased, *lines])
 
 
 def read(where: Path | str, root: Path = load.FOLDER) -> EvalSet:

@@ -32,10 +32,11 @@ class NoEvalSet(MidwatchError):
 @dataclass(slots=True)
 class EvalSet:
     """The cases of an agent. `broken`: of each case or file that could not be read all its mistakes, each as
-    `file:line: what to do`."""
+    `file:line: what to do`. `erased`: a line for each case that is left out since its run was erased."""
 
     cases: list[Case] = field(default_factory=list)
     broken: list[list[str]] = field(default_factory=list)
+    erased: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
