@@ -53,7 +53,7 @@ async def test_it_says_what_it_would_reach_and_then_proves_what_it_has_done(stac
 
     asked = ("erase", "--customer", CUSTOMER, "--reason", "letter", "--by", "dpo", "--yes", "--json")
     code, [row], errors = await stack.attempt(*asked)
-    assert code == 3
+    assert code == 4
     assert "evals/desk/made.yaml holds what an erased run said: remove it with `midwatch erase cases`" in errors
     assert [one["path"] for one in dry["eval_cases"]] == [one["path"] for one in row.pop("eval_cases")]
     assert (row["state"], row["by"], row["reason"]) == ("done", "dpo", "letter")
@@ -116,6 +116,18 @@ def words_in(folder: Path) -> set[str]:
     return {word for word in PLANTED if any(word.encode() in text for text in texts)}
 
 
+async def test_an_eval_folder_that_cannot_be_looked_at_keeps_nothing_from_being_erased(
+    stack: Stack, services: Services
+) -> None:
+    await plant(stack.client.jetstream())
+    await caught_up(stack.client.jetstream())
+    beyond = "x" * 300  # longer than a name may be: whoever runs this may read what there is
+    asked = ("erase", "--run", "r-1", "--agent", "desk", "--reason", "letter", "--yes", "--json", "--evals", beyond)
+    code, [row], errors = await stack.attempt(*asked)
+    assert (code, row["state"]) == (4, "done")
+    assert f"{beyond} may hold what an erased run said: it cannot be looked at (file name too long)" in errors
+
+
 async def test_it_ends_with_3_and_names_who_has_not_confirmed_it(stack: Stack, services: Services) -> None:
     await plant(stack.client.jetstream())
     await caught_up(stack.client.jetstream())
@@ -124,6 +136,7 @@ async def test_it_ends_with_3_and_names_who_has_not_confirmed_it(stack: Stack, s
     code, _, errors = await stack.attempt(*asked)
     assert code == 3
     assert "is NOT complete: kill-switch has not confirmed it. It goes on by itself" in errors
+    assert "no eval case was looked for, since there is no evals" in errors
     await services.start(subjects.KILL_SWITCH)
 
     async def done() -> bool:

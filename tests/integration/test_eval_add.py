@@ -169,7 +169,7 @@ def test_files_that_were_made_of_an_erased_run_are_left_out_and_removed_with_the
     erase.register(app)
     app.command()(lambda: None)
     gone = CliRunner().invoke(app, ["erase", "cases", "--yes"])
-    assert gone.exit_code == 3
+    assert gone.exit_code == 4
     assert "2 files removed, 2 left" in gone.output
     assert f"{both} holds what an erased run said: it holds other cases as well" in gone.output
     assert f"{broken} holds what an erased run said: it cannot be read and names the run" in gone.output

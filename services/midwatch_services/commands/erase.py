@@ -58,8 +58,8 @@ def erase(
     cases, alerts, review items and exports. That it was erased, and when, stays, and can be proved.
 
     It reaches what there is until now, not what the customer does from now on. What a legal hold keeps stays. Exit code
-    0 once every place has confirmed, 3 where some have not yet (they will once they are back) or files of the eval set
-    hold it still (they are named: `midwatch erase cases` removes them), 1 on errors.
+    0 once every place has confirmed, 3 where some have not yet (they will once they are back), 4 where all have and
+    files of the eval set hold it still (they are named: `midwatch erase cases` removes them), 1 on errors.
 
     Example: midwatch erase --customer c-1042 --reason "request 2026-118"
     """
@@ -163,6 +163,7 @@ def _end(id: str, work: "Work | None", parts: "list[Part]", evals: Path, as_json
     else:
         for line in erase_output.proof(row):
             console.print(line, soft_wrap=True)
+    erase_cases.tell_unlooked(evals)
     if row["state"] == "done":
         return erase_cases.tell(cases)
     sys.stderr.write(

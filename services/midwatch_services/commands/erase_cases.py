@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .eval_make import ROOT, Root
-from .output import NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, count_of, emit_json, fail
+from .output import LEFT, OK, USAGE, JsonOption, clean, console, count_of, emit_json, fail
 from .runs import read_log
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ def cases(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Remove the files of the eval set that were made of runs which were erased, and their twins. What version control
-    keeps of them is yours to remove.
+    """Remove the files of the eval set that were made of runs which were erased, and their twins, and blank the results
+    of their replays. What version control keeps of them is yours to remove.
 
-    Exit code 0 once none is left, 3 where some stay; they are named, with what to do.
+    Exit code 0 once none is left, 4 where some stay; they are named, with what to do.
 
     Example: midwatch erase cases --evals evals
     """
@@ -35,17 +35,20 @@ def cases(
     found = erased.standing(evals, read_log(erased.every))
     if not as_json:
         for one in found:
-            console.print(f"{clean(one.path)}: of {clean(', '.join(one.runs))}", soft_wrap=True)
+            of = f"of {', '.join(one.runs)}" if one.runs else "it may be of an erased run"
+            console.print(f"{clean(one.path)}: {clean(of)}", soft_wrap=True)
     if dry_run or not found:
         left = found
     else:
         _confirm(yes)
         left = erased.remove(found)
-    gone = [one.path for one in found if one.path not in {other.path for other in left}]
+    done = [one for one in found if one.path not in {other.path for other in left}]
+    gone, blanked = ([one.path for one in done if bool(one.replays) is of_results] for of_results in (False, True))
     if as_json:
-        emit_json([{"removed": gone, "left": _shown(left)}])
+        emit_json([{"removed": gone, "blanked": blanked, "left": _shown(left)}])
     else:
-        console.print(f"{count_of(len(gone), 'file')} removed, {len(left):,} left", soft_wrap=True)
+        more = f", {count_of(len(blanked), 'file')} of results blanked" if blanked else ""
+        console.print(f"{count_of(len(gone), 'file')} removed{more}, {len(left):,} left", soft_wrap=True)
     raise typer.Exit(tell(_shown(left)))
 
 
@@ -74,6 +77,20 @@ def _shown(found: "Sequence[Standing]") -> list[dict[str, Any]]:
 def tell(found: Sequence[dict[str, Any]]) -> int:
     """Names what stands still; the exit code that says so."""
     for one in found:
-        what = one["why_not"] or "remove it with `midwatch erase cases`"
-        sys.stderr.write(f"midwatch: {clean(one['path'])} holds what an erased run said: {clean(what)}\n")
-    return NOT_CONFIRMED if found else OK
+        what = one["why_not"] or f"{'blank' if one['replays'] else 'remove'} it with `midwatch erase cases`"
+        holds = "holds" if one["runs"] else "may hold"
+        sys.stderr.write(f"midwatch: {clean(one['path'])} {holds} what an erased run said: {clean(what)}\n")
+    return LEFT if found else OK
+
+
+def tell_unlooked(evals: Path) -> None:
+    """Says so where there is no folder in which cases were looked for."""
+    try:
+        evals.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        sys.stderr.write(
+            f"midwatch: no eval case was looked for, since there is no {clean(evals)}: run `midwatch erase cases "
+            "--evals FOLDER` where the eval set lies\n"
+        )
+    except OSError:
+        return  # `tell` names it

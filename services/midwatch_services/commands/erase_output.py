@@ -130,7 +130,8 @@ def would(found: dict[str, Any]) -> Iterator[str]:
         yield f"{what} {'not known now; it is reached all the same' if count is None else f'{count:,}'}"
     yield f"Exports:           {found['exports']:,}"
     for one in found["eval_cases"]:
-        yield f"[yellow]Not reached: the eval case {clean(one['path'])}: then run `midwatch erase cases`[/]"
+        mend = one["why_not"] or "then run `midwatch erase cases`"
+        yield f"[yellow]Not reached: {clean(one['path'])} of the eval set: {clean(mend)}[/]"
     for hold in found["held"]:
         yield f"[yellow]Kept: {clean(hold['agent'])}/{clean(hold['run_id'])} by {clean(hold['hold_id'])}[/]"
 

@@ -80,7 +80,7 @@ def run(
         fail(f"--missing {missing!r}: choose {' or '.join(_MISSING)}", USAGE)
     if not is_agent_name(agent):
         raise BadAgentName(agent=agent)
-    cases, broken, gating = _cases(folder / agent, only or [], stress)
+    cases, broken, erased, gating = _cases(folder / agent, only or [], stress)
     settings = Settings()
     _use_prices(settings)
     wanted = Wanted(target, version, timeout, missing, model, settings.url)  # type: ignore[arg-type]
@@ -93,19 +93,21 @@ def run(
     if printed:
         sys.stderr.write(f"midwatch: the target wrote to standard output: {clean(printed)}\n")
     lines = [*broken, *totals.broken]
-    for line in lines:
+    for line in [*lines, *erased]:
         sys.stderr.write(f"midwatch: {clean(line)}\n")
     if lines:
         raise typer.Exit(FAILED)
 
 
-def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case], list[str], int]":
-    """The cases that are wanted, a line for each file that cannot be read, and how many of all cases gate."""
+def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case], list[str], list[str], int]":
+    """The cases that are wanted, a line for each file that cannot be read, and for each case of an erased run, and how
+    many of all cases gate."""
     if not folder.is_dir():
         fail(f"there is no eval set in {folder}: make cases with `midwatch eval add`, or name its folder with --evals")
     from midwatch_services.evals import erased, judge, load
 
-    cases, broken = load.told(erased.read(folder))
+    whole = erased.read(folder)
+    cases, broken = load.told(whole)
     known = {case.name for case in cases}
     if unknown := [name for name in only if name not in known]:
         fail(f"there is no case {unknown[0]!r} in {folder}: `midwatch eval list` names them", USAGE)
@@ -115,10 +117,10 @@ def _cases(folder: Path, only: Sequence[str], stress: bool) -> "tuple[list[Case]
         if (stress or not case.twin_of) and (not only or case.name in only or case.twin_of in only)
     ]
     if not found:
-        for line in broken:
+        for line in [*broken, *whole.erased]:
             sys.stderr.write(f"midwatch: {clean(line)}\n")
         fail(f"there is no case to replay in {folder}: make one with `midwatch eval add`")
-    return found, broken, sum(judge.gates(case)[0] for case in cases)
+    return found, broken, whole.erased, sum(judge.gates(case)[0] for case in cases)
 
 
 def _use_prices(settings: Any) -> None:

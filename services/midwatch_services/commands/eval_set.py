@@ -39,9 +39,10 @@ def list_(
     from midwatch_services.evals.judge import gates
 
     try:
-        cases, broken = load.told(erased.read(agent, root))
+        found = erased.read(agent, root)
     except MidwatchError as error:
         fail(str(error))
+    cases, broken = load.told(found)
     rows = [(case, *gates(case)) for case in cases]
     if as_json:
         emit_json(
@@ -58,7 +59,7 @@ def list_(
         gating = sum(does for _, does, _ in rows)
         more = f", and {count_of(twins, 'twin')} of them" if twins else ""
         console.print(f"{count_of(len(cases) - twins, 'case')}, of which {gating:,} gate{more}")
-    _tell(broken)
+    _tell([*broken, *found.erased])
 
 
 def show(
@@ -78,7 +79,8 @@ def check(
     agent: Annotated[str | None, typer.Argument(help="Whose eval set. Default: all.", metavar="[AGENT]")] = None,
     root: Root = ROOT,
 ) -> None:
-    """Check the files of the eval set. Exit code 1 if one is wrong; every mistake is named with its place.
+    """Check the files of the eval set. Exit code 1 if one is wrong, or was made of a run that was erased since; every
+    mistake is named with its place.
 
     Example: midwatch eval check
     """
@@ -91,10 +93,11 @@ def check(
             found = erased.read(whose, root)
         except MidwatchError as error:
             fail(str(error))
-        lines = [line for some in found.broken for line in some]
+        lines = [*(line for some in found.broken for line in some), *found.erased]
         wrong = wrong or bool(lines)
         _tell(lines)
-        console.print(f"{clean(whose)}: {count_of(len(found.cases), 'case')} ok, {len(found.broken):,} not")
+        gone = f", {len(found.erased):,} of erased runs" if found.erased else ""
+        console.print(f"{clean(whose)}: {count_of(len(found.cases), 'case')} ok, {len(found.broken):,} not{gone}")
     if wrong:
         raise typer.Exit(FAILED)
 
@@ -149,10 +152,11 @@ def _find(names: list[str], agent: str | None, root: Path) -> "list[Case]":
     broken: list[str] = []
     for whose in [agent] if agent else _agents(root):
         try:
-            cases, lines = load.told(erased.read(whose, root))
+            here = erased.read(whose, root)
         except MidwatchError as error:
             fail(str(error))
-        broken += lines
+        cases, lines = load.told(here)
+        broken += [*lines, *here.erased]
         for case in cases:
             if case.name in found:
                 found[case.name].append(case)

@@ -47,7 +47,8 @@ def stress(
 
     wanted = _kinds(kinds)
     try:
-        cases, broken = load.told(erased.read(agent, root))
+        found = erased.read(agent, root)
+        cases, broken = load.told(found)
         function = judges.load_judge(translate) if translate else None
         wish = Wish(wanted, language, function, seed)  # type: ignore[arg-type]
         written = stressing.write_twins(load.folder_of(agent, root), cases, wish)
@@ -60,7 +61,9 @@ def stress(
         console.print(f"{kind}: {count_of(made, 'twin')}{short}")
     for line in broken:
         if f"/{load.STRESS}/" not in line.replace("\\", "/"):  # of twins, what was wrong is written anew
-            typer.echo("".join(char if char.isprintable() else " " for char in line), err=True)
+            typer.echo(_printable(line), err=True)
+    for line in found.erased:
+        typer.echo(_printable(line), err=True)
     if not written:
         fail(f"{agent} has no case to make twins of: midwatch eval add RUN")
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-OK, FAILED, USAGE, NOT_CONFIRMED = 0, 1, 2, 3
+OK, FAILED, USAGE, NOT_CONFIRMED, LEFT = 0, 1, 2, 3, 4  # LEFT: done, and some is left for a person
 
 # Into a file or a pipe nothing is cut: there is no edge to fit.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)

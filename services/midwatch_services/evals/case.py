@@ -82,9 +82,9 @@ class Message:
 class Case:
     """One conversation to replay. `earlier`: what was said before it begins. `turns`: what the customer says, one after
     the other, each once the agent has answered. `recorded`: the calls of the run that it was made from, which answer
-    the agent's. `task`: what the case is about, where several runs are of the same. `twin_of`: the case that it is a
-    perturbed copy of, and `perturbation` how. `judge_trusted`: people agreed often enough with the judge that it
-    asks."""
+    the agent's. `also`: of a twin, the runs whose words it holds, None where that is not told. `task`: what the case is
+    about, where several runs are of the same. `twin_of`: the case that it is a perturbed copy of, and `perturbation`
+    how. `judge_trusted`: people agreed often enough with the judge that it asks."""
 
     name: str
     agent: str
@@ -95,6 +95,7 @@ class Case:
     missing: Missing = "nearest"
     kinds: dict[str, Kind] = field(default_factory=dict)  # of the tools, by name
     run_id: str = ""
+    also: tuple[str, ...] | None = ()
     version: str = ""
     task: str = ""
     twin_of: str = ""
@@ -111,7 +112,13 @@ class Case:
         return tuple({same_person(one.by): one.by for one in self.agreed if one.hash == wanted}.values())
 
     @property
+    def runs(self) -> tuple[str, ...] | None:
+        """The runs whose words it holds; None where that is not told."""
+        return None if self.also is None else tuple(run for run in dict.fromkeys((self.run_id, *self.also)) if run)
+
+    @property
     def hash(self) -> str:
         """SHA-256 of what is replayed and what is asked, in hex; agreement and files do not count."""
-        bare = replace(self, agreed=(), path="", note="", judge_trusted=False)
-        return hashlib.sha256(msgspec.json.encode(msgspec.to_builtins(bare), order="deterministic")).hexdigest()
+        bare = msgspec.to_builtins(replace(self, agreed=(), path="", note="", judge_trusted=False))
+        del bare["also"]  # whose words they are, not which
+        return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()

@@ -2,7 +2,7 @@
 they are named, left out of the eval set, and removed when somebody asks for it."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +18,14 @@ from midwatch.runtime.settings import Settings
 from midwatch_services.logger.daily import read_erased
 from midwatch_services.logger.erasure import store
 
-from . import load
+from . import erased_results, load
+from .case import Case
+from .erased_results import Standing, linked, unseen
 from .load import EvalSet
 
 RunKey = tuple[str, str]  # agent, run id
 REMOVE = "`midwatch erase cases` removes it"
-
-
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of the eval set that holds what an erased run said. `why_not`: why no command removes it."""
-
-    agent: str
-    path: str
-    runs: list[str]
-    why_not: str = ""
+__all__ = ["Standing", "every", "of_runs", "read", "remove", "runs_of", "standing", "without"]
 
 
 def of_runs(conn: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
@@ -41,17 +35,23 @@ def of_runs(conn: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
 
 def runs_of(found: EvalSet) -> set[RunKey]:
     """The runs that the cases were made of."""
-    return {(one.agent, one.run_id) for one in found.cases if one.run_id}
+    return {(one.agent, run) for one in found.cases for run in one.runs or (one.run_id,) if run}
 
 
 def without(found: EvalSet, erased: Collection[RunKey]) -> EvalSet:
     """The set without their cases and twins, of each of which a line says why."""
-    gone = [one for one in found.cases if (one.agent, one.run_id) in erased]
+    gone = [one for one in found.cases if _is_of(one, erased)]
     if not gone:
         return found
     why = f"the run that it was made of was erased on request: {REMOVE}"
-    lines = [[f"{one.path}:1: `{one.name}` is left out: {why}"] for one in gone]
-    return replace(found, cases=[one for one in found.cases if one not in gone], broken=[*found.broken, *lines])
+    lines = [f"{one.path}:1: `{one.name}` is left out: {why}" for one in gone]
+    return replace(found, cases=[one for one in found.cases if one not in gone], erased=[*found.erased, *lines])
+
+
+def _is_of(case: Case, erased: Collection[RunKey]) -> bool:
+    if case.runs is None:  # whose words are in it is not told: of any case of the agent
+        return any(agent == case.agent for agent, _ in erased)
+    return any((case.agent, run) in erased for run in case.runs)
 
 
 def read(where: Path | str, root: Path = load.FOLDER) -> EvalSet:
@@ -80,56 +80,86 @@ def every(conn: Connection) -> set[RunKey]:
 
 
 def standing(root: Path, erased: Collection[RunKey]) -> list[Standing]:
-    """The files that hold what these runs said."""
+    """The files that hold what these runs said, and the files and folders that cannot be looked at."""
+    try:
+        folders = _agents(root)
+    except OSError as error:
+        return [unseen("", root, error)] if erased else []
     found = []
-    for folder in _agents(root):
+    for folder in folders:
         runs = {run_id for agent, run_id in erased if agent == folder.name}
-        if runs:
-            found += _of_agent(folder, runs)
+        try:
+            found += _of_agent(folder, runs) if runs else []
+        except OSError as error:
+            found.append(unseen(folder.name, folder, error))
     return found
 
 
 def _of_agent(folder: Path, runs: set[str]) -> list[Standing]:
     origins = load.origins(folder)
-    cases = {one.name: one.run_id for one in origins if one.run_id in runs}
+    cases = {one.name: one.run_id for one in origins if not one.twin_of}
     found = []
-    for path in load.files(folder):
+    # Results and twins first: where they do not name their runs, only the case tells them.
+    for path in sorted(load.files(folder), key=lambda path: path.parent == folder):
         inside = [one for one in origins if one.path == path]
-        of = [one.run_id if one.run_id in runs else cases.get(one.twin_of, "") for one in inside]
-        named = sorted({run_id for run_id in of if run_id})
-        if named:
-            whole = all(of) and not load.is_broken(path)
-            why_not = "" if whole else "it holds other cases as well: take those of the run out by hand"
-            found.append(Standing(agent=folder.name, path=str(path), runs=named, why_not=why_not))
-        elif load.is_broken(path) and (mentioned := sorted(one for one in runs if _mentions(path, one))):
-            why_not = "it cannot be read and names the run: look at it, and remove it by hand"
-            found.append(Standing(agent=folder.name, path=str(path), runs=mentioned, why_not=why_not))
-    return found
+        held = [_held(one, cases, runs) for one in inside]
+        if any(one is not None for one in held):
+            whole = all(one is not None for one in held) and not load.is_broken(path)
+            others = "" if whole else "it holds other cases as well: take those of the run out by hand"
+            named = sorted({run_id for some in held for run_id in some or ()})
+            found.append(Standing(agent=folder.name, path=str(path), runs=named, why_not=linked(path) or others))
+        elif one := _unknown(folder.name, path, runs):
+            found.append(one)
+        elif any(one.twin_of and one.runs is None and one.twin_of not in cases for one in inside):
+            why_not = "its case is not there, so nobody can tell of which run it is: look at it, and remove it by hand"
+            found.append(Standing(agent=folder.name, path=str(path), runs=[], why_not=why_not))
+    return erased_results.standing(folder, cases, runs) + found
+
+
+def _held(one: load.Origin, cases: Mapping[str, str], runs: set[str]) -> set[str] | None:
+    """The runs whose words the case or twin holds, as far as that is told; None where it holds none."""
+    named = {one.run_id, cases.get(one.twin_of, ""), *(one.runs or ())} & runs
+    if one.how == "several" and one.runs is None:
+        return named
+    return named or None
+
+
+def _unknown(agent: str, path: Path, runs: set[str]) -> Standing | None:
+    """A file that cannot be read, where it cannot be looked at either or names one of the runs."""
+    if not load.is_broken(path):
+        return None
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError as error:
+        return unseen(agent, path, error)
+    named = sorted(one for one in runs if re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", text))
+    why_not = "it cannot be read and names the run: look at it, and remove it by hand"
+    return Standing(agent=agent, path=str(path), runs=named, why_not=why_not) if named else None
 
 
 def remove(files: Iterable[Standing]) -> list[Standing]:
-    """Removes the files, and returns those that stay, with the reason."""
+    """Removes the files, takes the replays of such cases out of files of results, and returns those that stay, with
+    the reason."""
     left = []
     for one in files:
         if one.why_not:
             left.append(one)
             continue
         try:
-            Path(one.path).unlink(missing_ok=True)
+            if one.replays:
+                erased_results.blank(one)
+            else:
+                Path(one.path).unlink(missing_ok=True)
         except OSError as error:
             why_not = f"it cannot be removed: {(error.strerror or str(error)).lower()}"
             left.append(msgspec.structs.replace(one, why_not=why_not))
+        except MidwatchError as error:
+            left.append(msgspec.structs.replace(one, why_not=str(error)))
     return left
 
 
-def _mentions(path: Path, run_id: str) -> bool:
-    try:
-        return re.search(rf"(?<![\w-]){re.escape(run_id)}(?![\w-])", path.read_text("utf-8", "replace")) is not None
-    except OSError:
-        return False
-
-
 def _agents(root: Path) -> list[Path]:
-    if not root.is_dir():
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir() and is_agent_name(path.name))
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(path for path in root.iterdir() if path.is_dir() and is_agent_name(path.name))

@@ -32,10 +32,11 @@ class NoEvalSet(MidwatchError):
 @dataclass(slots=True)
 class EvalSet:
     """The cases of an agent. `broken`: of each case or file that could not be read all its mistakes, each as
-    `file:line: what to do`."""
+    `file:line: what to do`. `erased`: a line for each case that is left out since its run was erased."""
 
     cases: list[Case] = field(default_factory=list)
     broken: list[list[str]] = field(default_factory=list)
+    erased: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +121,14 @@ def files(folder: Path) -> list[Path]:
 @dataclass(frozen=True, slots=True)
 class Origin:
     """A case or twin as its file has it, whether or not it is valid beside the others: the run or the case that it is
-    of."""
+    of; `runs`: those that a twin names, None where it names none."""
 
     path: Path
     name: str
     run_id: str = ""
     twin_of: str = ""
+    how: str = ""
+    runs: list[str] | None = None
 
 
 def origins(folder: Path) -> list[Origin]:
@@ -133,7 +136,8 @@ def origins(folder: Path) -> list[Origin]:
     found = []
     for one in _all(folder, EvalSet()):
         if isinstance(one.model, TwinFile):
-            found.append(Origin(one.path, one.model.case, twin_of=one.model.twin.of))
+            twin = one.model.twin
+            found.append(Origin(one.path, one.model.case, twin_of=twin.of, how=twin.how, runs=twin.runs))
         else:
             found.append(Origin(one.path, one.model.case, one.model.source.run if one.model.source else ""))
     return found
@@ -257,10 +261,12 @@ def _add_twin(one: _Written, model: TwinFile, cases: Mapping[str, Case], found: 
     elif of.hash != model.twin.hash:
         found.broken.append([f"{one.path}:{one.line}: its case `{of.name}` has changed since: {again}"])
     else:
+        untold = None if model.twin.how == "several" else ()
+        also = untold if model.twin.runs is None else tuple(model.twin.runs)
         found.cases.append(
             replace(
                 of, name=model.case, turns=tuple(model.conversation), twin_of=of.name, perturbation=model.twin.how,
-                agreed=(), path=str(one.path),
+                also=also, agreed=(), path=str(one.path),
             )
         )  # fmt: skip
 

@@ -22,6 +22,7 @@ _NEEDED = {
     "of": "the case that this is a twin of",
     "how": "one of the kinds of `midwatch eval stress`",
     "twin": "which case it is a twin of",
+    "runs": "the ids of the runs whose words the twin holds",
 }
 
 

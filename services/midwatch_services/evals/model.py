@@ -165,11 +165,13 @@ class Signed(Section):
 
 
 class Twin(Section):
-    """Which case the twin is a perturbed copy of, how, and the hash that the case then had."""
+    """Which case the twin is a perturbed copy of, how, the hash that the case then had, and the runs whose words it
+    holds."""
 
     of: Name
     how: Perturbation
     hash: Hash
+    runs: list[Line] | None = None
 
 
 class CaseFile(Section):

@@ -56,7 +56,8 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class CaseResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All replays of a case. `passed`: more than half of them did. `gates`: two people agreed on its criteria, and they
-    are not a judge's alone; `why_not` says what is missing."""
+    are not a judge's alone; `why_not` says what is missing. `runs`: those whose words the case holds, None where that
+    is not told."""
 
     case: str
     hash: str
@@ -65,6 +66,7 @@ class CaseResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     why_not: str = ""
     twin_of: str = ""
     perturbation: str = ""
+    runs: list[str] | None = None
     attempts: list[Attempt] = []
 
 

@@ -72,7 +72,7 @@ def result_of(case: Case, attempts: list[Attempt], gates: tuple[bool, str]) -> C
     passed = 2 * sum(one.passed for one in attempts) > len(attempts)
     return CaseResult(
         case=case.name, hash=case.hash, passed=passed, gates=gates[0], why_not=gates[1], twin_of=case.twin_of,
-        perturbation=case.perturbation, attempts=attempts,
+        perturbation=case.perturbation, runs=None if case.runs is None else list(case.runs), attempts=attempts,
     )  # fmt: skip
 
 

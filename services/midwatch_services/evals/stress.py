@@ -52,23 +52,23 @@ def twins(case: Case, others: Sequence[Case], wish: Wish) -> Iterator[Case]:
     LostInTranslation."""
     for kind in wish.kinds:
         random = Random(f"{wish.seed}/{case.agent}/{case.name}/{kind}")  # noqa: S311
-        turns = _perturbed(kind, case, others, wish, random)
-        if turns is not None:
+        second = _second(case, others, random) if kind == "several" else None
+        if kind != "several" or second:
             yield replace(
-                case, name=f"{case.name}--{kind}", turns=tuple(turns), twin_of=case.name, perturbation=kind, agreed=()
-            )
+                case, name=f"{case.name}--{kind}", turns=tuple(_perturbed(kind, case, second, wish, random)),
+                also=(second.run_id,) if second and second.run_id else (), twin_of=case.name, perturbation=kind,
+                agreed=(),
+            )  # fmt: skip
 
 
-def _perturbed(
-    kind: Perturbation, case: Case, others: Sequence[Case], wish: Wish, random: Random
-) -> Sequence[str] | None:
+def _perturbed(kind: Perturbation, case: Case, second: Case | None, wish: Wish, random: Random) -> Sequence[str]:
     needed = needed_words(case)
     if kind == "typos":
         return [_with_typos(turn, needed, random) for turn in case.turns]
     if kind == "shouting":
         return [_shouted(turn, needed) for turn in case.turns]
-    if kind == "several":
-        return _several(case, others, random)
+    if second:
+        return _several(case, second, random)
     if kind == "language":
         return _in_language(case, wish)
     at = random.randrange(len(case.turns))
@@ -147,12 +147,14 @@ def _shouted(text: str, needed: set[str]) -> str:
     return shouted or text
 
 
-def _several(case: Case, others: Sequence[Case], random: Random) -> Sequence[str] | None:
-    """With another case's first request in the same message, before or after."""
+def _second(case: Case, others: Sequence[Case], random: Random) -> Case | None:
     some = sorted((one for one in others if _is_other(one, case)), key=lambda one: one.name)
-    if not some:
-        return None
-    both = [case.turns[0], random.choice(some).turns[0]]
+    return random.choice(some) if some else None
+
+
+def _several(case: Case, second: Case, random: Random) -> Sequence[str]:
+    """With another case's first request in the same message, before or after."""
+    both = [case.turns[0], second.turns[0]]
     if random.random() < 0.5:
         both.reverse()
     return [random.choice(ALSO).format(first=both[0].strip(), second=both[1].strip()), *case.turns[1:]]

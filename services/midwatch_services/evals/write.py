@@ -52,8 +52,8 @@ def text(case: Case, notes: Sequence[str] = ()) -> str:
 
 
 def twin_text(case: Case, hash_: str) -> str:
-    """The file of a twin: what its customer says, and of which case it is."""
-    twin = _flow({"of": case.twin_of, "how": case.perturbation, "hash": hash_})
+    """The file of a twin: what its customer says, and of which case and runs it is."""
+    twin = _flow({"of": case.twin_of, "how": case.perturbation, "hash": hash_, "runs": list(case.runs or ())})
     head = comments(["Made by `midwatch eval stress`, which writes it anew; all else is as in its case."])
     return head + dump({"case": case.name, "twin": twin, "conversation": [_block(turn) for turn in case.turns]})
 

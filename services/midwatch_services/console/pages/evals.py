@@ -61,8 +61,9 @@ async def _line(request: Request, agent: str) -> tuple[Line | None, bool]:
         return None, said is not None
     cases = [case for case in found.cases if not case.twin_of] if found else []
     gating = sum(evals.gate_of(case)[0] for case in cases)
-    broken, last, is_heard = len(found.broken) if found else 0, said[-1] if said else None, said is not None
-    return Line(agent, len(cases), gating, broken, last, is_heard), is_heard
+    left_out = len(found.broken) + len(found.erased) if found else 0
+    last, is_heard = said[-1] if said else None, said is not None
+    return Line(agent, len(cases), gating, left_out, last, is_heard), is_heard
 
 
 @page(role=Role.VIEWER)
@@ -163,7 +164,7 @@ async def _case(request: Request, agent: str) -> tuple[EvalSet, Case]:
     name = request.path_params["case"]
     case = next((one for one in found.cases if one.name == name), None) if found else None
     if found is None or case is None:
-        lines = [line for some in found.broken for line in some] if found else []
+        lines = found.erased if found else []
         raise HTTPException(404, next((line for line in lines if f"`{name}` is left out" in line), None))
     return found, case
 

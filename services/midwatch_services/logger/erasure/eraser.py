@@ -38,8 +38,9 @@ SPOOLS = (
     "when it comes: `midwatch switch` shows what each instance has there"
 )
 CASES = (
-    "case files of the eval set are yours: where some were made of these runs, `midwatch erase cases` removes them, in "
-    "each place where the set lies; what version control keeps of them is yours to remove"
+    "case files of the eval set are yours: where some were made of these runs, `midwatch erase cases` removes them and "
+    "blanks the results of their replays, in each place where the set lies; what version control, and reports that "
+    "were written elsewhere, keep of them is yours to remove"
 )
 
 logger = structlog.get_logger("midwatch.logger")
