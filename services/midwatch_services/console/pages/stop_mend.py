@@ -53,12 +53,19 @@ async def mended(request: Request) -> Response:
         js = console_of(request).js
         entry = await Switchboard(js).read(key)
         is_it = entry.map() is None and str(entry.revision) == seen
-        deed = "switch.mend" if is_it else "switch.not_mended"
-        await record(request, deed, agent=agent, target=key, reason=reason, epoch=entry.revision)
+        action = "switch.mend" if is_it else "switch.not_mended"
+        same = {"agent": agent, "target": key, "deed": f"mend {seen}"}
+        is_new = await record(request, action, **same, reason=reason, epoch=entry.revision)
+        if not is_it and not is_new and entry.map() is not None:
+            return _done(request, agent, what)  # by the press before
         if not is_it or not await switch.clear(js, key, entry.revision):
             return await _mend(request, given, "mended", 409)
     except switch.MISSED as error:
         return not_done(request, "mend", Scope(agent), error)
+    return _done(request, agent, what)
+
+
+def _done(request: Request, agent: str, what: str) -> Response:
     words: Any = environment().globals["t"]
     return back(request, "/stop", "stop.mend.done", name=words(f"stop.unreadable.name_{what}", agent=agent))
 
