@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from nats.js import JetStreamContext
@@ -16,6 +17,7 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import drills
 from review_helpers import begin, log, put_card, sampler
 from router_helpers import HASTY, give_card, stop
 
@@ -159,3 +161,119 @@ async def test_a_run_is_judged_once(js: JetStreamContext, settings: Settings) ->
         assert [*both, await send(olga, "/review/judge", fields, verdict="pass")] == [303, 303, 303]
         assert await count(js, subjects.review("desk", "judged")) == 1
         assert await actions(running) == ["review.taken", "review.judged"]
+
+
+@asynccontextmanager
+async def unheard(js: JetStreamContext, noun: str) -> AsyncIterator[None]:
+    """Meanwhile the bus keeps nothing of one kind, so that it confirms none of it."""
+    config = (await js.stream_info(subjects.GOVERNANCE)).config
+    every = list(config.subjects or [])
+    await js.update_stream(config, subjects=[name for name in every if not name.startswith(f"midwatch.{noun}.")])
+    yield
+    await js.update_stream(config, subjects=every)
+
+
+async def test_an_alert_that_was_taken_on_in_vain_first_is_recorded_last_as_taken_on(
+    running: Running, js: JetStreamContext
+) -> None:
+    raised = alert("raised", alert_id="a-1", title="It loops", at=utc_now())
+    await js.publish(subjects.alert("desk", "raised"), codec.encode(raised))
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        fields = await form(eva, "/alerts", "/alerts/a-1/acknowledge")
+        async with unheard(js, "alert"):
+            some = [await send(eva, "/alerts/a-1/acknowledge", fields) for _ in range(2)]
+        assert some == [503, 503]
+        some = [await send(eva, "/alerts/a-1/acknowledge", fields) for _ in range(2)]
+        assert some == [303, 303]
+    assert await count(js, subjects.alert("desk", "acknowledged")) == 1
+    took, not_taken = "alert.acknowledged", "alert.not_acknowledged"
+    assert await actions(running) == [took, not_taken, took, not_taken, took]
+
+
+async def test_a_run_that_was_judged_in_vain_first_is_recorded_last_as_judged(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    await put_card(js, minutes_a_day=30)
+    async with sampler(settings), console(settings) as running, running.person(Role.REVIEWER) as olga:
+        await begin(js, "r-1")
+        await log(settings, "r-1")
+        fields = await form(olga, "/review", "/review/judge")
+        async with unheard(js, "review"):
+            assert await send(olga, "/review/judge", fields, verdict="pass") == 503
+        assert await send(olga, "/review/judge", fields, verdict="pass") == 303
+        assert await count(js, subjects.review("desk", "judged")) == 1
+        assert await actions(running) == ["review.taken", "review.judged", "review.not_judged", "review.judged"]
+
+
+async def test_a_case_that_was_given_back_is_taken_again_by_the_first_page(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    await give_card(js)
+    await put(js, "agent.desk", b'{"state":"running"}')
+    path = f"/queue/{subjects.case_id('desk', 'r1')}"
+    async with console(settings) as running, kill_switch(settings, HASTY), running.person(Role.OPERATOR) as ann:
+        await publish(js, "started", "r1", seq=0, input="Where is it?")
+        await stop(js)
+
+        async def waits() -> dict[str, str]:
+            return await form(ann, path, f"{path}/take")
+
+        first = await eventually(waits)
+        async with unheard(js, "case"):
+            assert await send(ann, f"{path}/take", first) == 503
+        assert await send(ann, f"{path}/take", first) == 303
+        assert await send(ann, f"{path}/return", await form(ann, path, f"{path}/return")) == 303
+        for _ in range(2):
+            assert await send(ann, f"{path}/take", first) == 303
+        assert "You have it" in (await ann.get(path)).text
+        assert await count(js, subjects.case("desk", "accepted")) == 2
+        assert await actions(running) == [
+            "case.accepted", "case.not_accepted", "case.accepted", "case.returned", "case.accepted",
+        ]  # fmt: skip
+
+
+async def test_a_list_that_is_mended_by_a_double_press_is_told_as_mended_and_recorded_once(
+    running: Running, js: JetStreamContext
+) -> None:
+    await put(js, "agent.desk", b'{"state":"running"}')
+    await put(js, "tools.desk", b"[1]")
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        fields = await form(eva, "/stop/mend?agent=desk&list=tools", "/stop/mended")
+        some = [await send(eva, "/stop/mended", fields, reason="a typing mistake") for _ in range(2)]
+    assert some == [303, 303]
+    assert await actions(running) == ["switch.mend"]
+
+
+async def test_a_drill_is_begun_again_from_its_page_once_the_one_before_is_long_over(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drills, "SAME_FOR", 0.0)
+    async with running.person(Role.OPERATOR) as ann:
+        token = await ann.token()
+        first = (await ann.act("/drills/begin", token, agent="desk", once="a")).headers["location"]
+
+        async def over() -> bool:
+            return 'href="/drills/plan?agent=desk"' in (await ann.get(first)).text
+
+        await eventually(over)
+        again = await ann.act("/drills/begin", token, agent="desk", once="a")
+        assert again.headers["location"] != first
+    assert await actions(running) == ["drill.began", "drill.began"]
+
+
+async def test_the_reason_of_a_start_is_recorded_as_it_was_at_last(
+    running: Running, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        fields = await form(eva, "/stop/resume?what=agent&agent=desk", "/stop/resumed")
+
+        async def away(*_: object, **__: object) -> None:
+            raise TimeoutError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Switchboard, "resume", away)
+            assert await send(eva, "/stop/resumed", fields, reason="first") == 503
+        assert await send(eva, "/stop/resumed", fields, reason="second") == 303
+    assert [(one["action"], one["detail"]["reason"]) for one in await running.recorded()] == [
+        ("switch.resume", "first"), ("switch.not_resumed", "first"), ("switch.resume", "second"),
+    ]  # fmt: skip

@@ -1,13 +1,15 @@
 """The pages: one module each in `pages`, found by themselves. Every route says which role it needs."""
 
 import pkgutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
+from nats.errors import Error as NatsError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -15,7 +17,7 @@ from starlette.routing import Route
 
 from midwatch.contracts import subjects
 from midwatch.contracts.envelope import new_id
-from midwatch.errors import MidwatchError
+from midwatch.errors import MidwatchError, Temporary
 
 from . import view
 from .access import origin
@@ -28,6 +30,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _NEEDS = "__midwatch_needs__"
 TOKEN_FIELD, TOKEN_HEADER = "csrf", "x-csrf-token"
 _ONCE_LIMIT = 64  # characters
+_UNANSWERED = (NatsError, Temporary, TimeoutError, OSError)  # nobody knows whether it was done
 
 
 class RoleUndeclared(MidwatchError):
@@ -99,16 +102,65 @@ def action(*, role: Role) -> Callable[[Endpoint], Endpoint]:
 
 async def record(
     request: Request, action: str, *, agent: str = subjects.FLEET, target: str = "", deed: str = "", **detail: object
-) -> None:
+) -> bool:
     """Records what the person does, under the agent it is done to. Raises Temporary where nobody keeps the record:
     record before acting, unless acting cannot wait. A form that is sent again records the same `deed` no second time;
-    without a `deed`, the same action with the same detail."""
+    without a `deed`, the same action with the same detail. What came to nothing since is recorded anew.
+    Returns whether it was not there yet."""
     if request.method != "POST" and not origin.is_ours(request.headers, console_of(request).hosts):
         raise HTTPException(403, "cross_site")  # a link elsewhere is to do nothing in the name of who follows it
     what = (deed,) if deed else (action, *sorted(detail.items()))
-    id = once(request, "record", agent, target, *what)
-    await console_of(request).audit.acted(session_of(request), action, agent=agent, target=target, id=id, **detail)
+    id = once(request, "record", agent, target, *what, tried_before(request, agent, target, deed))
+    audit, by = console_of(request).audit, session_of(request)
+    is_new = await audit.acted(by, action, agent=agent, target=target, id=id, **detail)
     request.state.recorded = True
+    return is_new
+
+
+@asynccontextmanager
+async def attempt(
+    request: Request, action: str, in_vain: str, *, agent: str, target: str, deed: str, **detail: object
+) -> AsyncIterator[None]:
+    """Records `action`, which is done within; where the bus does not answer then, `in_vain` as well, and the same form
+    may try again. Raises what is raised within."""
+    tried = tried_before(request, agent, target, deed)
+    await record(request, action, agent=agent, target=target, deed=deed, **detail)
+    try:
+        yield
+    except _UNANSWERED:
+        with suppress(*_UNANSWERED):  # the bus may be away for this as well
+            await fail(request, in_vain, agent=agent, target=target, deed=deed, tried=tried, why="unanswered", **detail)
+        raise
+    if tried_before(request, agent, target, deed) != tried:  # another press of this form failed meanwhile
+        await record(request, action, agent=agent, target=target, deed=deed, **detail)
+
+
+async def fail(
+    request: Request, in_vain: str, *, agent: str, target: str, deed: str, tried: int | None = None, **detail: object
+) -> None:
+    """Records that a recorded deed came to nothing; what its form records of it from here on is another attempt."""
+    tried = tried_before(request, agent, target, deed) if tried is None else tried
+    console_of(request).sessions.in_vain(_deed(request, agent, target, deed), tried)
+    await record(request, in_vain, agent=agent, target=target, deed=f"{deed} in vain {tried}", **detail)
+
+
+async def record_standing(
+    request: Request, action: str, in_vain: str, *, agent: str, target: str, deed: str, why: str, **detail: object
+) -> None:
+    """Records that somebody wanted what that person has done already: as done, where this form was told otherwise."""
+    if tried_before(request, agent, target, deed):
+        await record(request, action, agent=agent, target=target, deed=deed, **detail)
+    else:
+        await record(request, in_vain, agent=agent, target=target, deed=deed, why=why, **detail)
+
+
+def tried_before(request: Request, agent: str, target: str, deed: str) -> int:
+    """How often a deed of this form came to nothing so far."""
+    return console_of(request).sessions.tried(_deed(request, agent, target, deed)) if view.form_of(request) else 0
+
+
+def _deed(request: Request, agent: str, target: str, deed: str) -> str:
+    return once(request, "deed", agent, target, deed)
 
 
 def once(request: Request, *what: object) -> str:

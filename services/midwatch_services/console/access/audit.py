@@ -26,14 +26,15 @@ class Audit:
     async def acted(
         self, session: Session, action: str, *, agent: str = subjects.FLEET, target: str = "", id: str | None = None,
         **detail: object,
-    ) -> None:  # fmt: skip
-        """Records it, once for each `id`. Raises Temporary where the record is not kept."""
-        await self.told(session.by, session.role, action, agent=agent, target=target, id=id, **detail)
+    ) -> bool:  # fmt: skip
+        """Records it, once for each `id`, and returns whether it was not there yet. Raises Temporary where the record
+        is not kept."""
+        return await self.told(session.by, session.role, action, agent=agent, target=target, id=id, **detail)
 
     async def told(
         self, by: str, role: str, action: str, *, agent: str = subjects.FLEET, target: str = "", id: str | None = None,
         **detail: object,
-    ) -> None:  # fmt: skip
+    ) -> bool:  # fmt: skip
         """The same of somebody who need not be signed in."""
         if not self._nc.is_connected:
             # The client would keep it, and tell later of what was then not done.
@@ -44,9 +45,10 @@ class Audit:
         headers = {subjects.MSG_ID: envelope.id, subjects.CONTENT_TYPE: subjects.CLOUDEVENTS_JSON}
         subject = subjects.audit(agent, "acted")
         try:
-            await self._js.publish(subject, codec.encode(envelope), headers=headers, timeout=WITHIN)
+            kept = await self._js.publish(subject, codec.encode(envelope), headers=headers, timeout=WITHIN)
         except (NatsError, TimeoutError, OSError) as error:
             raise Temporary(f"what was done could not be recorded: {error or type(error).__name__}") from error
+        return not kept.duplicate
 
     async def noted(self, session: Session, action: str, **detail: str) -> bool:
         """Records what is done whether or not it can be recorded; the log has what the bus has not. Returns whether the

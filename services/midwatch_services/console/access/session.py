@@ -13,6 +13,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from .policy import SESSION
 from .roles import Role
 
+_TRIED = 1_000  # deeds that came to nothing and are remembered
 _FORGET = 10_000  # ended sessions that are remembered before those that have run out are dropped
 
 
@@ -32,6 +33,7 @@ class Sessions:
         self._now = now
         self.rekey(key)
         self._ended: dict[str, datetime] = {}
+        self._tried: dict[str, int] = {}
 
     def rekey(self, key: str) -> None:
         """From here on another key: everybody is signed out."""
@@ -77,6 +79,17 @@ class Sessions:
         """The id of what a form of this session does, the same where the form is sent again; no other session's."""
         said = repr(("once", session.id, form, *what))
         return hmac.new(self._key.encode(), said.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+    def tried(self, deed: str) -> int:
+        """How often a deed, by its id, came to nothing so far."""
+        return self._tried.get(deed, 0)
+
+    def in_vain(self, deed: str, tried: int) -> None:
+        """Notes that a deed came to nothing, which had done so `tried` times when it was begun."""
+        count = max(self._tried.pop(deed, 0), tried + 1)
+        self._tried[deed] = count
+        if len(self._tried) > _TRIED:
+            del self._tried[next(iter(self._tried))]
 
     def is_token(self, session: Session, given: str) -> bool:
         """Whether a form came from a page of this session."""

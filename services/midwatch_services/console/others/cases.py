@@ -1,7 +1,7 @@
 """The cases that wait for people, from kill-switch's database; what people do with them is said on the bus."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -96,6 +96,12 @@ def holder(case: dict[str, Any], history: list[dict[str, Any]]) -> Holder:
     if state == "offered":
         return Holder(state, case["taker"], case["updated_at"])
     return Holder(state, case["agent"] if state == "claimed" else "", case["opened_at"])
+
+
+def said_at(history: Sequence[Mapping[str, Any]], by: str) -> int:
+    """How much had happened to a case before the last that this person did with it."""
+    mine = (place for place, step in enumerate(history) if step["who"] == by and step["what"] != "ignored")
+    return max(mine, default=len(history))
 
 
 def steps(case: dict[str, Any], tools: Mapping[str, ToolRule], *, is_whole: bool) -> list[Step]:

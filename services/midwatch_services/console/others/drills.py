@@ -1,6 +1,7 @@
 """Drills: those that were, from the bus; when the next is due, by each card; and one that is run here."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from .switch import MISSED
 log = structlog.get_logger("midwatch.console")
 
 LOOKBACK = timedelta(days=400)
+SAME_FOR = 5.0  # seconds
 BEGAN = "drill.began"  # as it is recorded
 _CLOCKS = timedelta(hours=1)  # by which the clocks of this machine and of the bus may differ
 LIMITS, SHAPE = drill_plan.LIMITS, drill_plan.SHAPE
@@ -177,6 +179,12 @@ class Course:
     failed: str = ""
     halted: bool = False
     form: str = ""
+    over_at: float = 0.0
+
+    @property
+    def is_same(self) -> bool:
+        """Whether a press of the form that began it is that same press again, not another drill."""
+        return not self.over or time.monotonic() < self.over_at + SAME_FOR
 
     @property
     def over(self) -> bool:
@@ -210,5 +218,6 @@ async def _run(settings: Settings, course: Course, done: Callable[[], None]) -> 
     finally:
         if one is not None:  # what it found stands, though it could not be told on the bus
             course.result, course.halted = one.result, one.halted
+        course.over_at = time.monotonic()
         course.failed = course.failed or ("" if course.result else "the console ended")
         done()

@@ -1,7 +1,6 @@
 """Alerts: what needs a person, who has it, who was told; taken on by one press."""
 
 import asyncio
-import contextlib
 import time
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -21,7 +20,7 @@ from midwatch_services.console.filters import said
 from midwatch_services.console.others import alerts as kept
 from midwatch_services.console.others.alerts import Leaf, Wanted
 from midwatch_services.console.others.switch import MISSED
-from midwatch_services.console.routes import action, once, page, record
+from midwatch_services.console.routes import action, attempt, once, page, record, record_standing
 from midwatch_services.console.view import back, console_of, query, render, session_of
 
 _SHOWN_WITHIN = 1.5  # seconds in which the run log is to show what was said; the page goes on after them
@@ -29,8 +28,8 @@ _LOOK = 0.05  # seconds
 _NOTE_LIMIT = 500  # characters
 _KEY_LIMIT = 400  # characters
 _IN_DOLLARS = ("budget_run", "budget_ticket", "budget_hour", "budget_day", BUDGET_FLEET_DAY)
+_DONE, _IN_VAIN = "alert.acknowledged", "alert.not_acknowledged"
 _TAKEN = "taken"  # the deed, by which a form that is sent again is known
-_IN_VAIN = "alert.not_acknowledged"
 NOT_KEPT = "the bus (NATS) did not confirm that you took it on, so others may still be called: press once more"
 
 
@@ -85,22 +84,21 @@ async def acknowledge(request: Request) -> Response:
         raise HTTPException(404)
     by, note = session_of(request).by, str(form.get("note", "")).strip()[:_NOTE_LIMIT]
     to = f"/alerts/{quote(alert_id, safe='')}" if form.get("from") == "one" else f"/alerts?{form.get('here', '')}"
+    what = {"agent": found["agent"], "target": alert_id, "deed": _TAKEN, "rule": found["rule"]}
     if found["state"] != "open":
-        deed = _TAKEN if found["acknowledged_by"] == by else ""  # this form may have been sent before
-        await record(
-            request, _IN_VAIN, agent=found["agent"], target=alert_id, deed=deed, rule=found["rule"], why=found["state"]
-        )
+        if found["acknowledged_by"] == by:  # this form may have been sent before
+            await record_standing(request, _DONE, _IN_VAIN, **what, why=found["state"])
+        else:
+            await record(request, _IN_VAIN, **what | {"deed": ""}, why=found["state"])
         name = "over_already" if found["state"] == "resolved" else "yours" if found["acknowledged_by"] == by else "had"
         return back(request, to.rstrip("?"), f"alerts.{name}", by=said(found["acknowledged_by"] or "", 100))
-    await record(request, "alert.acknowledged", agent=found["agent"], target=alert_id, deed=_TAKEN, rule=found["rule"])
     try:
-        await kept.acknowledge(
-            console_of(request).js, found["agent"], alert_id, by=by, note=note, source=f"/people/{by}",
-            id=once(request, _TAKEN, alert_id, note),
-        )  # fmt: skip
+        async with attempt(request, _DONE, _IN_VAIN, **what):
+            await kept.acknowledge(
+                console_of(request).js, found["agent"], alert_id, by=by, note=note, source=f"/people/{by}",
+                id=once(request, _TAKEN, alert_id, note),
+            )  # fmt: skip
     except (NatsError, TimeoutError, OSError) as error:
-        with contextlib.suppress(Temporary):  # the bus may be away for this as well
-            await record(request, _IN_VAIN, agent=found["agent"], target=alert_id, rule=found["rule"], why="unanswered")
         raise Temporary(NOT_KEPT) from error
     await _shown(request, alert_id)
     return back(request, to.rstrip("?"), "alerts.taken")

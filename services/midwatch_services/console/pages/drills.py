@@ -56,7 +56,8 @@ async def begin(request: Request) -> Response:
         raise HTTPException(404)
     courses, console = _courses(request), console_of(request)
     async with _one_at_a_time(request):
-        begun = next((one for one in courses.values() if form and (one.form, one.agent) == (form, agent)), None)
+        mine = (one for one in courses.values() if form and (one.form, one.agent) == (form, agent))
+        begun = next((one for one in mine if one.is_same), None)
         running = begun or next((one for one in courses.values() if not one.over), None)
         if running is not None:
             request.state.recorded = True  # what runs was recorded when it began

@@ -18,7 +18,7 @@ from midwatch_services.console.live import Topic
 from midwatch_services.console.others import evals, reviews
 from midwatch_services.console.others.evals import Case, EvalSet, Said
 from midwatch_services.console.reading import WITHIN
-from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.routes import action, fail, page, record
 from midwatch_services.console.view import back, console_of, number_of, render, session_of
 
 PAGE = 100  # cases of a list
@@ -124,7 +124,7 @@ async def agree(request: Request) -> Response:
         now = await asyncio.to_thread(evals.agree, case, by, console.now())
     except MidwatchError as error:
         why_not = "before" if isinstance(error, evals.AgreedBefore) else "failed"
-        await record(request, "eval.not_agreed", agent=agent, target=case.name, why=why_not)
+        await fail(request, "eval.not_agreed", agent=agent, target=case.name, deed="agreed", why=why_not)
         return back(request, here, f"evals.told.{why_not}", why=str(error)[:300])
     does, why = evals.gate_of(now)
     return back(request, here, "evals.told.gates" if does else f"evals.told.not_yet_{why}")

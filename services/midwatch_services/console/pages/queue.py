@@ -1,7 +1,8 @@
 """The human queue: whose customers wait, since when, and the whole of what they were handed over with."""
 
 import asyncio
-import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 from nats.errors import Error as NatsError
 from starlette.exceptions import HTTPException
@@ -15,7 +16,7 @@ from midwatch_services.console.access.roles import Role
 from midwatch_services.console.addresses import run_path
 from midwatch_services.console.filters import said
 from midwatch_services.console.others import cases
-from midwatch_services.console.routes import action, once, page, record
+from midwatch_services.console.routes import action, attempt, fail, once, page, record, record_standing
 from midwatch_services.console.view import back, console_of, query, render, session_of
 
 _LIMIT = 100  # cases on a page
@@ -90,32 +91,33 @@ async def do(request: Request) -> Response:
         note=text if verb != "take" else "",
     )  # fmt: skip
     standing = cases.standing(one, deed)
+    done, in_vain, what = f"case.{deed.verb}", f"case.not_{deed.verb}", _what(one, history, deed, standing)
     if standing == "may":
-        await record(request, f"case.{deed.verb}", agent=one["agent"], target=one["case_id"], deed=deed.verb)
-        await _say(request, one["agent"], deed)
+        try:
+            async with attempt(request, done, in_vain, **what):
+                id = once(request, what["deed"], deed.case_id, deed.reference, deed.note)
+                await cases.say(console_of(request).js, one["agent"], deed, id)
+        except (NatsError, TimeoutError, OSError) as error:
+            raise Temporary(NOT_KEPT) from error
         standing, (one, history) = await cases.outcome(deed, lambda: _found(request))
         if standing == "refused":
-            await _in_vain(request, one["agent"], deed, standing)
+            await fail(request, in_vain, **what, why=standing)
+    elif standing == "done":  # this form may have been sent before
+        await record_standing(request, done, in_vain, **what, why=standing)
     else:
-        await _in_vain(request, one["agent"], deed, standing)
+        await record(request, in_vain, **what, why=standing)
     holder = cases.holder(one, history)
     names = {"may": "queue.may", "done": f"queue.done.{verb}", "refused": f"queue.refused.{holder.state}"}
     return back(request, f"/queue/{one['case_id']}", names[standing], who=said(holder.who, 100))
 
 
-async def _say(request: Request, agent: str, deed: cases.Deed) -> None:
-    try:
-        id = once(request, deed.verb, deed.case_id, deed.reference, deed.note)
-        await cases.say(console_of(request).js, agent, deed, id)
-    except (NatsError, TimeoutError, OSError) as error:
-        with contextlib.suppress(Temporary):  # the bus may be away for this as well
-            await _in_vain(request, agent, deed, "unanswered")
-        raise Temporary(NOT_KEPT) from error
-
-
-async def _in_vain(request: Request, agent: str, deed: cases.Deed, why: str) -> None:
-    same = deed.verb if why == "done" else ""  # this form may have been sent before
-    await record(request, f"case.not_{deed.verb}", agent=agent, target=deed.case_id, deed=same, why=why)
+def _what(one: dict[str, Any], history: Sequence[Any], deed: cases.Deed, standing: str) -> dict[str, Any]:
+    """What is recorded of a deed. It is the same deed as long as nothing happened to the case since, or this person's
+    word of it alone: a case that came back may be taken again by an old page."""
+    seen = len(history)
+    if standing == "done":
+        seen = cases.said_at(history, deed.by)
+    return {"agent": one["agent"], "target": one["case_id"], "deed": f"{deed.verb} {seen}"}
 
 
 async def _found(request: Request) -> cases.Found | None:

@@ -26,11 +26,12 @@ from midwatch_services.console.others import runs as log_of
 from midwatch_services.console.others.reviews import Desk, Taken
 from midwatch_services.console.reading import Found
 from midwatch_services.console.reviewing import Said, Wish
-from midwatch_services.console.routes import action, once, page, record
+from midwatch_services.console.routes import action, attempt, once, page, record, record_standing
 from midwatch_services.console.run_story import goes_on
 from midwatch_services.console.view import back, console_of, number_of, query, render, session_of
 
 GOES_ON = "goes_on"
+_DONE, _IN_VAIN = "review.judged", "review.not_judged"
 _KEYED = 9  # reasons that have a key of their own
 _PARTS = 99_999  # of a run
 _CLAIM_LIMIT, _RUN_LIMIT = 64, 128  # characters
@@ -131,23 +132,21 @@ async def judge(request: Request) -> Response:
     where = await console.reading.read(
         reviews.SERVICE, lambda conn: reviews.standing(conn, _desk(request).by, asked.agent, asked.run_id)
     )
+    what = {"agent": asked.agent, "target": asked.run_id, "deed": asked.claim}
     if where.value in ("erased", "judged"):
-        same = asked.claim if where.value == "judged" else ""  # this form may have been sent before
-        await record(request, "review.not_judged", agent=asked.agent, target=asked.run_id, deed=same, why=where.value)
+        if where.value == "judged":  # this form may have been sent before
+            await record_standing(request, _DONE, _IN_VAIN, **what, why=where.value)
+        else:
+            await record(request, _IN_VAIN, **what | {"deed": ""}, why=where.value)
         return back(request, wish.address(), f"review.told.{where.value}", run=asked.run_id)
     held = await _still_held(request, asked)
-    is_recorded = False
     try:
-        await record(request, "review.judged", agent=asked.agent, target=asked.run_id, deed=asked.claim)
-        is_recorded = True
-        words = (said.verdict, *said.reasons, said.corrected, said.note)
-        await reviews.say(
-            _desk(request), _judged(held, asked, said, _desk(request).by), once(request, asked.claim, *words)
-        )
+        async with attempt(request, _DONE, _IN_VAIN, **what):
+            words = (said.verdict, *said.reasons, said.corrected, said.note)
+            await reviews.say(
+                _desk(request), _judged(held, asked, said, _desk(request).by), once(request, asked.claim, *words)
+            )
     except Temporary as error:
-        if is_recorded:
-            with suppress(Temporary):
-                await record(request, "review.not_judged", agent=asked.agent, target=asked.run_id, why="unanswered")
         found = await _logged(request, asked.agent, asked.run_id)
         again = held if held.run_id else asked
         reasons = [*dict.fromkeys([*console.cards.get(asked.agent).review.reasons, *said.reasons])]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -17,7 +18,7 @@ from midwatch_services.console import stopping
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import switch
 from midwatch_services.console.others.containment import Told, Watches
-from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.routes import action, fail, page, record, tried_before
 from midwatch_services.console.view import back, console_of, environment, query, render, session_of
 
 _HISTORY, _HISTORY_MOST = 30, 600  # halts that are listed: so many more each time, and at most
@@ -205,10 +206,19 @@ async def resumed(request: Request) -> Response:
             return await _resume(request, scope, "conflict", 409)
         what = "resume" if _is_halted(stands, scope) else "not_resumed"
         # What runs may be what this form has started before; what stands halted is started anew.
-        deed = f"resume {entry.revision if what == 'resume' else given.get('epoch', '')}"
+        seen = entry.revision if what == "resume" else given.get("epoch", "")
+        deed = f"resume {seen} {reason}"
+        at: dict[str, Any] = {"agent": scope.agent or subjects.FLEET, "target": _target(scope)}
+        if stands and stands.by == session_of(request).by and tried_before(request, **at, deed=deed):
+            what = "resume"  # it arrived, though nobody confirmed it
         if not await _record(request, what, scope, deed=deed, reason=reason, epoch=entry.revision):
             return not_done(request, "unrecorded", scope)
-        written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
+        try:
+            written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
+        except switch.MISSED:
+            with suppress(*switch.MISSED):
+                await fail(request, "switch.not_resumed", **at, deed=deed, why="unanswered", reason=reason)
+            raise
     except switch.MISSED as error:
         return not_done(request, "resume", scope, error)
     if turned_away:
@@ -327,10 +337,15 @@ def bus_answers(request: Request) -> None:
         raise Temporary("the console has no connection to NATS")
 
 
+def _target(scope: Scope) -> str:
+    """What a record names as halted or started."""
+    return scope.key if scope.target is None else f"{scope.key} {scope.target}"
+
+
 async def _record(request: Request, what: str, scope: Scope, *, deed: str, reason: str, **more: object) -> bool:
     """Records what is done; the switch itself says by whom as well. Returns whether the record is kept."""
     agent = scope.agent or subjects.FLEET
-    target = scope.key if scope.target is None else f"{scope.key} {scope.target}"
+    target = _target(scope)
     detail = {"reason": reason[: stopping.REASON_LIMIT], **more}
     try:
         async with asyncio.timeout(_RECORD_WITHIN):

@@ -15,7 +15,7 @@ from midwatch.runtime.switchboard import Entry, Scope, Switchboard
 from midwatch_services.console import stopping
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import switch
-from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.routes import action, fail, page, record
 from midwatch_services.console.view import back, console_of, environment, render
 
 from .stop import bus_answers, not_done
@@ -50,31 +50,40 @@ async def mended(request: Request) -> Response:
     if not reason:
         return await _mend(request, given, "reason", 422)
     key = _KEYS[what](agent)
+    deed = f"mend {seen}"
     try:
         bus_answers(request)
         js = console_of(request).js
         entry = await Switchboard(js).read(key)
         is_it = entry.map() is None and str(entry.revision) == seen
-        deed = "switch.mend" if is_it else "switch.not_mended"
-        await record(request, deed, agent=agent, target=key, reason=reason, epoch=entry.revision)
+        action = "switch.mend" if is_it else "switch.not_mended"
+        is_new = await record(request, action, agent=agent, target=key, deed=deed, reason=reason, epoch=entry.revision)
+        if not is_it and not is_new and entry.map() is not None:
+            return _done(request, agent, what)  # by the press before
         if not is_it:
             return await _mend(request, given, "mended", 409)
     except switch.MISSED as error:
         return not_done(request, "mend", Scope(agent), error)
     try:
         if not await switch.clear(js, key, entry.revision):
-            await _came_to_nothing(request, agent, entry, reason)
+            await _came_to_nothing(request, agent, deed, entry, reason)
             return await _mend(request, given, "mended", 409)
     except switch.MISSED as error:
-        await _came_to_nothing(request, agent, entry, reason)
+        await _came_to_nothing(request, agent, deed, entry, reason)
         return not_done(request, "mend", Scope(agent), error)
+    return _done(request, agent, what)
+
+
+def _done(request: Request, agent: str, what: str) -> Response:
     words: Any = environment().globals["t"]
     return back(request, "/stop", "stop.mend.done", name=words(f"stop.unreadable.name_{what}", agent=agent))
 
 
-async def _came_to_nothing(request: Request, agent: str, entry: Entry, reason: str) -> None:
+async def _came_to_nothing(request: Request, agent: str, deed: str, entry: Entry, reason: str) -> None:
     with suppress(Temporary):
-        await record(request, "switch.not_mended", agent=agent, target=entry.key, reason=reason, epoch=entry.revision)
+        await fail(
+            request, "switch.not_mended", agent=agent, target=entry.key, deed=deed, reason=reason, epoch=entry.revision
+        )  # fmt: skip
 
 
 def _of(given: Mapping[str, str]) -> tuple[str, str]:
