@@ -77,12 +77,13 @@ class OnServer:
         await self._js.publish(subjects.key_subject(subjects.CASES, subjects.case_key(agent, run_id)), b"{}")
 
     async def events(self, count: int) -> list[RunEvent]:
-        async def stored() -> bool:
-            return (await self._js.stream_info(subjects.RUNS)).state.messages >= count
+        async def stored() -> int:
+            there = (await self._js.stream_info(subjects.RUNS)).state.messages
+            return there if there >= count else 0
 
-        await eventually(stored)
+        there = await eventually(stored)
         sub = await self._js.pull_subscribe("midwatch.run.>", stream=subjects.RUNS)
-        return [codec.decode_run(msg.subject, msg.data) for msg in await sub.fetch(count + 10, timeout=0.2)]
+        return [codec.decode_run(msg.subject, msg.data) for msg in await sub.fetch(there, timeout=20)]
 
 
 @pytest.fixture(params=["in memory", "on a server"])
