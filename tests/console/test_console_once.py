@@ -44,6 +44,24 @@ async def send(person: Person, action: str, fields: dict[str, str], **more: str)
     return (await person.act(action, fields["csrf"], **sent, **more)).status_code
 
 
+@asynccontextmanager
+async def a_case_waits(
+    js: JetStreamContext, settings: Settings
+) -> AsyncIterator[tuple[Running, Person, str, dict[str, str]]]:
+    """A console, an operator, the page of a case that nobody has, and its form to take it."""
+    await give_card(js)
+    await put(js, "agent.desk", b'{"state":"running"}')
+    path = f"/queue/{subjects.case_id('desk', 'r1')}"
+    async with console(settings) as running, kill_switch(settings, HASTY), running.person(Role.OPERATOR) as ann:
+        await publish(js, "started", "r1", seq=0, input="Where is it?")
+        await stop(js)
+
+        async def waits() -> dict[str, str]:
+            return await form(ann, path, f"{path}/take")
+
+        yield running, ann, path, await eventually(waits)
+
+
 async def count(js: JetStreamContext, subject: str) -> int:
     """How many messages the stream holds under a subject."""
     found = (await js.stream_info(subjects.GOVERNANCE, subjects_filter=subject)).state.subjects or {}
@@ -134,17 +152,7 @@ async def test_a_drill_is_begun_once_though_it_is_over(running: Running) -> None
 
 
 async def test_a_case_is_taken_once(js: JetStreamContext, settings: Settings) -> None:
-    await give_card(js)
-    await put(js, "agent.desk", b'{"state":"running"}')
-    path = f"/queue/{subjects.case_id('desk', 'r1')}"
-    async with console(settings) as running, kill_switch(settings, HASTY), running.person(Role.OPERATOR) as ann:
-        await publish(js, "started", "r1", seq=0, input="Where is it?")
-        await stop(js)
-
-        async def waits() -> dict[str, str]:
-            return await form(ann, path, f"{path}/take")
-
-        fields = await eventually(waits)
+    async with a_case_waits(js, settings) as (running, ann, path, fields):
         both = await asyncio.gather(*(send(ann, f"{path}/take", fields, text="ZD-1") for _ in range(2)))
         assert [*both, await send(ann, f"{path}/take", fields, text="ZD-1")] == [303, 303, 303]
         assert await count(js, subjects.case("desk", "accepted")) == 1
@@ -208,17 +216,7 @@ async def test_a_run_that_was_judged_in_vain_first_is_recorded_last_as_judged(
 async def test_a_case_that_was_given_back_is_taken_again_by_the_first_page(
     js: JetStreamContext, settings: Settings
 ) -> None:
-    await give_card(js)
-    await put(js, "agent.desk", b'{"state":"running"}')
-    path = f"/queue/{subjects.case_id('desk', 'r1')}"
-    async with console(settings) as running, kill_switch(settings, HASTY), running.person(Role.OPERATOR) as ann:
-        await publish(js, "started", "r1", seq=0, input="Where is it?")
-        await stop(js)
-
-        async def waits() -> dict[str, str]:
-            return await form(ann, path, f"{path}/take")
-
-        first = await eventually(waits)
+    async with a_case_waits(js, settings) as (running, ann, path, first):
         async with unheard(js, "case"):
             assert await send(ann, f"{path}/take", first) == 503
         assert await send(ann, f"{path}/take", first) == 303

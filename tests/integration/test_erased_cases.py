@@ -47,16 +47,20 @@ def cases(*words: str) -> Result:
     return CliRunner().invoke(app, ["erase", "cases", "--yes", *words])
 
 
-def replayed(version: str) -> Result:
-    return midwatch("run", "desk", "--target", "my_agent:answer", "--version", version)
-
-
-def test_an_erased_case_is_gone_for_the_gate_and_breaks_nothing(tmp_path: Path, log: Database) -> None:
+def ten_that_gate(tmp_path: Path) -> None:
     agent_file(tmp_path, ANSWERS)
     for number in range(10):
         put(Path(), f"r-{number}.yaml", CASE.format(name=f"r-{number}"))
     for case in load.load("desk")[0]:
         agreeing.agree(agreeing.agree(case, "ana", datetime.now(UTC)), "bo", datetime.now(UTC))
+
+
+def replayed(version: str) -> Result:
+    return midwatch("run", "desk", "--target", "my_agent:answer", "--version", version)
+
+
+def test_an_erased_case_is_gone_for_the_gate_and_breaks_nothing(tmp_path: Path, log: Database) -> None:
+    ten_that_gate(tmp_path)
     assert replayed("old").exit_code == 0
     midwatch("baseline", "desk", "old")
     erased(log, "r-3")
@@ -107,11 +111,7 @@ def test_twins_are_removed_before_the_case_that_tells_whose_they_are(log: Databa
 
 
 def test_results_lose_what_an_erased_run_said_and_still_judge(tmp_path: Path, log: Database) -> None:
-    agent_file(tmp_path, ANSWERS)
-    for number in range(10):
-        put(Path(), f"r-{number}.yaml", CASE.format(name=f"r-{number}"))
-    for case in load.load("desk")[0]:
-        agreeing.agree(agreeing.agree(case, "ana", datetime.now(UTC)), "bo", datetime.now(UTC))
+    ten_that_gate(tmp_path)
     for version in ("old", "new"):
         assert replayed(version).exit_code == 0
     midwatch("baseline", "desk", "old")

@@ -9,7 +9,7 @@ import typer
 
 from . import dead_output
 from .dead_output import Result
-from .output import NOT_CONFIRMED, OK, USAGE, JsonOption, clean, emit_json, emit_table, fail
+from .output import NOT_CONFIRMED, OK, USAGE, JsonOption, confirm, emit_json, emit_table, fail
 from .runs import start_of
 from .switch_output import count, say
 
@@ -133,7 +133,7 @@ def retry(
         for line in dead_output.refusals(refused):
             say(line)
     if may:
-        _confirm(f"Publish {dead_output.told(may)} again?", yes)
+        confirm(f"Publish {dead_output.told(may)} again?", yes, "nothing was changed")
     done = _do(lambda shelf: _retry(shelf, may)) if may else []
     if as_json:
         emit_json(dead_output.outcomes(done, refused))
@@ -162,7 +162,7 @@ def drop(
     wanted = _asked(numbers, service, reason, agent, since, every)
     found = _do(lambda shelf: _picked(shelf, numbers, wanted))
     if found:
-        _confirm(f"Delete {dead_output.told(found)} for good?", yes)
+        confirm(f"Delete {dead_output.told(found)} for good?", yes, "nothing was changed")
     dropped = _do(lambda shelf: _drop(shelf, found)) if found else []
     if as_json:
         emit_json([{"dropped": len(dropped), "numbers": dropped}])
@@ -251,15 +251,6 @@ async def _picked(shelf: "Shelf", numbers: list[int] | None, wanted: "Wanted") -
     if unknown := [number for number in numbers if number not in owners]:
         raise NoLetter(number=unknown[0])
     return list({owners[number].numbers[0]: owners[number] for number in numbers}.values())
-
-
-def _confirm(question: str, yes: bool) -> None:
-    try:
-        if yes or typer.confirm(clean(question), err=True):
-            return
-    except typer.Abort:
-        fail("nothing was changed: say --yes where nobody can be asked", USAGE)
-    fail("nothing was changed")
 
 
 def _do(work: "Callable[[Shelf], Awaitable[T]]") -> "T":

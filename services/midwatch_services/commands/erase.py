@@ -11,7 +11,7 @@ import typer
 from . import erase_cases, erase_output
 from .bus import CONNECT, connected, run, unreached, user
 from .eval_make import ROOT, Root
-from .output import NOT_CONFIRMED, OK, USAGE, JsonOption, clean, console, emit_json, emit_table, fail
+from .output import NOT_CONFIRMED, OK, USAGE, JsonOption, clean, confirm, console, emit_json, emit_table, fail
 from .runs import read_log
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def erase(
             console.print(line)
     if dry_run:
         raise typer.Exit(OK)
-    _confirm(yes)
+    confirm("Erase it? It cannot be brought back.", yes, "nothing was erased")
     run(_erase(asked, within, evals, as_json))
 
 
@@ -101,15 +101,6 @@ def _asked(
         erasure_id=f"er-{secrets.token_hex(6)}", by=by, reason=reason, customer=customer or None,
         ticket=ticket or None, agent=agent or None, run_id=run_id or None,
     )  # fmt: skip
-
-
-def _confirm(yes: bool) -> None:
-    try:
-        if yes or typer.confirm("Erase it? It cannot be brought back.", err=True):
-            return
-    except typer.Abort:
-        fail("nothing was erased: say --yes where nobody can be asked", USAGE)
-    fail("nothing was erased")
 
 
 async def _erase(asked: "ErasureRequested", within: float, evals: Path, as_json: bool) -> int:

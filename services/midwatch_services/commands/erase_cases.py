@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .eval_make import ROOT, Root
-from .output import LEFT, OK, USAGE, JsonOption, clean, console, count_of, emit_json, fail
+from .output import LEFT, OK, USAGE, JsonOption, clean, confirm, console, count_of, emit_json, fail
 from .runs import read_log
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def cases(
     if dry_run or not found:
         left = found
     else:
-        _confirm(yes)
+        confirm("Remove them?", yes, "nothing was removed")
         left = erased.remove(found)
     done = [one for one in found if one.path not in {other.path for other in left}]
     gone, blanked = ([one.path for one in done if bool(one.replays) is of_results] for of_results in (False, True))
@@ -50,15 +50,6 @@ def cases(
         more = f", {count_of(len(blanked), 'file')} of results blanked" if blanked else ""
         console.print(f"{count_of(len(gone), 'file')} removed{more}, {len(left):,} left", soft_wrap=True)
     raise typer.Exit(tell(_shown(left)))
-
-
-def _confirm(yes: bool) -> None:
-    try:
-        if yes or typer.confirm("Remove them?", err=True):
-            return
-    except typer.Abort:
-        fail("nothing was removed: say --yes where nobody can be asked", USAGE)
-    fail("nothing was removed")
 
 
 def holding(evals: Path, runs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:

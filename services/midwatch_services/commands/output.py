@@ -51,3 +51,13 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     """Ends the command with one line on standard error that says what to do."""
     sys.stderr.write(f"midwatch: {message}\n")
     raise typer.Exit(code)
+
+
+def confirm(question: str, yes: bool, otherwise: str) -> None:
+    """Asks unless `yes`; who says no, or cannot be asked, ends the command with what was `otherwise`."""
+    try:
+        if yes or typer.confirm(clean(question), err=True):
+            return
+    except typer.Abort:
+        fail(f"{otherwise}: say --yes where nobody can be asked", USAGE)
+    fail(otherwise)
