@@ -11,6 +11,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from helpers import all_read
 from midwatch import testing
 from midwatch.contracts import budget, codec, control, subjects
 from midwatch.contracts.budget import Commit, Committed, Reserve, Reserved
@@ -70,8 +71,7 @@ async def event(
 
 async def caught_up(js: JetStreamContext) -> bool:
     """Whether cost-watchdog has judged every event."""
-    info = await js.consumer_info(subjects.RUNS, subjects.COST_WATCHDOG)
-    return info.num_pending == 0 and info.num_ack_pending == 0
+    return await all_read(js, subjects.RUNS, subjects.COST_WATCHDOG)
 
 
 class Model:

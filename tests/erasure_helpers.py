@@ -10,7 +10,7 @@ import msgspec
 import nats.js.errors
 from nats.js import JetStreamContext
 
-from helpers import eventually
+from helpers import all_read, eventually
 from logged import publish
 from midwatch.contracts import codec, control, governance, reviews, subjects
 from midwatch.contracts.control import CaseClaim, SwitchRecord
@@ -197,7 +197,7 @@ async def caught_up(js: JetStreamContext, within: float = 30.0) -> None:
     async def done() -> bool:
         for stream in (subjects.RUNS, subjects.GOVERNANCE):
             for info in await js.consumers_info(stream):
-                if info.num_pending or info.num_ack_pending:
+                if not await all_read(js, stream, info.name):
                     return False
         return True
 

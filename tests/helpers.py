@@ -6,6 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from nats.js import JetStreamContext
+
+from midwatch.runtime.erasure import is_past
+
 
 async def eventually(predicate: Callable[[], Any], within: float = 20.0) -> Any:
     """The first truthy answer of `predicate` (plain or async), which may also assert. Fails after `within` seconds."""
@@ -24,6 +28,12 @@ async def eventually(predicate: Callable[[], Any], within: float = 20.0) -> Any:
         if time.monotonic() > deadline:
             raise failed or AssertionError(f"still {answer!r} after {within:g} s")
         await asyncio.sleep(0.01)
+
+
+async def all_read(js: JetStreamContext, stream: str, consumer: str) -> bool:
+    """Whether the consumer has acknowledged every message of the stream that it is to hear. Not by what the server
+    counts as pending: a message that it has just acknowledged to its publisher may not be among it yet."""
+    return await is_past(js, stream, consumer, (await js.stream_info(stream)).state.last_seq)
 
 
 async def hears_offers(mw: Any, agent: str) -> None:

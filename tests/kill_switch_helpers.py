@@ -11,7 +11,7 @@ from typing import Any
 
 from nats.js import JetStreamContext
 
-from helpers import eventually
+from helpers import all_read, eventually
 from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import Presence
 from midwatch.contracts.runs import RUN_EVENTS
@@ -89,12 +89,6 @@ async def heard(js: JetStreamContext, *events: str, within: float = 20.0) -> lis
         return [data for _, data in spoken]
 
     return await eventually(look, within)
-
-
-async def all_read(js: JetStreamContext, stream: str, consumer: str) -> bool:
-    """Whether the service has acknowledged every message of the stream that it is to hear."""
-    info = await js.consumer_info(stream, consumer)
-    return not info.num_pending and not info.num_ack_pending
 
 
 async def writes_read(js: JetStreamContext) -> bool:

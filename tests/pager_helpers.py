@@ -17,7 +17,7 @@ import pytest
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from helpers import eventually
+from helpers import all_read, eventually
 from midwatch.contracts import codec, governance, subjects
 from midwatch.runtime.database import Database
 from midwatch.runtime.service import Context, Service, run_services
@@ -210,8 +210,7 @@ async def say(js: JetStreamContext, event: str, alert_id: str = "a-1", *, agent:
 
 async def all_heard(js: JetStreamContext) -> bool:
     """Whether the pager has acknowledged every alert event."""
-    info = await js.consumer_info(subjects.GOVERNANCE, subjects.PAGER)
-    return not info.num_pending and not info.num_ack_pending
+    return await all_read(js, subjects.GOVERNANCE, subjects.PAGER)
 
 
 async def alerts_said(js: JetStreamContext, rule: str | None = None) -> list[tuple[str, Any]]:

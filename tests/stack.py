@@ -19,8 +19,9 @@ from nats.aio.client import Client
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from helpers import eventually
+from helpers import all_read, eventually
 from midwatch.contracts import subjects
+from midwatch.errors import Temporary
 from midwatch.runtime import topology
 from midwatch.runtime.nats_server import NatsServer, start_nats
 from midwatch.runtime.settings import Settings
@@ -129,13 +130,12 @@ class Stack:
         js = self.client.jetstream()
 
         async def done() -> bool:
-            infos = [await js.consumer_info(subjects.RUNS, name, timeout=5) for name in consumers]
-            return all(info.num_pending == 0 and info.num_ack_pending == 0 for info in infos)
+            return all([await all_read(js, subjects.RUNS, name) for name in consumers])
 
         async def patiently() -> bool:
             try:
                 return await done()
-            except (NatsTimeout, nats.errors.Error):
+            except (NatsTimeout, nats.errors.Error, Temporary):
                 return False
 
         await eventually(patiently, within=within)

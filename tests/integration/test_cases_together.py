@@ -12,8 +12,8 @@ import pytest
 from nats.js import JetStreamContext
 
 import midwatch
-from helpers import eventually, hears_offers
-from kill_switch_helpers import all_read, kill_switch, names, said
+from helpers import all_read, eventually, hears_offers
+from kill_switch_helpers import kill_switch, names, said
 from midwatch import Case, Halted, Handoff, Midwatch, testing
 from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Presence, SwitchRule

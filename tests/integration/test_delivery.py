@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from prometheus_client import REGISTRY
 
-from helpers import eventually
+from helpers import all_read, eventually
 from logged import envelope, publish
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import DeadLetter
@@ -52,11 +52,7 @@ class Readers:
         return reader
 
     async def all_acknowledged(self) -> None:
-        async def done() -> bool:
-            info = await self.js.consumer_info(subjects.RUNS, "t")
-            return not info.num_pending and not info.num_ack_pending
-
-        await eventually(done, within=20)
+        await eventually(lambda: all_read(self.js, subjects.RUNS, "t"))
 
     async def dead(self) -> list[DeadLetter]:
         info = await self.js.stream_info(subjects.DEAD)

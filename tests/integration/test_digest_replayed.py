@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nats.js import JetStreamContext
 
-from helpers import eventually
+from helpers import all_read, eventually
 from midwatch.contracts import subjects
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.service import run_services
@@ -54,14 +54,8 @@ async def test_what_the_watchdog_said_of_real_runs_is_what_the_digest_says(
         await replay(Wish([data_dir / "agent-runs" / "runs.jsonl.gz"], agent=AGENT), settings, lambda *_: None)
 
         async def is_read() -> bool:
-            for stream, name in (
-                *((subjects.RUNS, name) for name in names),
-                (subjects.GOVERNANCE, "logger-governance"),
-            ):
-                info = await js.consumer_info(stream, name)
-                if info.num_pending or info.num_ack_pending:
-                    return False
-            return True
+            read = [await all_read(js, subjects.RUNS, name) for name in names]
+            return all(read) and await all_read(js, subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE)
 
         await eventually(is_read, within=30)
         said = await stopped(js)

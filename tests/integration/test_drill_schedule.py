@@ -14,7 +14,7 @@ from nats.js import JetStreamContext
 
 import midwatch
 from drill_helpers import LONG_AGO, apply_card, drilled, state
-from helpers import eventually
+from helpers import all_read, eventually
 from kill_switch_helpers import Crash, kill_switch, put, said
 from midwatch.contracts import subjects
 from midwatch.contracts.governance import SwitchDrilled
@@ -102,8 +102,7 @@ def message_of(result: SwitchDrilled, kind: str) -> tuple[str, bytes]:
 
 
 async def everything_heard(js: JetStreamContext) -> bool:
-    info = await js.consumer_info(subjects.GOVERNANCE, subjects.KILL_SWITCH_GOVERNANCE)
-    return info.num_pending == 0 and info.num_ack_pending == 0
+    return await all_read(js, subjects.GOVERNANCE, subjects.KILL_SWITCH_GOVERNANCE)
 
 
 async def test_a_drill_whose_kill_switch_died_after_the_claim_is_not_run_again(

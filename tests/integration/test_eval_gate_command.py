@@ -16,7 +16,7 @@ from nats.js.errors import NotFoundError
 from typer.testing import CliRunner
 
 from gate_helpers import AGENT, case, pair, results
-from helpers import eventually
+from helpers import all_read, eventually
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.governance import EvalCompleted
 from midwatch_services.commands import evals
@@ -283,11 +283,7 @@ async def test_the_logger_reads_past_a_verdict(stack: Stack) -> None:
     await say(js, "passed")
     await js.publish(subjects.evaluated(AGENT, "completed"), b"no event at all")
 
-    async def read() -> bool:
-        info = await js.consumer_info(subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE)
-        return info.num_pending == 0 and info.num_ack_pending == 0 and (info.ack_floor.stream_seq or 0) >= 2
-
-    await eventually(read)
+    await eventually(lambda: all_read(js, subjects.GOVERNANCE, subjects.LOGGER_GOVERNANCE))
     with pytest.raises(NotFoundError):
         await js.get_last_msg(subjects.DEAD, subjects.dead(subjects.LOGGER))
     assert await asyncio.to_thread(stack.processes[0].complaint) == ""

@@ -9,13 +9,12 @@ import nats
 import pytest
 from nats.js import JetStreamContext
 
-from helpers import eventually
+from helpers import all_read, eventually
 from kill_switch_helpers import (
     QUICK,
     WHY,
     Crash,
     Pod,
-    all_read,
     heard,
     kill_switch,
     publish,

@@ -11,7 +11,7 @@ import pytest
 from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
-from helpers import eventually
+from helpers import all_read, eventually
 from logged import publish
 from midwatch.contracts import subjects
 from midwatch.runtime import topology
@@ -76,10 +76,10 @@ class Loggers:
         """Waits until all of the stream is stored, acknowledged and sealed."""
 
         async def done() -> bool:
-            info = await self.js.consumer_info(subjects.RUNS, subjects.LOGGER)
+            read = await all_read(self.js, subjects.RUNS, subjects.LOGGER)
             last = (await self.js.stream_info(subjects.RUNS)).state.last_seq
             passed, waiting = self.database.read_now(_state)
-            return not info.num_pending and not info.num_ack_pending and passed >= place(stream, last) and not waiting
+            return read and passed >= place(stream, last) and not waiting
 
         await eventually(done, within=30)
 

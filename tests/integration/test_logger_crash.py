@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext
 
-from helpers import eventually
+from helpers import all_read, eventually
 from logged import publish
 from midwatch.contracts import subjects
 from midwatch.runtime.database import Database
@@ -71,5 +71,4 @@ async def feed_until_dead(js: JetStreamContext, process: subprocess.Popen[bytes]
 
 
 async def acknowledged(js: JetStreamContext) -> bool:
-    info = await js.consumer_info(subjects.RUNS, subjects.LOGGER)
-    return not info.num_pending and not info.num_ack_pending
+    return await all_read(js, subjects.RUNS, subjects.LOGGER)

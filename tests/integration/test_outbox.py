@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from sqlalchemy.engine import Connection
 
-from helpers import eventually
+from helpers import all_read, eventually
 from logged import publish
 from midwatch.contracts import subjects
 from midwatch.errors import Permanent, Temporary
@@ -184,11 +184,7 @@ async def test_a_crash_between_two_steps_neither_loses_nor_doubles(
         await asyncio.wait_for(live(), 20)
     task = live()
 
-    async def all_acknowledged() -> bool:
-        info = await js.consumer_info(subjects.RUNS, "t")
-        return not info.num_pending and not info.num_ack_pending
-
-    await eventually(all_acknowledged)
+    await eventually(lambda: all_read(js, subjects.RUNS, "t"))
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

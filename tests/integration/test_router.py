@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from nats.js import JetStreamContext
 
-from helpers import eventually
-from kill_switch_helpers import Pod, all_read, kill_switch, publish, put
+from helpers import all_read, eventually
+from kill_switch_helpers import Pod, kill_switch, publish, put
 from midwatch.contracts import subjects
 from midwatch.contracts.governance import CaseAccepted, CaseClosed, CaseReturned
 from midwatch.runtime.database import Database

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from nats.js import JetStreamContext
 
-from helpers import eventually
-from kill_switch_helpers import Crash, Pod, all_read, kill_switch
+from helpers import all_read, eventually
+from kill_switch_helpers import Crash, Pod, kill_switch
 from midwatch.contracts import subjects
 from midwatch.runtime import faults
 from midwatch.runtime.database import Database

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext
 
-from helpers import eventually
-from kill_switch_helpers import all_read, kill_switch, publish
+from helpers import all_read, eventually
+from kill_switch_helpers import kill_switch, publish
 from midwatch.contracts import subjects
 from midwatch.runtime import stream_read
 from midwatch.runtime.database import Database

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 import schedule_helpers
-from helpers import eventually
+from helpers import all_read, eventually
 from midwatch.contracts import subjects
 from midwatch.contracts.governance import AlertRaised
 from midwatch.contracts.reviews import ReviewAdded
@@ -69,12 +69,8 @@ async def test_a_crash_between_any_two_steps_brings_the_rate_back_once(
     await again.sampler.load()
     task = asyncio.create_task(reader(again).run())
 
-    async def handled() -> bool:
-        found = await js.consumer_info(subjects.GOVERNANCE, subjects.REVIEWER_SAMPLER_GOVERNANCE)
-        return not found.num_pending and not found.num_ack_pending
-
     try:
-        await eventually(handled)
+        await eventually(lambda: all_read(js, subjects.GOVERNANCE, subjects.REVIEWER_SAMPLER_GOVERNANCE))
     finally:
         while not task.done():  # nats-py swallows a cancellation that comes while it subscribes
             task.cancel()

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError
 from nats.js import JetStreamContext
 
-from helpers import eventually
+from helpers import all_read, eventually
 from logged import publish
 from midwatch.contracts import subjects
 from midwatch.runtime import straight
@@ -102,11 +102,7 @@ async def test_with_another_nats_py_all_goes_the_usual_way(
     task = asyncio.create_task(reader.run())
     await eventually(lambda: [one.event.id for one in kept] == ids)
 
-    async def acknowledged() -> bool:
-        info = await js.consumer_info(subjects.RUNS, subjects.LOGGER)
-        return not info.num_pending and not info.num_ack_pending
-
-    await eventually(acknowledged)
+    await eventually(lambda: all_read(js, subjects.RUNS, subjects.LOGGER))
     assert (kept[0].headers or {})[subjects.MSG_ID] == ids[0]
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

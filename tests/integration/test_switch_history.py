@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from nats.js import JetStreamContext
 
-from helpers import eventually
-from kill_switch_helpers import QUICK, WHY, Pod, all_read, heard, kill_switch, publish, put, writes_read
+from helpers import all_read, eventually
+from kill_switch_helpers import QUICK, WHY, Pod, heard, kill_switch, publish, put, writes_read
 from midwatch.contracts import control, subjects
 from midwatch.contracts.codec import RunEvent
 from midwatch.contracts.control import CaseClaim, SwitchRecord

@@ -10,7 +10,7 @@ from nats.js import JetStreamContext
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 import midwatch
-from helpers import eventually
+from helpers import all_read, eventually
 from midwatch.contracts import subjects
 from midwatch.runtime import topology
 from midwatch.runtime.service import run_services
@@ -80,14 +80,9 @@ async def test_an_event_is_followed_from_the_sdk_through_every_service_that_read
             said = await js.get_last_msg(subjects.RUNS, subjects.run("refund-desk", "said"))
             trace = (said.headers or {})["traceparent"].split("-")[1]
             for name in READERS:
-                await eventually(lambda name=name: all_read(js, name))
+                await eventually(lambda name=name: all_read(js, subjects.RUNS, name))
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)  # what is left is exported at the end
     of_run = {service for service, trace_id, name in receiver.spans if trace_id == trace and name.endswith(".said")}
     assert {service.removeprefix("midwatch-").removeprefix("midwatch/") for service in of_run} == set(READERS)
-
-
-async def all_read(js: JetStreamContext, consumer: str) -> bool:
-    info = await js.consumer_info(subjects.RUNS, consumer)
-    return info.num_pending == 0 and info.num_ack_pending == 0

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from nats.js import JetStreamContext
 
-from helpers import eventually
-from kill_switch_helpers import WHY, Crash, all_read, kill_switch, publish, said, writes_read
+from helpers import all_read, eventually
+from kill_switch_helpers import WHY, Crash, kill_switch, publish, said, writes_read
 from midwatch.contracts import codec, control, subjects
 from midwatch.contracts.control import Card, SwitchRecord, SwitchRule, TripRule
 from midwatch.contracts.governance import AlertRaised
@@ -106,10 +106,8 @@ async def judged(js: JetStreamContext) -> None:
 
 
 async def taken(js: JetStreamContext) -> bool:
-    spoken = await js.consumer_info(subjects.GOVERNANCE, subjects.KILL_SWITCH_GOVERNANCE)
     return (
-        not spoken.num_pending
-        and not spoken.num_ack_pending
+        await all_read(js, subjects.GOVERNANCE, subjects.KILL_SWITCH_GOVERNANCE)
         and await all_read(js, subjects.RUNS, subjects.KILL_SWITCH)
         and await writes_read(js)
     )
