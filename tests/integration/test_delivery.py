@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
+import nats
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -53,6 +54,10 @@ class Readers:
 
     async def all_acknowledged(self) -> None:
         await eventually(lambda: all_read(self.js, subjects.RUNS, "t"))
+
+    async def asked(self) -> bool:
+        """Whether a pull stands."""
+        return bool((await self.js.consumer_info(subjects.RUNS, "t")).num_waiting)
 
     async def dead(self) -> list[DeadLetter]:
         info = await self.js.stream_info(subjects.DEAD)
@@ -289,6 +294,21 @@ async def test_a_cancelled_reader_gives_back_what_it_held(readers: Readers) -> N
     await readers.stop()
     readers.start()
     await eventually(lambda: readers.handled == [id], within=20)  # before ack_wait is over
+
+
+async def test_what_is_on_its_way_to_a_reader_that_stops_goes_back_as_well(
+    readers: Readers, nats_server: NatsServer
+) -> None:
+    await readers.declare(ack_wait=60)
+    other = await nats.connect(nats_server.url)
+    for number in range(20):
+        readers.start()
+        await eventually(readers.asked)
+        await publish(other.jetstream(), "said", seq=number, by="agent", text="x")
+        await readers.stop()
+    readers.start()
+    await readers.all_acknowledged()  # before ack_wait is over
+    await other.close()
 
 
 async def test_a_killed_server_loses_nothing(readers: Readers, nats_server: NatsServer) -> None:

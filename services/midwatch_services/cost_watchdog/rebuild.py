@@ -15,7 +15,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from midwatch.contracts import codec, subjects
-from midwatch.runtime.delivery import Received, spare_collections
+from midwatch.runtime.delivery import Received
+from midwatch.runtime.garbage import spare_collections
 from midwatch.runtime.stream_read import Stored, read_range
 
 from .handlers import Watchdog

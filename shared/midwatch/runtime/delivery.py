@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Generic
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from typing_extensions import TypeVar
@@ -23,6 +23,7 @@ from midwatch.errors import Permanent, Temporary
 
 from . import faults, straight, telemetry
 from .dead_letters import bury, bury_together, groups, pack
+from .garbage import spare_collections
 from .outbox import Outbox
 
 E = TypeVar("E", default=RunEvent)
@@ -113,18 +114,24 @@ class RunReader(Generic[E]):
         spare_collections()
         subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_message)
         ticker = asyncio.create_task(self._tick())
-        try:
-            with straight.taken_by(self._nc, subscription, self._take):
+        with straight.taken_by(self._nc, subscription, self._take):
+            try:
                 await self._read()
-        finally:
-            ticker.cancel()
-            with contextlib.suppress(NatsError, asyncio.CancelledError):
-                await ticker
-            # First this: as long as a pull of ours stands, the server gives what comes back to it again.
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
-            if self._nc.is_connected:
-                await self._answer([*self._working.values(), *self._waiting], b"-NAK")
+            finally:
+                ticker.cancel()
+                with contextlib.suppress(NatsError, asyncio.CancelledError):
+                    await ticker
+                await self._let_go(subscription)
+
+    async def _let_go(self, subscription: Subscription) -> None:
+        """Gives back what was delivered. First it ends the pulls, to which the server would give it again, and takes
+        what is on its way meanwhile."""
+        with contextlib.suppress(NatsError):
+            await subscription.unsubscribe()
+        if self._nc.is_connected:
+            with contextlib.suppress(NatsError, TimeoutError):
+                await self._nc.flush(timeout=1)
+            await self._answer([*self._working.values(), *self._waiting], b"-NAK")
 
     async def _read(self) -> None:
         while True:
@@ -381,13 +388,6 @@ class RunReader(Generic[E]):
         """One answer a message. A lost one costs one more delivery, no more."""
         with contextlib.suppress(NatsError):
             await straight.publish_each(self._nc, [item.reply for item in batch], answer)
-
-
-def spare_collections() -> None:
-    """Thousands of events are held at a time and none is garbage: with Python's own thresholds, looking through them,
-    and through all that the service imported, takes an eighth of a reader's time."""
-    gc.freeze()
-    gc.set_threshold(max(20_000, gc.get_threshold()[0]), 20, 20)
 
 
 def _received(subject: str, reply: str, body: bytes, headers: Headers) -> tuple[Received[None], int]:
