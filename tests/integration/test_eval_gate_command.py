@@ -233,9 +233,9 @@ async def test_the_history_lists_the_newest_first(stack: Stack) -> None:
 
 
 async def say(
-    js: JetStreamContext, verdict: str, version: str = "v1", id: str | None = None, agent: str = AGENT, **counts: int
+    js: JetStreamContext, verdict: str, version: str = "v1", id: str | None = None, agent: str = AGENT
 ) -> None:
-    data = EvalCompleted(agent=agent, version=version, verdict=verdict, why="because", **counts)  # type: ignore[arg-type]
+    data = EvalCompleted(agent=agent, version=version, verdict=verdict, why="because")  # type: ignore[arg-type]
     body = codec.encode(codec.envelope("eval", "completed", data, source="/people/command-line", id=id))
     await js.publish(subjects.evaluated(AGENT, "completed"), body)
 
@@ -259,13 +259,6 @@ async def test_a_version_has_passed_if_the_last_gate_of_that_very_version_did(nc
     assert last.verdict == "inconclusive"
     assert await passed_gate(nc, AGENT, "v1") is None
     await say(js, "passed")
-    assert await passed_gate(nc, AGENT, "v1") is not None
-
-
-async def test_what_passed_on_a_part_of_the_cases_lets_no_version_pass(nc: Client, js: JetStreamContext) -> None:
-    await say(js, "passed", cases=30, gating=42)
-    assert await passed_gate(nc, AGENT, "v1") is None
-    await say(js, "passed", cases=42, gating=42)
     assert await passed_gate(nc, AGENT, "v1") is not None
 
 

@@ -17,7 +17,7 @@ from .outcome import CaseResult, Results, broke
 
 # Why the verdict is what it is, in the order in which it is looked for.
 Reason = Literal[
-    "no_baseline", "worse", "broken", "not_run", "nothing_gates", "too_few", "lacking", "unseen", "no_worse"
+    "no_baseline", "worse", "broken", "not_run", "nothing_gates", "part", "too_few", "lacking", "unseen", "no_worse"
 ]  # fmt: skip
 Kind = Literal["new", "gone", "changed", "not_agreed", "not_run"]
 
@@ -28,7 +28,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     alpha: float = 0.05  # chance that an equal agent fails
     power: float = 0.8  # with which a drop has to be seen to count as seen
     max_drop: float = 0.10  # a set that could not have seen this much calls more regressions than repairs inconclusive
-    lacking: float = 0.10  # of the baseline's gating cases that may have gone, changed, or gate no more
+    lacking: float = 0.10  # of the cases that gate, in the set or in the baseline, that may not be compared
 
 
 POLICY = Policy()
@@ -170,6 +170,8 @@ def _reason(gate: Gate) -> Reason:
         return "not_run"
     if not gate.cases:
         return "nothing_gates"
+    if gate.gating and gate.gating - gate.cases > gate.policy.lacking * gate.gating:
+        return "part"
     if gate.baseline_passed < fewest(gate.policy.alpha):
         return "too_few"
     if gate.lacking > gate.policy.lacking * gate.lacking_of:

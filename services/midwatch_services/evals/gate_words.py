@@ -27,6 +27,11 @@ def why(gate: "Gate") -> str:
         )
     if gate.reason == "nothing_gates":
         return "No case gates in both: two people have to agree on its criteria, and the baseline be replayed on it."
+    if gate.reason == "part":
+        return (
+            f"Only {_of(gate.cases, gate.gating or 0)} that gate were compared: replay the version and the baseline on "
+            "the whole set as it is now."
+        )
     if gate.reason == "too_few":
         return (
             f"The baseline passes only {_of(gate.baseline_passed, gate.cases)} that gate: with so few to fall from, "

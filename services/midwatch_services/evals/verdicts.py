@@ -61,6 +61,6 @@ async def last_gate(nc: Client, agent: str, version: str) -> EvalCompleted | Non
 
 
 async def passed_gate(nc: Client, agent: str, version: str) -> EvalCompleted | None:
-    """The gate that this very version passed, if the last that it went through is one: not on a part of the cases."""
+    """The gate that this very version passed, if the last that it went through is one."""
     last = await last_gate(nc, agent, version)
-    return last if last is not None and last.verdict == "passed" and not last.is_part else None
+    return last if last is not None and last.verdict == "passed" else None

@@ -260,11 +260,6 @@ class EvalCompleted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_usd: Money | None = None
     by: str = ""
 
-    @property
-    def is_part(self) -> bool:
-        """Whether fewer cases were compared than gate, as far as that was told: it says nothing of the rest."""
-        return self.gating is not None and self.cases < self.gating
-
 
 GOVERNANCE_EVENTS: dict[tuple[str, str], type[Any]] = {
     ("alert", "raised"): AlertRaised,

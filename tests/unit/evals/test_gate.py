@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gate_helpers import case, pair, results
 from midwatch_services.evals.gate import Gate, Policy, compare
@@ -113,6 +114,32 @@ def test_who_takes_failing_cases_out_of_the_set_does_not_pass(how: str) -> None:
     gate = compare(now, old)
     assert (gate.verdict, gate.reason, gate.lacking, gate.lacking_of) == ("inconclusive", "lacking", 8, 68)
     assert compare(now, old, policy=Policy(lacking=8 / 68)).verdict == "passed"
+
+
+@pytest.mark.parametrize("whole", ["neither", "the version", "the baseline"])
+def test_what_was_compared_on_a_part_of_the_set_does_not_pass(whole: str) -> None:
+    """60 cases gate; the version, the baseline, or both were replayed on 42 of them."""
+    all_of_it, part = [case(f"c{n}") for n in range(60)], [case(f"c{n}") for n in range(42)]
+    now = structs.replace(results(all_of_it if whole == "the version" else part), gating=60)
+    gate = compare(now, results(all_of_it if whole == "the baseline" else part, "old"))
+    assert (gate.verdict, gate.reason) == ("inconclusive", "part")
+    assert gate.why == (
+        "Only 42 of 60 cases that gate were compared: replay the version and the baseline on the whole set as it is "
+        "now."
+    )
+
+
+def test_a_set_may_grow_by_a_tenth_before_the_baseline_is_replayed_on_it() -> None:
+    old = results([case(f"c{n}") for n in range(54)], "old")
+    grown = structs.replace(results([case(f"c{n}") for n in range(60)]), gating=60)
+    assert (compare(grown, old).verdict, compare(grown, old).cases) == ("passed", 54)
+    more = structs.replace(results([case(f"c{n}") for n in range(61)]), gating=61)
+    assert compare(more, old).reason == "part"
+
+
+def test_a_part_that_is_clearly_worse_fails() -> None:
+    new, old = pair(14, 2, 26)
+    assert compare(structs.replace(new, gating=60), old).verdict == "failed"
 
 
 def test_a_case_that_did_not_come_to_its_end_is_not_known_to_pass() -> None:
