@@ -13,6 +13,8 @@ from pathlib import Path
 import nats
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
@@ -25,6 +27,10 @@ from midwatch.runtime.settings import Settings
 
 # A shell without job control starts what runs behind `&` with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more of the machine than of the code.
+examples.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples.load_profile("any-machine")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

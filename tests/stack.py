@@ -170,7 +170,10 @@ async def running(folder: Path, database_url: str | None = None) -> AsyncIterato
     async with await start_nats(folder / "nats") as server:
         client = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=quiet)
         await topology.apply(client.jetstream(), Settings(home=home, nats_url=server.url))
-        environment = {**os.environ, "MIDWATCH_HOME": str(home), "NATS_URL": server.url}
+        environment = {
+            **os.environ, "MIDWATCH_HOME": str(home), "NATS_URL": server.url, "MIDWATCH_HTTP_PORT": "0",
+            "MIDWATCH_CONSOLE_PORT": "0",
+        }  # fmt: skip
         if database_url:
             environment["MIDWATCH_DATABASE_URL"] = database_url
         whole = Stack(home, server, client, environment)

@@ -178,7 +178,8 @@ async def test_a_crash_between_any_two_steps_loses_no_page(
     async with pager(settings):
         await eventually(lambda: rows(settings, "SELECT id FROM pager_deliveries WHERE phase = 'sent'"), within=40)
         assert len(set(ids(people.at("/ann")))) == 1
-        assert len(people.calls) == (2 if point == "pager.sent" else 1)
+        # What was under way while another part of the process died may have arrived: it is sent again under its id.
+        assert len(people.calls) in ((2,) if point == "pager.sent" else (1, 2))
 
 
 async def test_a_crash_right_after_an_escalation_was_decided_sends_it_once(

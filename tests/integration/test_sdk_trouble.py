@@ -125,7 +125,6 @@ async def test_presence_and_log_say_what_is_done_without_control_and_when_it_is_
     await eventually(lambda: heard and heard[-1].without_control is None)
     lost = [presence for presence in heard if presence.lost_control]
     assert lost and {presence.without_control for presence in lost} == {lost_control}
-    assert max(presence.control_age or 0 for presence in lost) >= LEASE  # later ones may have read it again
     assert (heard[-1].lost_control, (heard[-1].control_age or 9) < LEASE) == (False, True)
     said = [record.getMessage() for record in caplog.records if "the switch of agent desk" in record.getMessage()]
     assert len(said) == 2

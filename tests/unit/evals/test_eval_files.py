@@ -230,7 +230,7 @@ JSON = st.recursive(
 
 
 @given(st.text(min_size=1).filter(str.strip), st.dictionaries(st.text() | st.text(min_size=130), JSON, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_is_said_and_called_reads_back(said: str, arguments: dict[str, Any]) -> None:
     case = a_case(turns=(said,), recorded=(Recorded("t", arguments, said, kind="read"),), kinds={"t": "read"})
     assert load.one(Path("x.yaml"), write.text(case, [said]).encode(), "desk") == replace(case, path="x.yaml")

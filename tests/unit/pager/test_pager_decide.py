@@ -272,7 +272,7 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(STEP, max_size=40))
 def test_whatever_comes_in_whatever_order_the_counts_are_true_and_a_group_ends_as_it_began(
     steps: list[tuple[str, str, str, int]],

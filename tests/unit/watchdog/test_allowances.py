@@ -159,7 +159,7 @@ CENTS = st.integers(0, 60).map(lambda cents: Decimal(cents) / 100)
 CALLS = st.lists(st.tuples(CENTS, st.integers(0, 4), st.booleans()), min_size=1, max_size=8)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(calls=CALLS, data=st.data())
 def test_in_whatever_order_all_comes_nothing_passes_the_limit_and_the_true_costs_remain(
     calls: list[tuple[Decimal, int, bool]], data: st.DataObject

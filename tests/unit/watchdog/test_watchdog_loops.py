@@ -143,7 +143,7 @@ def test_a_replay_says_what_would_have_been(played):
     assert play.raised("info")[-1].action == "would_halt_run"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(pairs=st.lists(st.integers(0, 2), max_size=30), seed=st.integers(0, 2**32), late_end=st.booleans())
 def test_any_order_within_five_seconds_ends_in_the_same_halts(played, pairs, seed, late_end):
     in_order, shuffled = played(), played()
