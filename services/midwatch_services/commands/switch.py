@@ -232,8 +232,10 @@ async def _switch(as_json: bool) -> int:
     url = Settings().url
     try:
         async with connected(url) as nc:
-            agents, instances = await view.read(nc, nc.jetstream(timeout=CONNECT))
-            shared = await view.shared_names(nc) if instances else {}
+            js = nc.jetstream(timeout=CONNECT)
+            _, running = await view.read(nc, js)
+            shared = await view.shared_names(nc) if running else {}
+            agents, instances = await view.read(nc, js)  # as it stands now, and not as it did before that
     except (OSError, NatsError, TimeoutError, Temporary) as error:
         return unreached(error, url, _NOT_KNOWN)
     by_name = {agent.agent: agent for agent in agents}
