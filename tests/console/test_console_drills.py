@@ -153,13 +153,45 @@ async def test_a_drill_that_warmed_up_as_the_console_restarted_is_told_as_over_a
     assert "It runs" not in part.text
 
 
-async def test_of_a_drill_that_runs_nowhere_the_switch_says_whether_its_halt_still_stands(
-    running: Running, js: JetStreamContext, nats_server: NatsServer
+@pytest.mark.parametrize("kept", ["halted", "replaced", "lifted", "quiet"])
+async def test_the_page_of_a_lost_drill_says_that_all_agents_are_halted_and_by_whom(
+    running: Running, js: JetStreamContext, kept: str
 ) -> None:
+    name, board = await began(js), Switchboard(js)
+    says = "All agents are halted now, and desk with them"
+    if kept != "quiet":
+        await board.halt_agent("desk", drill=True, reason="a drill", by=f"drill/{name} eva")
+    if kept in ("lifted", "replaced"):
+        await board.resume_agent("desk", reason="it expired", by="kill-switch")
+    if kept == "replaced":
+        await board.halt_agent("desk", reason="a fire", by="ben")
+    async with running.person(Role.OPERATOR) as ann:
+        before = (await ann.get(f"/drills/{name}")).text
+        await board.halt_fleet(reason="a flood", by="bo")
+        page = (await ann.get(f"/drills/{name}")).text
+        await put(js, subjects.FLEET_KEY, b"[1]")
+        unread = (await ann.get(f"/drills/{name}")).text
+    assert says not in before
+    assert f"{says}, by: <bdi>bo</bdi>." in page
+    assert f"{says}." in unread
+    for halted in (page, unread):
+        assert 'href="/stop">See how things stand</a>' in halted
+        assert ("<bdi>ben</bdi>" in halted) == (kept == "replaced")
+
+
+async def began(js: JetStreamContext) -> str:
+    """A drill of desk by eva that is recorded as begun, and that no console runs."""
     name = f"drill-{utc_now():%Y%m%d}-0a0a0a"
     said = AuditActed(by="eva", role="operator", action="drill.began", target="desk", detail={"drill": name})
     envelope = codec.envelope("audit", "acted", said, source="/services/console")
     await js.publish(subjects.audit("desk", "acted"), codec.encode(envelope))
+    return name
+
+
+async def test_of_a_drill_that_runs_nowhere_the_switch_says_whether_its_halt_still_stands(
+    running: Running, js: JetStreamContext, nats_server: NatsServer
+) -> None:
+    name = await began(js)
     async with running.person(Role.VIEWER) as vera:
         board, halt = Switchboard(js), {"reason": "a drill", "by": f"drill/{name} eva"}
         await board.halt_agent("desk", drill=True, expires_at=utc_now() + timedelta(minutes=1), **halt)

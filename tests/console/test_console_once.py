@@ -17,7 +17,7 @@ from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services.console.access.roles import Role
-from midwatch_services.console.others import drills
+from midwatch_services.console.others import drills, switch
 from review_helpers import begin, log, put_card, sampler
 from router_helpers import HASTY, give_card, stop
 
@@ -239,6 +239,25 @@ async def test_a_list_that_is_mended_by_a_double_press_is_told_as_mended_and_rec
         fields = await form(eva, "/stop/mend?agent=desk&list=tools", "/stop/mended")
         some = [await send(eva, "/stop/mended", fields, reason="a typing mistake") for _ in range(2)]
     assert some == [303, 303]
+    assert await actions(running) == ["switch.mend"]
+
+
+async def test_two_presses_of_mend_at_the_same_moment_are_both_told_as_mended_and_recorded_once(
+    running: Running, js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clear, waits = switch.clear, iter((0.1, 0.2))
+
+    async def later(js: JetStreamContext, key: str, revision: int) -> bool:
+        await asyncio.sleep(next(waits))  # by then the other press has read what stood before either
+        return await clear(js, key, revision)
+
+    monkeypatch.setattr(switch, "clear", later)
+    await put(js, "agent.desk", b'{"state":"running"}')
+    await put(js, "tools.desk", b"[1]")
+    async with running.person(Role.OPERATOR, "eva") as eva:
+        fields = await form(eva, "/stop/mend?agent=desk&list=tools", "/stop/mended")
+        presses = (send(eva, "/stop/mended", fields, reason="a typing mistake") for _ in range(2))
+        assert await asyncio.gather(*presses) == [303, 303]
     assert await actions(running) == ["switch.mend"]
 
 

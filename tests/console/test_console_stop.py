@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.js import JetStreamContext
@@ -155,6 +156,34 @@ async def test_starting_again_what_runs_is_recorded_as_what_it_was(running: Runn
         answer = await eva.act("/stop/resumed", what="agent", agent="desk", reason="x", seen="")
         assert answer.status_code == 303
     assert [one["action"] for one in await running.done()] == ["switch.not_resumed"]
+
+
+@pytest.mark.parametrize(
+    ("halts_anew", "status"), [(True, 409), (False, 303)], ids=["who halts anew", "who starts it first"]
+)
+async def test_a_start_that_somebody_overtook_is_recorded_as_come_to_nothing(
+    running: Running, board: Switchboard, monkeypatch: pytest.MonkeyPatch, halts_anew: bool, status: int
+) -> None:
+    resume = Switchboard.resume
+
+    async def late(self: Switchboard, scope: Scope, **how: Any) -> Any:
+        await resume(self, scope, reason="done", by="bo")
+        if halts_anew:
+            await self.halt(scope, reason="worse", by="bo")
+        return await resume(self, scope, **how)
+
+    await board.halt_agent("desk", by="eva", reason="it loops")
+    async with running.person(Role.ADMIN, "eva") as eva:
+        asked = (await eva.get("/stop/resume?what=agent&agent=desk")).text
+        fields = {name: re.findall(rf'name="{name}" value="([^"]*)"', asked)[-1] for name in ("seen", "once")}
+        monkeypatch.setattr(Switchboard, "resume", late)
+        answer = await eva.act("/stop/resumed", **DESK, **fields, reason="it is well")
+        told = (await eva.get("/audit")).text
+    assert answer.status_code == status
+    assert "Somebody else had stopped or started it meanwhile" in told
+    assert [(one["action"], one["detail"].get("why")) for one in await running.recorded()] == [
+        ("switch.resume", None), ("switch.not_resumed", "overtaken"),
+    ]  # fmt: skip
 
 
 async def test_one_is_told_that_somebody_else_halted_meanwhile(running: Running, board: Switchboard) -> None:

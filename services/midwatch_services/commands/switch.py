@@ -19,6 +19,7 @@ from .switch_output import (
     instance_json,
     instance_row,
     say,
+    shared_name,
     stray_rows,
     tell_written,
 )
@@ -111,7 +112,8 @@ def switch(context: typer.Context, as_json: Annotated[bool, JsonOption] = False)
     """Show every agent and instance: halted or not, armed or not, the epoch of each key, runs in flight.
 
     An instance is armed while it was heard within three seconds and has applied each of its keys as it stands. Agents
-    that send no presence are listed with their runs in flight where kill-switch's database can be read.
+    that send no presence are listed with their runs in flight where kill-switch's database can be read. Where any
+    instance runs it listens for 1.5 s, to say which names more than one process uses.
 
     Example: midwatch switch --json
     """
@@ -230,18 +232,21 @@ async def _switch(as_json: bool) -> int:
     url = Settings().url
     try:
         async with connected(url) as nc:
-            agents, instances = await view.read(nc, nc.jetstream(timeout=CONNECT))
+            js = nc.jetstream(timeout=CONNECT)
+            _, running = await view.read(nc, js)
+            shared = await view.shared_names(nc) if running else {}
+            agents, instances = await view.read(nc, js)  # as it stands now, and not as it did before that
     except (OSError, NatsError, TimeoutError, Temporary) as error:
         return unreached(error, url, _NOT_KNOWN)
     by_name = {agent.agent: agent for agent in agents}
     heard = {one.presence.agent for one in instances}
     strays = {agent: runs for agent, runs in runs_without_presence().items() if agent not in heard}
     if as_json:
-        emit_json(instance_json(one, by_name[one.presence.agent]) for one in instances)
+        emit_json(instance_json(one, by_name[one.presence.agent], shared) for one in instances)
         emit_json({"agent": agent, "instance": None, "armed": False, "why_not": "sends no presence",
                    "runs_in_flight": runs} for agent, runs in strays.items())  # fmt: skip
         return 0
-    rows = [instance_row(one, by_name[one.presence.agent]) for one in instances]
+    rows = [instance_row(one, by_name[one.presence.agent], shared) for one in instances]
     rows += stray_rows(strays, by_name)
     absent = set(by_name) - heard - set(strays)
     rows += [{"agent": name, "instance": "none runs", **agent_row(by_name[name])} for name in absent]
@@ -249,6 +254,8 @@ async def _switch(as_json: bool) -> int:
     empty = "No agent is known yet: write a card with `midwatch card new NAME`, then `midwatch apply`."
     emit_table(("agent", "instance", "switch", "stage", "armed", "runs", "draining", "epochs"), rows, empty=empty)
     for instance in instances:
+        if said := shared_name(instance, shared):
+            say(f"{clean(instance.presence.agent)}/{clean(instance.presence.instance)}: {said}")
         if text := events_kept_back(instance):
             say(text)
     for agent in agents:

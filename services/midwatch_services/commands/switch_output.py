@@ -141,8 +141,9 @@ def report_line(report: "InstanceReport", blocking: "Collection[Who]" = ()) -> s
     return clean(line)
 
 
-def instance_json(one: "InstanceView", agent: "AgentView") -> dict[str, Any]:
-    """An instance as one object of `midwatch switch --json`."""
+def instance_json(one: "InstanceView", agent: "AgentView", shared: "Mapping[Who, int]") -> dict[str, Any]:
+    """An instance as one object of `midwatch switch --json`. `shared`: how many processes use each name that more than
+    one uses."""
     import msgspec
 
     said = msgspec.structs.asdict(one.presence)
@@ -150,6 +151,7 @@ def instance_json(one: "InstanceView", agent: "AgentView") -> dict[str, Any]:
         **{name: said.pop(name) for name in ("agent", "instance")},
         "armed": one.armed,
         "why_not": one.why_not,
+        "shared_name": shared_name(one, shared),
         "halted": agent.halted,
         "halts": agent.halts,
         "epochs": agent.epochs,
@@ -159,16 +161,28 @@ def instance_json(one: "InstanceView", agent: "AgentView") -> dict[str, Any]:
     }
 
 
-def instance_row(one: "InstanceView", agent: "AgentView") -> dict[str, Any]:
+def instance_row(one: "InstanceView", agent: "AgentView", shared: "Mapping[Who, int]") -> dict[str, Any]:
     """An instance as a row of the table."""
+    processes = shared.get((one.presence.agent, one.presence.instance))
     return {
         **agent_row(agent),
         "agent": agent.agent,
-        "instance": one.presence.instance,
+        "instance": one.presence.instance + (f" ({processes} processes)" if processes else ""),
         "armed": "yes" if one.armed else f"NO: {one.why_not}",
         "runs": len(one.presence.runs_in_flight),
         "draining": len(one.presence.draining),
     }
+
+
+def shared_name(one: "InstanceView", shared: "Mapping[Who, int]") -> str:
+    """That more than one process uses the name of an instance, and what to do; empty where one does."""
+    processes = shared.get((one.presence.agent, one.presence.instance))
+    if not processes:
+        return ""
+    return (
+        f"{processes} processes use this name, and only the one that spoke last is shown: give each an `instance` of "
+        "its own in midwatch.connect, or none, and it gets one"
+    )
 
 
 def events_kept_back(one: "InstanceView") -> str | None:

@@ -26,7 +26,7 @@ from .policy import POLICY
 from .registry import Instances, read_presence
 
 _LOOK = 0.25  # seconds between two readings of the key
-_ANNOUNCE = 1.5  # seconds in which whoever runs says so; before, that nobody else does is not known
+ANNOUNCE = 1.5  # seconds in which whoever runs says so; before, that nobody else does is not known
 
 
 class _Info(msgspec.Struct):
@@ -94,7 +94,7 @@ class Proof:
             verdict = decide.judge(halt, instances, around, cleared, POLICY)
             cleared = dict(verdict.cleared)
             self.held_since = (self.held_since or asyncio.get_running_loop().time()) if verdict.contained else None
-            known = now - self._since >= timedelta(seconds=min(_ANNOUNCE, limit))
+            known = now - self._since >= timedelta(seconds=min(ANNOUNCE, limit))
             verdict = replace(verdict, contained=verdict.contained and known)
             tell(verdict)
             if entry.revision >= epoch and (lifted := _lifted(entry, scope)):

@@ -1,5 +1,7 @@
 """Who is armed: every instance beside the switch as it stands, read from NATS alone."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -7,6 +9,7 @@ from typing import Any
 
 import msgspec
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 
@@ -16,8 +19,9 @@ from midwatch.runtime.stream_read import last_of_each
 from midwatch.runtime.switchboard import Entry, Switchboard, is_deleted
 
 from . import armed, decide
-from .proof import last_words
-from .registry import of_presence
+from .decide import Who
+from .proof import ANNOUNCE, last_words
+from .registry import Instances, of_presence, read_presence
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,22 @@ async def read(nc: Client, js: JetStreamContext) -> tuple[list[AgentView], list[
     found.sort(key=lambda one: (one.presence.agent, one.presence.instance))
     stages = await _stages(js)
     return [replace(agent_view(name, entries), stage=stages.get(name, "")) for name in sorted(names)], found
+
+
+async def shared_names(nc: Client) -> dict[Who, int]:
+    """Of each name that more than one process uses, how many do. The server keeps one word a name, so that it hears
+    them for as long as whoever runs needs to speak."""
+    heard = Instances()
+
+    async def hear(message: Msg) -> None:
+        if instance := read_presence(message.subject, message.data, datetime.now(UTC)):
+            heard.hear(instance)
+
+    heard_on = await nc.subscribe(subjects.presence("*", "*"), cb=hear)
+    await asyncio.sleep(ANNOUNCE)
+    await heard_on.unsubscribe()
+    using = Counter((one.agent, one.instance) for one in heard.processes(None) if not one.left)
+    return {who: number for who, number in using.items() if number > 1}
 
 
 async def _stages(js: JetStreamContext) -> dict[str, str]:

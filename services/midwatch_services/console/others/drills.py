@@ -17,6 +17,7 @@ from midwatch.contracts.governance import SwitchDrilled
 from midwatch.errors import MidwatchError
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.stream_read import read_range
+from midwatch.runtime.switchboard import Switchboard
 from midwatch_services.kill_switch.drills import drill, drill_check, drill_plan
 
 from .switch import MISSED
@@ -100,7 +101,8 @@ def sign_off_command(agent: str, drill_id: str) -> str:
 class Lost:
     """What is known of a drill that was neither reported nor runs in this process. `state`: `silent` where the bus does
     not say, `unknown` where nobody recorded it, else `quiet`, `halted`, `lifted` or, by another halt, `replaced`, by
-    what became of its halt. `holder`: whose halt stands."""
+    what became of its halt. `holder`: whose halt of the agent stands. `fleet`: who halted all agents, empty where that
+    is not known, None where they are not."""
 
     state: str
     agent: str = ""
@@ -108,6 +110,7 @@ class Lost:
     at: datetime | None = None
     until: datetime | None = None
     holder: str = ""
+    fleet: str | None = None
 
 
 async def lost(nc: Client, drill_id: str) -> Lost:
@@ -122,14 +125,15 @@ async def lost(nc: Client, drill_id: str) -> Lost:
             agent, by, at = begun
             signature = drill_plan.signature(drill_id, by)
             halt, last = await _halt(nc, agent, signature, at)
+            fleet = await _fleet(nc)
     except MISSED:
         return Lost("silent")
     other = last.by if last is not None and last.state == "halted" and last.by != signature else ""
     if halt is None:
-        return Lost("quiet", agent, by, at, holder=other)
+        return Lost("quiet", agent, by, at, holder=other, fleet=fleet)
     if other:
-        return Lost("replaced", agent, by, at, holder=other)
-    return Lost("halted" if last is halt else "lifted", agent, by, at, halt.expires_at)
+        return Lost("replaced", agent, by, at, holder=other, fleet=fleet)
+    return Lost("halted" if last is halt else "lifted", agent, by, at, halt.expires_at, fleet=fleet)
 
 
 async def _begun(nc: Client, drill_id: str) -> tuple[str, str, datetime] | None:
@@ -164,6 +168,12 @@ async def _halt(
                 last = control.decode_record(stored.body)
                 found = last if last and (last.state, last.by) == ("halted", signature) else found
     return found, last
+
+
+async def _fleet(nc: Client) -> str | None:
+    """Who halted all agents; None where they may run."""
+    record = (await Switchboard(nc.jetstream()).read(subjects.FLEET_KEY)).record()
+    return None if record is not None and record.state == "running" else record.by if record else ""
 
 
 @dataclass

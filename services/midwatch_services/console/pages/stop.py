@@ -209,22 +209,32 @@ async def resumed(request: Request) -> Response:
         seen = entry.revision if what == "resume" else given.get("epoch", "")
         deed = f"resume {seen} {reason}"
         at: dict[str, Any] = {"agent": scope.agent or subjects.FLEET, "target": _target(scope)}
-        if stands and stands.by == session_of(request).by and tried_before(request, **at, deed=deed):
+        tried = tried_before(request, **at, deed=deed)
+        if stands and stands.by == session_of(request).by and tried:
             what = "resume"  # it arrived, though nobody confirmed it
         if not await _record(request, what, scope, deed=deed, reason=reason, epoch=entry.revision):
             return not_done(request, "unrecorded", scope)
+        in_vain = {**at, "deed": deed, "tried": tried, "reason": reason[: stopping.REASON_LIMIT]}
         try:
             written = await board.resume(scope, only=only, reason=reason, by=session_of(request).by)
         except switch.MISSED:
-            with suppress(*switch.MISSED):
-                await fail(request, "switch.not_resumed", **at, deed=deed, why="unanswered", reason=reason)
+            await _not_resumed(request, "unanswered", in_vain)
             raise
     except switch.MISSED as error:
         return not_done(request, "resume", scope, error)
+    by_another = not written.changed and written.record.by != session_of(request).by
+    if what == "resume" and (turned_away or by_another):
+        await _not_resumed(request, "overtaken", in_vain)
     if turned_away:
         return await _resume(request, scope, "conflict", 409)
     name = "stop.resumed" if written.changed else "stop.ran_already"
     return back(request, "/stop", name, name=name_of(scope), by=written.record.by or "")
+
+
+async def _not_resumed(request: Request, why: str, deed: dict[str, Any]) -> None:
+    """Records that a start came to nothing; where even that is not kept, so be it."""
+    with suppress(*switch.MISSED):
+        await fail(request, "switch.not_resumed", why=why, **deed)
 
 
 @page(role=Role.VIEWER)

@@ -1,5 +1,6 @@
 """Mending the switch: an empty list in the place of one of halted tools or runs that cannot be read."""
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -45,10 +46,15 @@ async def mended(request: Request) -> Response:
     """Puts an empty list in the place of the write that its page showed, and of no other. It waits until that is
     recorded."""
     given = {name: str(value) for name, value in (await request.form()).items()}
-    agent, what = _of(given)
     reason, seen = given.get("reason", "").strip()[: stopping.REASON_LIMIT], given.get("seen", "")
     if not reason:
         return await _mend(request, given, "reason", 422)
+    async with _one_at_a_time(request):  # what one press has mended the next reads as mended
+        return await _clear(request, given, reason, seen)
+
+
+async def _clear(request: Request, given: Mapping[str, str], reason: str, seen: str) -> Response:
+    agent, what = _of(given)
     key = _KEYS[what](agent)
     deed = f"mend {seen}"
     try:
@@ -72,6 +78,13 @@ async def mended(request: Request) -> Response:
         await _came_to_nothing(request, agent, deed, entry, reason)
         return not_done(request, "mend", Scope(agent), error)
     return _done(request, agent, what)
+
+
+def _one_at_a_time(request: Request) -> asyncio.Lock:
+    if not hasattr(request.app.state, "mending"):
+        request.app.state.mending = asyncio.Lock()
+    lock: asyncio.Lock = request.app.state.mending
+    return lock
 
 
 def _done(request: Request, agent: str, what: str) -> Response:
