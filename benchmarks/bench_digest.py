@@ -2,7 +2,8 @@
 
 `python benchmarks/bench_digest.py [--json] [--data FOLDER] [--show]`. The real runs are replayed through NATS, the
 logger and cost-watchdog; then the digest of each of their days is written and measured. The large log is made from the
-rows of those runs by resampling, 4,000 a day, with the events of the day that is told of.
+rows of those runs by resampling, 4,000 a day, with the events of the day that is told of. At last 20,000 cases and as
+many reviews wait beside it.
 """
 
 import argparse
@@ -35,14 +36,17 @@ from midwatch_services.digest.decide import Digest
 from midwatch_services.digest.policy import POLICY
 from midwatch_services.digest.readability import grade
 from midwatch_services.digest.sources import Sources
+from midwatch_services.kill_switch import tables as switch
 from midwatch_services.logger import store
 from midwatch_services.logger.decide import text_of
 from midwatch_services.replay.session import Wish, replay
+from midwatch_services.reviewer_sampler import tables as sampler
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 A_DAY = 400 if load.QUICK else 4_000
 RUNS = 8_000 if load.QUICK else 1_000_000
 SMALL = 4_000 if load.QUICK else 40_000  # the log beside which the growth is seen
+WAITING = 2_000 if load.QUICK else 20_000  # cases, and reviews
 TIMES = 5
 NEWEST = date(2026, 11, 25)
 READERS = (subjects.LOGGER, subjects.COST_WATCHDOG)
@@ -194,6 +198,36 @@ def _insert(conn: Any, table: str, columns: Sequence[str], rows: Sequence[Sequen
     execute_many(raw, f"INSERT INTO {table} ({', '.join(columns)})", "", columns, rows)
 
 
+def keep_waiting(settings: Settings) -> None:
+    """Puts cases, every fifth of them in somebody's hands, and reviews where their services keep them."""
+    noon = datetime(NEWEST.year, NEWEST.month, NEWEST.day, 12, tzinfo=UTC)
+    begun = [noon - timedelta(seconds=number) for number in range(WAITING)]
+    texts = ("taker", "taken_run", "reference", "key", "reason", "doubt")
+    cases = [
+        dict.fromkeys(texts, "") | {
+            "case_id": f"case-{number}", "agent": "airline-llm_agent", "run_id": f"waits-{number}", "to": "human",
+            "state": "open" if number % 5 else "taken", "taken_by": "" if number % 5 else f"person-{number % 40}",
+            "opened_by": "kill-switch", "mode": "live", "chain": "[]", "asked": "Where is the refund of my flight?",
+            "opened_at": switch.micros(at), "updated_at": switch.micros(at), "body": b" " * 2_000,
+        }
+        for number, at in enumerate(begun)
+    ]  # fmt: skip
+    queue = [
+        {
+            "agent": "airline-llm_agent", "run_id": f"waits-{number}", "track": "live", "mode": "live", "rate": 1.0,
+            "draw": 0.0, "day": str(NEWEST), "key_hash": "0" * 64, "sampled_at": at.timestamp(), "state": "waiting",
+        }
+        for number, at in enumerate(begun)
+    ]  # fmt: skip
+    kept = ((subjects.KILL_SWITCH, switch.Case, cases), (subjects.REVIEWER_SAMPLER, sampler.Queued, queue))
+    for service, table, rows in kept:
+        url = settings.database_for(service)
+        migrate(url, service)
+        database = Database(url, name=service)
+        database.write_now(lambda conn, made=(table, rows): conn.execute(sa.insert(made[0].__table__), made[1]))  # type: ignore[misc]
+        database.close()
+
+
 def seconds(settings: Settings, agent: str | None) -> list[float]:
     """How long the digest of the newest day takes, in all three renderings, each time from opened databases anew."""
     found = []
@@ -215,10 +249,15 @@ def speed(source: Settings, home: Path) -> Iterator[dict[str, Any]]:
     log.grow(SMALL)
     small = {agent: max(seconds(log.settings, agent)) for agent in (None, "airline-llm_agent")}
     log.grow(RUNS)
-    for agent, whose in ((None, "the shop"), ("airline-llm_agent", "one agent")):
-        took = seconds(log.settings, agent)
-        name = f"digest of {whose}, a day of {A_DAY:,} runs, {RUNS:,} in the log, slowest of {TIMES}"
-        yield row(name, max(took), "s", 5, f"with {SMALL:,} in the log", small[agent])
+    whose = {None: "the shop", "airline-llm_agent": "one agent"}
+    large = {agent: max(seconds(log.settings, agent)) for agent in whose}
+    for agent, took in large.items():
+        name = f"digest of {whose[agent]}, a day of {A_DAY:,} runs, {RUNS:,} in the log, slowest of {TIMES}"
+        yield row(name, took, "s", 5, f"with {SMALL:,} in the log", small[agent])
+    keep_waiting(log.settings)
+    for agent, took in large.items():
+        name = f"digest of {whose[agent]}, that day, {WAITING:,} cases and as many reviews waiting, slowest of {TIMES}"
+        yield row(name, max(seconds(log.settings, agent)), "s", 5, "with none waiting", took)
 
 
 async def measure(data: Path, show: bool) -> list[dict[str, Any]]:

@@ -30,3 +30,12 @@ def a_case(number: int, opened_at: datetime, **fields: Any) -> dict[str, Any]:
         "taker": "", "taken_by": "", "taken_run": "", "reference": "", "mode": "live", "opened_by": "kill-switch",
         "key": "", "reason": "", "doubt": "", "chain": "[]", "asked": "", "opened_at": at, "updated_at": at, **fields,
     }  # fmt: skip
+
+
+def a_review(name: str, sampled_at: float, settled_at: float | None = None, **fields: Any) -> dict[str, Any]:
+    """A run in the review queue as reviewer-sampler keeps it."""
+    return {
+        "agent": "desk", "run_id": name, "track": "live", "mode": "live", "rate": 0.2, "draw": 0.1, "day": "",
+        "key_hash": "", "sampled_at": sampled_at, "state": "waiting" if settled_at is None else "settled", "drawn": 1,
+        "causes": "[]", "version": "1", "due_day": "", "second": 0, "settled_at": settled_at, **fields,
+    }  # fmt: skip

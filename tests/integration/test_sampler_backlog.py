@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from kept_helpers import a_review as row
 from kept_helpers import insert
 from midwatch.contracts import subjects
 from midwatch.runtime.database import Database
@@ -14,14 +15,6 @@ from midwatch.runtime.settings import Settings
 from midwatch_services.reviewer_sampler import store, tables
 
 DAYS = [100.0, 200.0, 300.0]
-
-
-def row(name: str, sampled_at: float, settled_at: float | None = None, **fields: Any) -> dict[str, Any]:
-    return {
-        "agent": "desk", "run_id": name, "track": "live", "mode": "live", "rate": 0.2, "draw": 0.1, "day": "",
-        "key_hash": "", "sampled_at": sampled_at, "state": "waiting" if settled_at is None else "settled", "drawn": 1,
-        "causes": "[]", "version": "1", "due_day": "", "second": 0, "settled_at": settled_at, **fields,
-    }  # fmt: skip
 
 
 @pytest.fixture

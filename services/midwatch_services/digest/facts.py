@@ -99,7 +99,26 @@ class Case:
     run_id: str
     opened_at: datetime
     asked: str = ""
-    taken_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """How many cases nobody has, and how many somebody has, with the few of either that were opened first. `holders`:
+    everybody who has one."""
+
+    waiting: int = 0
+    first: tuple[Case, ...] = ()
+    held: int = 0
+    first_held: tuple[Case, ...] = ()
+    holders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reviews:
+    """How many runs wait for a reviewer, and the newest few of them."""
+
+    waiting: int = 0
+    newest: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +168,8 @@ class Facts:
     past: Past = Past()
     alerts: tuple[Alert, ...] = ()
     open_alerts: tuple[Alert, ...] = ()
-    cases: tuple[Case, ...] | None = ()
-    reviews: tuple[Key, ...] | None = ()
+    cases: Cases | None = Cases()
+    reviews: Reviews | None = Reviews()
     unended: tuple[Run, ...] = ()
     changes: tuple[Change, ...] = ()
     is_behind: bool = False  # the log has not all of the day yet

@@ -24,11 +24,10 @@ from midwatch_services.reviewer_sampler import store as reviews
 
 from . import decide, reading
 from .decide import Digest
-from .facts import Alert, Case, Change, Facts, Key, Past, Run, Totals
-from .policy import STILL, WEEK, Policy
+from .facts import Alert, Case, Cases, Change, Facts, Past, Reviews, Run, Totals
+from .policy import SAMPLES, STILL, WEEK, Policy
 
 T = TypeVar("T")
-_OPEN = ("waiting", "judged", "disputed")  # states of a review that wants a person
 
 
 class NoLog(MidwatchError):
@@ -72,7 +71,7 @@ class Sources:
         stretch = self._stretch(day, mode, agent)
         facts = self._read(lambda conn: self._facts(conn, day, stretch, now))
         facts = replace(
-            facts, cases=self.told(self._cases(agent, mode)), reviews=self._reviews(agent, mode), budget_usd=budget,
+            facts, cases=self._cases(agent, mode), reviews=self._reviews(agent, mode), budget_usd=budget,
             changes=self._changes(day, agent, mode), is_behind=behind,
         )  # fmt: skip
         tools = self._read(lambda conn: daily.read_tools(conn, [run.key for run in reading.sample(facts.runs)]))
@@ -102,27 +101,19 @@ class Sources:
             ),
         )  # fmt: skip
 
-    def _cases(self, agent: str | None, mode: str) -> tuple[Case, ...] | None:
+    def _cases(self, agent: str | None, mode: str) -> Cases | None:
         wanted = None if mode == "live" else mode
-        found = self._other(
-            subjects.KILL_SWITCH,
-            lambda conn: case_store.list_cases(conn, agent=agent, mode=wanted, limit=None),
-        )
-        return None if found is None else tuple(map(_case, found))
+        found = self._other(subjects.KILL_SWITCH, lambda conn: _waiting(conn, agent, wanted, self._policy.cases))
+        return None if found is None else replace(found, first=self.told(found.first))
 
-    def told(self, cases: tuple[Case, ...] | None) -> tuple[Case, ...] | None:
+    def told(self, cases: tuple[Case, ...]) -> tuple[Case, ...]:
         """The cases, without the words of those that kill-switch may be about to erase: the log is erased first."""
-        if cases is None:
-            return None
         erased = self._read(lambda conn: daily.read_erased(conn, [(case.agent, case.run_id) for case in cases]))
         return tuple(replace(case, asked="") if (case.agent, case.run_id) in erased else case for case in cases)
 
-    def _reviews(self, agent: str | None, mode: str) -> tuple[Key, ...] | None:
+    def _reviews(self, agent: str | None, mode: str) -> Reviews | None:
         wanted = None if mode == "live" else mode
-        found = self._other(subjects.REVIEWER_SAMPLER, lambda conn: reviews.queue(conn, agent=agent, mode=wanted))
-        if found is None:
-            return None
-        return tuple((row["agent"], row["run_id"]) for row in found if row["state"] in _OPEN)
+        return self._other(subjects.REVIEWER_SAMPLER, lambda conn: _to_review(conn, agent, wanted))
 
     def _changes(self, day: date, agent: str | None, mode: str) -> tuple[Change, ...]:
         """What the service `drift` found on that day, by UTC."""
@@ -188,9 +179,26 @@ def _alert(row: dict[str, Any]) -> Alert:
     )  # fmt: skip
 
 
+def _waiting(conn: Connection, agent: str | None, mode: str | None, told: int) -> Cases:
+    """Counted by the database, however many there are; no more rows than a digest tells of are read."""
+    holders = case_store.holders(conn, agent=agent, mode=mode)
+    waiting, held = holders.pop("", 0), sum(holders.values())
+
+    def first(state: str | Sequence[str], limit: int) -> tuple[Case, ...]:
+        return tuple(map(_case, case_store.list_cases(conn, agent=agent, state=state, mode=mode, limit=limit)))
+
+    some, others = first("open", min(waiting, max(told, SAMPLES))), first(case_store.HELD, min(held, SAMPLES))
+    return Cases(waiting, some, held, others, tuple(holders))
+
+
+def _to_review(conn: Connection, agent: str | None, mode: str | None) -> Reviews:
+    waiting = sum(count for name, count in reviews.backlog(conn, mode).items() if agent in (None, name))
+    newest = reviews.queue(conn, agent=agent, mode=mode, waiting=True, limit=min(waiting, SAMPLES))
+    return Reviews(waiting, tuple((row["agent"], row["run_id"]) for row in newest))
+
+
 def _case(row: dict[str, Any]) -> Case:
-    holder = row["taken_by"] if row["state"] == "taken" else row["taker"] if row["state"] == "offered" else ""
     opened_at = datetime.fromisoformat(row["opened_at"])
     if opened_at.tzinfo is None:
         opened_at = opened_at.replace(tzinfo=UTC)
-    return Case(row["case_id"], row["agent"], row["run_id"], opened_at, row["asked"], holder)
+    return Case(row["case_id"], row["agent"], row["run_id"], opened_at, row["asked"])

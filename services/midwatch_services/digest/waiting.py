@@ -1,6 +1,7 @@
 """What is open: cases that wait for a person, alerts that nobody took on, reviews, runs without an end. Pure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from . import words
@@ -24,19 +25,18 @@ def _cases(facts: Facts, policy: Policy) -> Iterator[Sentence]:
         text = "It is not known which cases wait for a person: their list could not be read."
         yield words.of_day(text, facts.agent, facts.day)
         return
-    waiting = [case for case in facts.cases if not case.taken_by]
-    taken = [case for case in facts.cases if case.taken_by]
-    if not facts.cases:
+    waiting, held = facts.cases.waiting, facts.cases.held
+    if not waiting and not held:
         yield words.of_day("No case waits for a person.", facts.agent, facts.day)
     if waiting:
-        verb = "waits" if len(waiting) == 1 else "wait"
-        yield _about(f"{words.many(len(waiting), 'case')} {verb} for a person.", waiting)
-    for case in waiting[: policy.cases]:
-        yield _about(f"{_asked(case)} has waited for {_since(case.opened_at, facts.now)}.", [case])
-    if taken:
-        who = words.listed(sorted({words.plain(case.taken_by)[:40] for case in taken})[:5])
-        verb = "is" if len(taken) == 1 else "are"
-        yield _about(f"{words.many(len(taken), 'case')} {verb} in hand with {who}.", taken)
+        verb = "waits" if waiting == 1 else "wait"
+        yield _about(f"{words.many(waiting, 'case')} {verb} for a person.", facts.cases.first, waiting)
+    for case in facts.cases.first[: policy.cases]:
+        yield _about(f"{_asked(case)} has waited for {_since(case.opened_at, facts.now)}.", [case], 1)
+    if held:
+        who = words.listed(sorted({words.plain(name)[:40] for name in facts.cases.holders})[:5])
+        verb = "is" if held == 1 else "are"
+        yield _about(f"{words.many(held, 'case')} {verb} in hand with {who}.", facts.cases.first_held, held)
 
 
 def _asked(case: Case) -> str:
@@ -49,10 +49,10 @@ def _since(at: datetime, now: datetime) -> str:
     return words.length(max(0.0, (now - at).total_seconds()))
 
 
-def _about(text: str, cases: Sequence[Case]) -> Sentence:
+def _about(text: str, cases: Sequence[Case], total: int) -> Sentence:
     some = cases[:SAMPLES]
     named = tuple(Source("case", case.agent, case.case_id) for case in some)
-    return Sentence(text, named, len(cases), quoted=tuple((case.agent, case.run_id) for case in some))
+    return Sentence(text, named, total, quoted=tuple((case.agent, case.run_id) for case in some))
 
 
 def _alerts(facts: Facts) -> Iterator[Sentence]:
@@ -77,10 +77,9 @@ def _reviews(facts: Facts) -> Iterator[Sentence]:
     if facts.reviews is None:
         text = "It is not known how many runs wait for a reviewer: their list could not be read."
         yield words.of_day(text, facts.agent, facts.day)
-    elif facts.reviews:
-        count = len(facts.reviews)
+    elif count := facts.reviews.waiting:
         text = f"{words.many(count, 'run')} {'waits' if count == 1 else 'wait'} for a reviewer."
-        yield words.of_keys(text, facts.reviews)
+        yield replace(words.of_keys(text, facts.reviews.newest), total=count)
     else:
         yield words.of_day("No run waits for a reviewer.", facts.agent, facts.day)
 

@@ -22,6 +22,7 @@ _QUEUE_COLUMNS = (
     "agent", "run_id", "track", "mode", "ticket", "rate", "draw", "day", "key_hash", "sampled_at", "state", "version",
     "due_day",
 )  # fmt: skip
+_OPEN = ("waiting", "judged", "disputed")  # states of a run that wants a judge
 _NEVER = 1e12  # by any clock; SQLite takes an index for a stretch with two ends
 _RUN = tuple(_runs.primary_key.columns.keys())
 
@@ -102,23 +103,25 @@ def to_reveal(conn: Connection, today: str) -> list[DayKey]:
 
 
 def queue(
-    conn: Connection, *, agent: str | None = None, mode: str | None = None, limit: int | None = None
-) -> list[dict[str, Any]]:
-    """The review queue, the newest first. Replays, and drills, which no customer saw, are left out unless `mode` asks
-    for them."""
+    conn: Connection, *, agent: str | None = None, mode: str | None = None, waiting: bool = False,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The review queue, the newest first; `waiting`: of what waits for a judgement alone. Replays, and drills, which no
+    customer saw, are left out unless `mode` asks for them."""
     query = sa.select(_queue).order_by(_queue.c.sampled_at.desc(), _queue.c.agent, _queue.c.run_id).limit(limit)
-    shown = sa.and_(_queue.c.track == "live", _queue.c.mode != "drill")
-    query = query.where(_queue.c.mode == mode if mode else shown)
+    query = query.where(_of(mode), _queue.c.state.in_(_OPEN) if waiting else sa.true())
     query = query.where(_queue.c.agent == agent) if agent else query
     return [_shown(dict(row._mapping)) for row in conn.execute(query)]
 
 
-def backlog(conn: Connection) -> dict[str, int]:
-    """How many live runs of each agent wait for a judgement."""
-    query = sa.select(_queue.c.agent, sa.func.count()).where(
-        _queue.c.track == "live", _queue.c.mode != "drill", _queue.c.state.in_(("waiting", "judged", "disputed"))
-    )
+def backlog(conn: Connection, mode: str | None = None) -> dict[str, int]:
+    """How many runs of each agent wait for a judgement: live ones unless `mode` asks for others."""
+    query = sa.select(_queue.c.agent, sa.func.count()).where(_of(mode), _queue.c.state.in_(_OPEN))
     return {agent: int(count) for agent, count in conn.execute(query.group_by(_queue.c.agent))}
+
+
+def _of(mode: str | None) -> sa.ColumnElement[bool]:
+    return _queue.c.mode == mode if mode else sa.and_(_queue.c.track == "live", _queue.c.mode != "drill")
 
 
 def backlogs(conn: Connection, times: Sequence[float]) -> dict[str, list[int]]:

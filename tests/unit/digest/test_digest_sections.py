@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from digest_helpers import SEVEN, facts, run, runs, section, week, write
-from midwatch_services.digest.facts import Alert, Case, Change, Source
+from midwatch_services.digest.facts import Alert, Case, Cases, Change, Reviews, Source
 
 WRONG, WAITS, CHANGED, COST, READ = "What went wrong", "What waits", "What changed", "What it cost", "Runs most"
 
@@ -115,13 +115,13 @@ def test_what_cannot_be_read_is_said_to_be_unknown() -> None:
 
 
 def test_cases_alerts_reviews_and_runs_without_an_end_wait() -> None:
-    cases = (
+    waiting = (
         Case("case-1", "desk", "r-1", SEVEN - timedelta(hours=5), "Where is my refund?"),
         Case("case-2", "desk", "r-2", SEVEN - timedelta(minutes=50)),
-        Case("case-3", "desk", "r-3", SEVEN, "Hi", "bob"),
     )
+    held = (Case("case-3", "desk", "r-3", SEVEN, "Hi"),)
     found = facts(
-        cases=cases, reviews=(("desk", "r-4"),),
+        cases=Cases(2, waiting, 1, held, ("bob",)), reviews=Reviews(1, (("desk", "r-4"),)),
         open_alerts=(alert(1, raised_at=SEVEN - timedelta(days=3)),
                      alert(2, rule="velocity", raised_at=SEVEN - timedelta(hours=3)),
                      alert(3, rule="velocity", raised_at=SEVEN - timedelta(hours=2))),
@@ -286,7 +286,7 @@ def test_a_digest_knows_every_run_that_it_names_or_quotes() -> None:
     failed = tuple(run(number, "failed", error="the shop does not answer") for number in range(5))
     resolved = tuple(run(number, "resolved") for number in range(10, 40))
     case = Case("case-1", "desk", "r-old", SEVEN, asked="Where is it?")
-    digest = write(facts(runs=failed + resolved, cases=(case,)))
+    digest = write(facts(runs=failed + resolved, cases=Cases(1, (case,))))
     named = {run_id for _, run_id in digest.runs}
     assert {"r-0", "r-1", "r-2", "r-3", "r-4", "r-old"} <= named, "all five gave the reason that is quoted"
     assert named < {one.run_id for one in failed + resolved} | {"r-old"}, "not those that are only counted"

@@ -30,6 +30,7 @@ _INSERT, _HISTORY_INSERT = _cases.insert(), _history.insert()
 _TIMES = ("opened_at", "updated_at", "due_at")
 WITHOUT_BODY = [_cases.c[field.name] for field in fields(Case)]
 WAITING = ("offered", "open", "taken")  # for whom somebody must still do something
+HELD = ("offered", "taken")  # of these, what somebody has
 _PREFIX = "case-"
 
 
@@ -51,24 +52,33 @@ def not_seen_to(conn: Connection, agent: str, run_ids: Collection[str]) -> set[s
 
 
 def list_cases(
-    conn: Connection, *, agent: str | None = None, state: str | None = None, mode: str | None = None,
+    conn: Connection, *, agent: str | None = None, state: str | Sequence[str] | None = None, mode: str | None = None,
     drill: bool = False, newest: bool = False, limit: int | None = 100,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Cases without their bodies, oldest first unless the `newest` are asked for. No `state` is all that wait or are in
     someone's hands; `all` is every one, those too that an agent's own program has (`claimed`)."""
-    query = sa.select(*WITHOUT_BODY)
-    if state is None:
-        query = query.where(_cases.c.state.in_(WAITING))
-    elif state != "all":
-        query = query.where(_cases.c.state == state)
-    if agent is not None:
-        query = query.where(_cases.c.agent == agent)
-    if mode is not None:
-        query = query.where(_cases.c.mode == mode)
-    elif not drill:
-        query = query.where(_cases.c.mode != "drill")
+    query = sa.select(*WITHOUT_BODY).where(*_asked(agent, mode, drill))
+    if state != "all":
+        states = WAITING if state is None else (state,) if isinstance(state, str) else state
+        query = query.where(_cases.c.state.in_(states))
     order = _cases.c.opened_at.desc() if newest else _cases.c.opened_at
     return [plain(row) for row in conn.execute(query.order_by(order, _cases.c.case_id).limit(limit))]
+
+
+def holders(conn: Connection, *, agent: str | None = None, mode: str | None = None) -> dict[str, int]:
+    """How many cases each person has, or agent that has or is asked to take them; under `""` those that nobody has."""
+    holder = sa.case(
+        (_cases.c.state == "taken", _cases.c.taken_by), (_cases.c.state == "offered", _cases.c.taker), else_=""
+    ).label("holder")  # fmt: skip
+    query = sa.select(holder, sa.func.count()).where(_cases.c.state.in_(WAITING), *_asked(agent, mode))
+    return {name: int(count) for name, count in conn.execute(query.group_by(holder))}
+
+
+def _asked(agent: str | None, mode: str | None, drill: bool = False) -> list[sa.ColumnElement[bool]]:
+    clauses = [] if agent is None else [_cases.c.agent == agent]
+    if mode is not None:
+        return [*clauses, _cases.c.mode == mode]
+    return clauses if drill else [*clauses, _cases.c.mode != "drill"]
 
 
 def read_case(conn: Connection, name: str) -> dict[str, Any] | None:
