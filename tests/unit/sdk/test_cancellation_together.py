@@ -1,7 +1,7 @@
 """Halts beside the other ways in which asyncio cancels: task groups, timeouts, the host's own cancellation."""
 
 import asyncio
-import time
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -174,12 +174,13 @@ async def test_wait_for_and_shield_let_the_halt_through(mw: testing.InMemory) ->
 
 
 async def test_a_halt_does_not_wait_for_a_thread(mw: testing.InMemory) -> None:
+    released, ended = threading.Event(), []
     async with mw.agent("desk", version="1", fallback=to_human).run(input="x") as run:
         asyncio.get_running_loop().call_later(0.01, mw.halt, "desk")
-        began = time.monotonic()
-        await run.model(asyncio.to_thread, time.sleep, 0.3)
+        await run.model(asyncio.to_thread, lambda: ended.append(released.wait(20)))
     assert run.result == "a person, because halted"
-    assert time.monotonic() - began < 0.25
+    assert ended == []
+    released.set()
 
 
 async def test_a_halted_fleet_ends_nested_runs_from_the_outer_one(mw: testing.InMemory) -> None:
