@@ -151,6 +151,19 @@ async def test_the_weeks_corrections_are_a_page_and_a_file(running: Running, nc:
     assert [(one["action"], one["target"]) for one in await running.recorded()] == [("feedback.exported", week)]
 
 
+async def test_agreement_tells_how_many_wait_for_a_second_person_and_are_in_no_figure(
+    js: JetStreamContext, settings: Settings, nc: Client
+) -> None:
+    await put_card(js)
+    async with sampler(settings), console(settings) as running, running.person(Role.REVIEWER) as olga:
+        await begin(js, "r-1", "r-2", "r-3")
+        await judge(nc, "ann", "r-1", "pass", read=False)
+        await judge(nc, "ann", "r-2", "fail", read=False)
+        await judge(nc, "ann", "r-3", "fail")
+        page = (await olga.get("/review/agreement")).text
+        assert "0 of 1. 2 more were judged and wait for one more person, as every fail does: they are not in" in page
+
+
 async def test_agreement_is_told_with_its_interval_or_as_too_few(
     js: JetStreamContext, settings: Settings, nc: Client
 ) -> None:
