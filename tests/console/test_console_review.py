@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,33 @@ async def test_a_run_that_somebody_holds_is_told_and_skipping_and_quitting_give_
         only = (await olga.get("/review?skip=r-2&skip=r-3")).text
         assert "Only what you skipped is left" in only
         assert "Look at the 2 you skipped" in only
+
+
+async def test_what_one_cannot_judge_now_is_told_so_and_counts_for_nobodys_day(
+    running: Running, js: JetStreamContext, nc: Client
+) -> None:
+    await begin(js, "r-4")
+    await log(running.settings, "r-4", ended=False, at=datetime.now(UTC))
+    await judge(nc, "olga", "r-1", "fail")
+    async with running.person(Role.REVIEWER, by="olga") as olga, running.person(Role.REVIEWER, by="ben") as ben:
+        assert shown((await ben.get("/review?agent=desk&run=r-2")).text) == "r-2"
+        page = (await olga.get("/review/queue")).text
+        assert "One waiting, time for it today." in page
+        assert "3 runs cannot be judged by you now, and are not counted here." in page
+        states = [(run, re.search(f">{run}<.*?</tr>", page, re.S)) for run in ("r-1", "r-2", "r-3", "r-4")]
+        rows = {run: found[0] for run, found in states if found}
+        assert "You have judged it; it waits for somebody else" in rows["r-1"]
+        assert "Somebody reads it" in rows["r-2"]
+        assert "Still goes on" in rows["r-4"]
+        assert [run for run, row in rows.items() if "/review?" in row] == ["r-3"]
+        needs = (await olga.get("/today/needs")).text
+        assert "One run waits for a review" in needs
+        assert "3 runs cannot be reviewed by you now" in needs
+        page = (await ben.get("/review/queue")).text
+        assert "3 waiting, time for all of them today." in page
+        assert page.count('href="/review?') == 3
+        assert "One has judged it, one more is asked" in page
+        assert not re.search("olga|A failure", page)
 
 
 async def test_the_hold_is_extended_and_one_that_is_over_is_said_to_be(running: Running, nc: Client) -> None:
