@@ -67,7 +67,7 @@ async def test_one_judges_by_plain_buttons_and_is_given_the_next(running: Runnin
     async with running.person(Role.REVIEWER, by="olga") as olga:
         page = (await olga.get("/review")).text
         assert shown(page) == "r-1"
-        assert "1 of 3 due today</strong>, about 9 minutes left" in page
+        assert "1 of 3 of desk due today</strong>, about 9 minutes left" in page
         assert "30 minutes of today" in page
         assert "drawn by chance" in page
         assert "Where is ␛[31mit?" in page
@@ -79,7 +79,7 @@ async def test_one_judges_by_plain_buttons_and_is_given_the_next(running: Runnin
         page = (await olga.get("/review")).text
         assert shown(page) == "r-2"
         assert "r-1: fail." in page
-        assert "2 of 3 due today" in page
+        assert "2 of 3 of desk due today" in page
         await says(olga, page, "pass", reason="tone")
         page = (await olga.get("/review")).text
         await says(olga, page, "unsure")
@@ -293,7 +293,9 @@ async def test_without_the_sampler_pages_say_so_and_what_one_says_is_kept_all_th
         nothing = await olga.get("/review")
         assert nothing.status_code == 200
         assert "No runs are handed out just now" in nothing.text
-        assert "midwatch run reviewer-sampler" in nothing.text
+        assert nothing.text.count("midwatch run reviewer-sampler") == 1
+        assert '<code class="command">midwatch run reviewer-sampler</code>' in nothing.text
+        assert "`" not in nothing.text
         assert "Nothing waits" in (await olga.get("/review/queue")).text
         async with sampler(settings):
             await begin(js, "r-1")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from nats.aio.client import Client
@@ -19,7 +19,7 @@ from midwatch_services.commands.reviews_read import causes
 from midwatch_services.reviewer_sampler import store
 from midwatch_services.reviewer_sampler.judging import agreement, feedback, reading, render, sources, waiting
 from midwatch_services.reviewer_sampler.judging.agreement import Agreement, Kappa, Rate
-from midwatch_services.reviewer_sampler.judging.desk import Desk, left
+from midwatch_services.reviewer_sampler.judging.desk import Desk, NobodyAnswers, left
 from midwatch_services.reviewer_sampler.judging.feedback import Note
 from midwatch_services.reviewer_sampler.judging.waiting import Progress, Settled, Waits
 from midwatch_services.reviewer_sampler.schedule import decide as schedule
@@ -132,6 +132,6 @@ def markdown(notes: Sequence[Note], week: str) -> str:
     return "\n".join(map(render.markdown, notes)) or f"# What people corrected: week {week}\n\nNothing.\n"
 
 
-def trouble(error: MidwatchError) -> str:
-    """Why the sampler gave nothing, as its helper says it."""
-    return str(error)
+def trouble(error: MidwatchError) -> Literal["silent", "refused"]:
+    """Why the sampler gave nothing: nobody answers, or it says why itself."""
+    return "silent" if isinstance(error, NobodyAnswers) else "refused"
