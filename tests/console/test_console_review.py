@@ -122,6 +122,8 @@ async def test_a_run_that_somebody_holds_is_told_and_skipping_and_quitting_give_
         taken = (await ben.get("/review?agent=desk&run=r-1")).text
         assert "This run is not for you now" in taken
         assert "r-1 is held by somebody else" in taken
+        unknown = (await ben.get("/review?agent=desk&run=r-9")).text
+        assert "r-9 is not in the queue: list it with <code>midwatch reviews</code>" in unknown
         skipped = await olga.act("/review/skip", **fields(page))
         assert skipped.headers["location"] == "/review?skip=r-1"
         page = (await olga.get(skipped.headers["location"])).text
