@@ -117,17 +117,21 @@ async def midwatch(*arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, app, ["reviews", *arguments])
 
 
-async def log(settings: Settings, *run_ids: str, ended: bool = True, at: datetime = LONG_AGO) -> None:
+async def log(
+    settings: Settings, *run_ids: str, ended: bool = True, at: datetime = LONG_AGO, mode: str = "live"
+) -> None:
     """Runs as the logger keeps them."""
     url = settings.database_for(subjects.LOGGER)
     await asyncio.to_thread(migrate, url, subjects.LOGGER)
     database, batch = Database(url), []
     for run_id in run_ids:
         batch.append(
-            received("started", run_id=run_id, agent="desk", input="Where is \x1b[31mit?", ticket="T-1", at=at)
+            received(
+                "started", run_id=run_id, agent="desk", input="Where is \x1b[31mit?", ticket="T-1", at=at, mode=mode
+            )
         )
         if ended:
             batch.append(received("finished", seq=1, run_id=run_id, agent="desk", resolution="resolved",
-                                  output="On its way.", at=at))  # fmt: skip
+                                  output="On its way.", at=at, mode=mode))  # fmt: skip
     await database.write(lambda conn: run_log.save(conn, batch))
     database.close()

@@ -89,6 +89,23 @@ class Bed:
         ]
         await self.database.write(lambda conn: conn.execute(statement, rows))
 
+    async def failed_once(self, *run_ids: str) -> None:
+        """One person failed these runs, and they wait for a second."""
+        at = self.time.timestamp()
+        moved = "UPDATE reviewer_sampler_queue SET state = 'judged', second = 2 WHERE run_id = :run_id"
+        said = (
+            "INSERT INTO reviewer_sampler_judgements (agent, run_id, track, by, event, claim, verdict, reasons, "
+            "corrected, note, judged_at, counts) "
+            "VALUES ('desk', :run_id, 'live', 'ann', :run_id, '', 'fail', '[]', '', '', :at, 1)"
+        )
+        rows = [{"run_id": run_id, "at": at} for run_id in run_ids]
+
+        def work(conn: sa.Connection) -> None:
+            conn.execute(sa.text(moved), rows)
+            conn.execute(sa.text(said), rows)
+
+        await self.database.write(work)
+
     async def said(self, kind: type[Any]) -> list[Any]:
         """What was published of that kind, in order."""
         await self.sampler.outbox.drain()

@@ -299,7 +299,7 @@ async def test_a_verdict_is_told_only_once_it_is_settled(shop: Running, settings
     database.write_now(lambda conn: conn.execute(queue.insert().values(**row)))
     async with shop.person(Role.REVIEWER) as ann:
         page = (await ann.get(f"/runs/{AGENT}/run-1001")).text
-        assert "Drawn for review, not settled yet" in page
+        assert "To be reviewed, not settled yet" in page
         assert "by ben" not in page
         assert "1 to review" in (await ann.get("/agents")).text or "To review" in (await ann.get("/agents")).text
         database.write_now(lambda conn: conn.execute(queue.update().values(state="settled", verdict="pass")))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ async def test_one_judges_by_plain_buttons_and_is_given_the_next(running: Runnin
     async with running.person(Role.REVIEWER, by="olga") as olga:
         page = (await olga.get("/review")).text
         assert shown(page) == "r-1"
-        assert "1 of 3 due today</strong>, about 9 minutes left" in page
+        assert "1 of 3 of desk due today</strong>, about 9 minutes left" in page
         assert "30 minutes of today" in page
         assert "drawn by chance" in page
         assert "Where is ␛[31mit?" in page
@@ -78,7 +79,7 @@ async def test_one_judges_by_plain_buttons_and_is_given_the_next(running: Runnin
         page = (await olga.get("/review")).text
         assert shown(page) == "r-2"
         assert "r-1: fail." in page
-        assert "2 of 3 due today" in page
+        assert "2 of 3 of desk due today" in page
         await says(olga, page, "pass", reason="tone")
         page = (await olga.get("/review")).text
         await says(olga, page, "unsure")
@@ -121,6 +122,8 @@ async def test_a_run_that_somebody_holds_is_told_and_skipping_and_quitting_give_
         taken = (await ben.get("/review?agent=desk&run=r-1")).text
         assert "This run is not for you now" in taken
         assert "r-1 is held by somebody else" in taken
+        unknown = (await ben.get("/review?agent=desk&run=r-9")).text
+        assert "r-9 is not in the queue: list it with <code>midwatch reviews</code>" in unknown
         skipped = await olga.act("/review/skip", **fields(page))
         assert skipped.headers["location"] == "/review?skip=r-1"
         page = (await olga.get(skipped.headers["location"])).text
@@ -133,6 +136,33 @@ async def test_a_run_that_somebody_holds_is_told_and_skipping_and_quitting_give_
         only = (await olga.get("/review?skip=r-2&skip=r-3")).text
         assert "Only what you skipped is left" in only
         assert "Look at the 2 you skipped" in only
+
+
+async def test_what_one_cannot_judge_now_is_told_so_and_counts_for_nobodys_day(
+    running: Running, js: JetStreamContext, nc: Client
+) -> None:
+    await begin(js, "r-4")
+    await log(running.settings, "r-4", ended=False, at=datetime.now(UTC))
+    await judge(nc, "olga", "r-1", "fail")
+    async with running.person(Role.REVIEWER, by="olga") as olga, running.person(Role.REVIEWER, by="ben") as ben:
+        assert shown((await ben.get("/review?agent=desk&run=r-2")).text) == "r-2"
+        page = (await olga.get("/review/queue")).text
+        assert "One waiting, time for it today." in page
+        assert "3 runs cannot be judged by you now, and are not counted here." in page
+        states = [(run, re.search(f">{run}<.*?</tr>", page, re.S)) for run in ("r-1", "r-2", "r-3", "r-4")]
+        rows = {run: found[0] for run, found in states if found}
+        assert "You have judged it; it waits for somebody else" in rows["r-1"]
+        assert "Somebody reads it" in rows["r-2"]
+        assert "Still goes on" in rows["r-4"]
+        assert [run for run, row in rows.items() if "/review?" in row] == ["r-3"]
+        needs = (await olga.get("/today/needs")).text
+        assert "One run waits for a review" in needs
+        assert "3 runs cannot be reviewed by you now" in needs
+        page = (await ben.get("/review/queue")).text
+        assert "3 waiting, time for all of them today." in page
+        assert page.count('href="/review?') == 3
+        assert "One has judged it, one more is asked" in page
+        assert not re.search("olga|A failure", page)
 
 
 async def test_the_hold_is_extended_and_one_that_is_over_is_said_to_be(running: Running, nc: Client) -> None:
@@ -265,7 +295,9 @@ async def test_without_the_sampler_pages_say_so_and_what_one_says_is_kept_all_th
         nothing = await olga.get("/review")
         assert nothing.status_code == 200
         assert "No runs are handed out just now" in nothing.text
-        assert "midwatch run reviewer-sampler" in nothing.text
+        assert nothing.text.count("midwatch run reviewer-sampler") == 1
+        assert '<code class="command">midwatch run reviewer-sampler</code>' in nothing.text
+        assert "`" not in nothing.text
         assert "Nothing waits" in (await olga.get("/review/queue")).text
         async with sampler(settings):
             await begin(js, "r-1")

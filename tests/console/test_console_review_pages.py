@@ -47,7 +47,7 @@ async def test_a_run_that_was_erased_is_told_so_with_when_and_not_as_one_that_wa
     await begin(js, "r-1")
     await log(settings, "r-1")
     async with running.person(Role.VIEWER) as vera:
-        assert "Drawn for review, not settled yet" in (await vera.get("/runs/desk/r-1")).text
+        assert "To be reviewed, not settled yet" in (await vera.get("/runs/desk/r-1")).text
         asked = ErasureRequested(erasure_id="er-0123456789ab", by="ann", reason="asked for", agent="desk", run_id="r-1")
         database = Database(settings.database_for(subjects.LOGGER))
         await database.write(lambda conn: erasures.add(conn, asked, text_of(ASKED)))
@@ -131,6 +131,43 @@ async def test_the_queue_tells_what_is_old_and_for_what_there_is_time(js: JetStr
         assert (await vera.get("/review/queue?page=0")).status_code == 404
 
 
+async def test_why_a_run_is_read_is_told_in_words(running: Running, js: JetStreamContext, settings: Settings) -> None:
+    causes = ("alert", "complaint", "cost", "hand_off", "tool")
+    await begin(js, *causes)
+    await log(settings, *causes)
+    database = Database(settings.database_for(subjects.REVIEWER_SAMPLER))
+    besides = "UPDATE reviewer_sampler_queue SET drawn = run_id = 'cost', causes = '[\"' || run_id || '\"]'"
+    await database.write(lambda conn: conn.exec_driver_sql(besides))
+    database.close()
+    async with running.person(Role.REVIEWER) as ben:
+        page = (await ben.get("/review/queue")).text
+        found = [plain(cell) for cell in re.findall('data-label="Read because">(.*?)</td>', page)]
+        assert sorted(found) == [
+            "an alert was raised on it",
+            "drawn by chance, it cost more than its card lets pass unread",
+            "it handed the customer over without a word",
+            "it used a tool whose runs people read",
+            "the customer complained",
+        ]
+        assert "it used a tool whose runs people read" in plain((await ben.get("/review?agent=desk&run=tool")).text)
+
+
+def plain(page: str) -> str:
+    return re.sub("<[^>]*>", "", page)
+
+
+@pytest.mark.parametrize("mode", ["replay", "drill"])
+async def test_a_replay_or_drill_is_told_to_stand_in_no_queue(
+    running: Running, js: JetStreamContext, settings: Settings, mode: str
+) -> None:
+    await begin(js, "r-1", mode=mode)
+    await log(settings, "r-1", mode=mode)
+    async with running.person(Role.VIEWER) as vera:
+        page = (await vera.get("/runs/desk/r-1")).text
+        assert "In no queue: nobody is given a replay or a drill to review who does not ask for it" in page
+        assert "not settled yet" not in page
+
+
 async def test_the_weeks_corrections_are_a_page_and_a_file(running: Running, nc: Client, js: JetStreamContext) -> None:
     await begin(js, "r-1")
     await judge(nc, "ann", "r-1", "fail", reasons=["tone"], corrected="Sorry *for* that. <b>", note="rude")
@@ -149,6 +186,19 @@ async def test_the_weeks_corrections_are_a_page_and_a_file(running: Running, nc:
         assert "from 30 December 2019 to 5 January 2020" in (await vera.get("/review/feedback?week=2020-W01")).text
         assert (await vera.get("/review/feedback?week=2020-W99")).status_code == 404
     assert [(one["action"], one["target"]) for one in await running.recorded()] == [("feedback.exported", week)]
+
+
+async def test_agreement_tells_how_many_wait_for_a_second_person_and_are_in_no_figure(
+    js: JetStreamContext, settings: Settings, nc: Client
+) -> None:
+    await put_card(js)
+    async with sampler(settings), console(settings) as running, running.person(Role.REVIEWER) as olga:
+        await begin(js, "r-1", "r-2", "r-3")
+        await judge(nc, "ann", "r-1", "pass", read=False)
+        await judge(nc, "ann", "r-2", "fail", read=False)
+        await judge(nc, "ann", "r-3", "fail")
+        page = (await olga.get("/review/agreement")).text
+        assert "0 of 1. 2 more were judged and wait for one more person, as every fail does: they are not in" in page
 
 
 async def test_agreement_is_told_with_its_interval_or_as_too_few(

@@ -90,7 +90,7 @@ async def test_ten_runs_are_reviewed_by_keys_alone(browser: Browser, running: Ru
         await page.goto("/")
         await page.goto("/review")
         await picture(page, "review-light-1280")
-        assert "1 of 12 due today" in await page.inner_text("main")
+        assert "1 of 12 of refund-desk due today" in await page.inner_text("main")
         await press(page, "p")
         assert "run-00: pass." in await page.inner_text(".flash")
         await page.keyboard.press("1")  # does nothing before a fail is meant

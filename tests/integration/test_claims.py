@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +12,9 @@ from nats.js import JetStreamContext
 from helpers import eventually
 from midwatch.contracts import subjects
 from midwatch.contracts.claims import REQUEST_LIMIT, Taken
+from midwatch.runtime.database import Database
 from midwatch.runtime.settings import Settings
+from midwatch_services.reviewer_sampler.judging import waiting
 from midwatch_services.reviewer_sampler.judging.desk import Desk, NobodyAnswers, NotAnswered, left
 from review_helpers import begin, judge, put_card, rows, said, sampler
 
@@ -48,6 +51,38 @@ async def test_two_people_hold_two_runs_in_the_order_of_the_queue(
         assert second.left == 1
         assert (await Desk(ann._nc, "cid").take()).run_id == "r-3"
         assert (await Desk(ann._nc, "dan").take()).reason == "nothing waits for dan"
+
+
+async def test_what_one_cannot_have_is_what_one_has_judged_and_what_others_hold_who_are_enough(
+    js: JetStreamContext, nc: Client, settings: Settings, ann: Desk, ben: Desk
+) -> None:
+    await put_card(js)
+    async with sampler(settings):
+        await begin(js, "r-1", "r-2", "r-3")
+        await judge(nc, "ann", "r-1", "fail")
+        assert (await ben.take(run_id="r-2")).run_id == "r-2"
+        assert await not_for(settings, "ann") == [("r-1", True), ("r-2", False)]
+        assert await not_for(settings, "ben") == []
+        assert await not_for(settings, "cid") == [("r-2", False)]
+
+
+async def test_a_run_for_two_that_one_holds_is_there_for_another(
+    js: JetStreamContext, settings: Settings, ann: Desk, ben: Desk
+) -> None:
+    await put_card(js, second_review=1.0)
+    async with sampler(settings):
+        await begin(js, "r-1")
+        assert (await ben.take()).run_id == "r-1"
+        assert await not_for(settings, "ann") == []
+        assert (await ann.take()).run_id == "r-1"
+        assert await not_for(settings, "cid") == [("r-1", False)]
+
+
+async def not_for(settings: Settings, by: str) -> list[tuple[str, bool]]:
+    database = Database(settings.database_for(subjects.REVIEWER_SAMPLER))
+    found = await database.read(lambda conn: waiting.not_for(conn, by, datetime.now(UTC)))
+    database.close()
+    return sorted((one.run_id, one.is_own) for one in found)
 
 
 async def test_the_same_claim_gets_the_same_answer_and_another_persons_is_refused(

@@ -98,6 +98,17 @@ async def test_nobody_sees_a_verdict_before_it_is_settled(desk: Settings, js: Je
     assert "second" not in row
 
 
+async def test_agreement_says_how_many_wait_for_a_second_person_and_are_in_no_figure(
+    desk: Settings, nc: Client
+) -> None:
+    await judge(nc, "ann", "r-1", "pass")
+    await judge(nc, "ann", "r-2", "fail")
+    lines = (await midwatch("agreement")).stdout.splitlines()
+    waits = "1 more was judged and waits for one more person, as every fail does: not in this figure"
+    assert lines[1] == f"  failure rate, of 1 drawn: 0.0% (95 %: 0.0% to 79.3%); {waits}"
+    assert lines[2] == "  of 0 read for another cause, counted apart: none settled yet"
+
+
 async def test_release_gives_back_what_is_held(desk: Settings) -> None:
     await midwatch("next", "--by", "ann")
     assert (await midwatch("release", "r-1", "--by", "ann")).stdout == "r-1: released\n"

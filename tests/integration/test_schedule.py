@@ -123,6 +123,24 @@ async def test_failing_runs_bring_the_first_rate_back(bed: Bed) -> None:
     assert (await bed.rates())[3:] == [(1.0, 0, "failing")]
 
 
+async def test_fails_that_wait_for_a_second_person_hold_the_rate_until_they_are_settled(bed: Bed) -> None:
+    await read_well(bed)
+    waiting = [f"late-{number}" for number in range(4)]
+    await bed.sampler.on_events([bed.received(run_id) for run_id in waiting])
+    await bed.failed_once(*waiting)
+    bed.time = day("2026-03-01")
+    await bed.scheduler.look()
+    assert await bed.rates() == [(1.0, 0, "began")]
+    bed.time = day("2026-03-02")
+    await bed.judged(dict.fromkeys(waiting, "pass"))
+    await bed.scheduler.look()
+    # As the first of March ended they still waited, however late that day is judged.
+    assert (await bed.rates())[1:] == []
+    bed.time = day("2026-03-03")
+    await bed.scheduler.look()
+    assert (await bed.rates())[1:] == [(0.5, 1, "tapered")]
+
+
 async def test_only_drawn_and_settled_runs_count(bed: Bed) -> None:
     await bed.card(rate=0.0, besides=BesidesRule(tools=["pay"]))
     for number in range(130):

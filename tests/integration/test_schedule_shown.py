@@ -109,6 +109,28 @@ async def test_the_schedule_says_the_rate_and_in_one_sentence_why_it_does_not_fa
     assert (await reviews("schedule", "--agent", "nobody")).stdout == "nobody has not run yet.\n"
 
 
+async def test_the_schedule_says_what_waits_for_one_more_person_and_is_in_no_figure(shown: Bed) -> None:
+    for number in range(6):
+        await shown.run(f"run-{number}")
+    await shown.failed_once("run-4", "run-5")
+    lines = (await reviews("schedule")).stdout.splitlines()
+    today = shown.time.date().isoformat()
+    waits = "2 more were judged and wait for one more person, as every fail does: not in this figure"
+    assert lines[1] == f"  none judged yet; the limit is 3.0%; {waits}"
+    assert lines[2] == f"  None of the runs drawn since {today} has a verdict that stands."
+    await shown.card(rate=1.0, taper=(0.5, 0.25), minutes_a_day=6, fail_limit=0.6)
+    await shown.scheduler.look()
+    await shown.judged({f"run-{number}": "pass" for number in range(4)})
+    lines = (await reviews("schedule")).stdout.splitlines()
+    assert lines[1] == f"  4 judged, 0 failed: at most 49.0% (95 %, Wilson), the limit is 60.0%; {waits}"
+    # 2 of 6: (1/3 + 1.92/6 + 1.96 * sqrt(2/54 + 0.96/36)) / (1 + 3.84/6) = 70.0 %
+    assert lines[2] == (
+        "  2 wait for one more person: if each failed, it may fail in up to 70.0%, which is not under 60.0%."
+    )
+    [row] = [json.loads(line) for line in (await reviews("schedule", "--json")).stdout.splitlines()]
+    assert (row["judged"], row["failed"], row["pending"]) == (4, 0, 2)
+
+
 async def test_the_queue_says_what_there_is_time_for_and_by_when_the_rest_is_due(shown: Bed) -> None:
     for number in range(5):
         await shown.run(f"run-{number}")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .output import OK, USAGE, JsonOption, clean, console, count_of, emit_json, fail
-from .reviews_read import read_queue
+from .reviews_read import read_queue, waits_for_more
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-    from midwatch_services.reviewer_sampler.judging.agreement import Agreement
+    from midwatch_services.reviewer_sampler.judging.agreement import Agreement, Rate
     from midwatch_services.reviewer_sampler.judging.feedback import Note
 
 _NOT_A_WEEK = "is no week: write a year and its week, such as 2026-W48"
@@ -53,13 +53,19 @@ def _print(one: "Agreement") -> None:
     disputed = f", {one.disputed:,} of them disputed ({one.disputed / one.read_twice:.0%})" if one.read_twice else ""
     console.print(f"[bold]{clean(one.agent)}[/]: {count_of(one.settled, 'run')} settled; "
                   f"{one.read_twice:,} drawn for two were read by two{disputed}", soft_wrap=True)  # fmt: skip
-    console.print(f"  failure rate, of {one.drawn.judged:,} drawn: {shown(one.drawn)}", soft_wrap=True)
-    console.print(f"  of {one.others.judged:,} read for another cause, counted apart: {shown(one.others)}",
-                  soft_wrap=True)  # fmt: skip
+    console.print(
+        f"  failure rate, of {one.drawn.judged:,} drawn: {shown(one.drawn)}{_pending(one.drawn)}", soft_wrap=True
+    )
+    others = f"{shown(one.others)}{_pending(one.others)}"
+    console.print(f"  of {one.others.judged:,} read for another cause, counted apart: {others}", soft_wrap=True)
     console.print(f"  kappa of the first two: {shown(one.by_agent)}", soft_wrap=True)
     for title, some in (("kappa of two people", one.by_pair), ("kappa with what stands", one.by_reviewer)):
         for kappa in some:
             console.print(f"  {title}, {clean(kappa.who)}: {shown(kappa)}", soft_wrap=True)
+
+
+def _pending(rate: "Rate") -> str:
+    return f"; {waits_for_more(rate.pending)}" if rate.pending else ""
 
 
 def feedback(

@@ -38,6 +38,12 @@ def read_queue(work: "Callable[[Connection], T]", *, quiet: bool = False) -> T:
             database.close()
 
 
+def waits_for_more(pending: int) -> str:
+    """That so many runs were judged and are in no figure yet."""
+    head = "1 more was judged and waits" if pending == 1 else f"{pending:,} more were judged and wait"
+    return f"{head} for one more person, as every fail does: not in this figure"
+
+
 def causes(row: dict[str, Any]) -> list[str]:
     """Why a run of the queue is read, in words."""
     drawn = ["drawn"] if row["drawn"] else []

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .output import JsonOption, clean, console, emit_json
-from .reviews_read import read_queue
+from .reviews_read import read_queue, waits_for_more
 
 
 def register(reviews: typer.Typer) -> None:
@@ -70,9 +70,13 @@ def _print(row: dict[str, Any]) -> None:
 def _judged(row: dict[str, Any]) -> str:
     unsure = f", {row['unsure']} could not be judged" if row["unsure"] else ""
     if row["upper"] is None:
-        return f"none judged yet{unsure}; the limit is {row['fail_limit']:.1%}"
+        return f"none judged yet{unsure}; the limit is {row['fail_limit']:.1%}{_pending(row)}"
     bound = f"at most {row['upper']:.1%} (95 %, Wilson), the limit is {row['fail_limit']:.1%}"
-    return f"{row['judged']} judged, {row['failed']} failed{unsure}: {bound}"
+    return f"{row['judged']} judged, {row['failed']} failed{unsure}: {bound}{_pending(row)}"
+
+
+def _pending(row: dict[str, Any]) -> str:
+    return f"; {waits_for_more(row['pending'])}" if row["pending"] else ""
 
 
 def _time(row: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """The review queue: what waits, who holds what, how well reviewers agree, and what they corrected."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from nats.aio.client import Client
@@ -19,11 +19,13 @@ from midwatch_services.commands.reviews_read import causes
 from midwatch_services.reviewer_sampler import store
 from midwatch_services.reviewer_sampler.judging import agreement, feedback, reading, render, sources, waiting
 from midwatch_services.reviewer_sampler.judging.agreement import Agreement, Kappa, Rate
-from midwatch_services.reviewer_sampler.judging.desk import Desk, left
+from midwatch_services.reviewer_sampler.judging.desk import Desk, NobodyAnswers, left
 from midwatch_services.reviewer_sampler.judging.feedback import Note
 from midwatch_services.reviewer_sampler.judging.waiting import Progress, Settled, Waits
 from midwatch_services.reviewer_sampler.schedule import decide as schedule
 from midwatch_services.reviewer_sampler.schedule import store as planned
+
+from . import ready
 
 SERVICE = subjects.REVIEWER_SAMPLER
 SOURCE = "/people/console"
@@ -72,20 +74,24 @@ async def say(at: Desk, data: ReviewJudged, id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A page of what waits. `backlog`: a row an agent, with how many wait and for how many there is time today."""
+    """A page of what waits. `backlog`: a row an agent, with how many wait and for how many there is time today.
+    `not_now`: those of them that cannot be judged now, and count for neither."""
 
     rows: list[Waits]
     more: bool
     backlog: list[dict[str, Any]]
     settled: list[Settled]
+    day: str
+    not_now: Mapping[ready.Key, ready.NotNow] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
-        return sum(int(one["waiting"]) for one in self.backlog)
+        return max(0, sum(int(one["waiting"]) for one in self.backlog) - len(self.not_now))
 
     @property
     def today(self) -> int:
-        return sum(int(one["today"]) for one in self.backlog)
+        late = sum(one.due_day <= self.day for one in self.not_now.values())
+        return max(0, sum(int(one["today"]) for one in self.backlog) - late)
 
     @property
     def last_day(self) -> str:
@@ -94,9 +100,9 @@ class Queue:
 
 def queue(conn: Connection, agent: str | None, now: datetime, first: int, size: int) -> Queue:
     """What waits, in the order in which it is given, and what was settled last."""
-    rows = waiting.waiting(conn, agent, size + 1, first)
-    backlog = planned.backlog(conn, agent, schedule.day_of(now.timestamp()))
-    return Queue(rows[:size], len(rows) > size, backlog, waiting.settled(conn, agent, 20))
+    rows, today = waiting.waiting(conn, agent, size + 1, first), schedule.day_of(now.timestamp())
+    backlog = planned.backlog(conn, agent, today)
+    return Queue(rows[:size], len(rows) > size, backlog, waiting.settled(conn, agent, 20), today)
 
 
 def why(row: Waits) -> list[str]:
@@ -126,6 +132,6 @@ def markdown(notes: Sequence[Note], week: str) -> str:
     return "\n".join(map(render.markdown, notes)) or f"# What people corrected: week {week}\n\nNothing.\n"
 
 
-def trouble(error: MidwatchError) -> str:
-    """Why the sampler gave nothing, as its helper says it."""
-    return str(error)
+def trouble(error: MidwatchError) -> Literal["silent", "refused"]:
+    """Why the sampler gave nothing: nobody answers, or it says why itself."""
+    return "silent" if isinstance(error, NobodyAnswers) else "refused"

@@ -1,5 +1,6 @@
 """The run log: finding runs, and all that is known of one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -115,6 +116,22 @@ def settled(conn: Connection, agent: str, run_id: str) -> str:
     if "erased" in states:
         return "erased"
     return "none" if not states else "settled" if states == {"settled"} else "open"
+
+
+def going_on(conn: Connection, keys: Iterable[tuple[str, str]], since: datetime) -> set[tuple[str, str]]:
+    """Those of the runs, by agent and run id, that have no end and of which something was heard since then."""
+    by_agent: dict[str, list[str]] = {}
+    for agent, run_id in keys:
+        by_agent.setdefault(agent, []).append(run_id)
+    query = sa.text(
+        "SELECT run_id FROM logger_runs WHERE agent = :agent AND run_id IN :runs "
+        "AND coalesce(resolution, '') = '' AND last_at > :since"
+    ).bindparams(sa.bindparam("runs", expanding=True))
+    return {
+        (agent, run_id)
+        for agent, runs in by_agent.items()
+        for run_id in conn.execute(query, {"agent": agent, "runs": runs, "since": text_of(since)}).scalars()
+    }
 
 
 def case_of(conn: Connection, agent: str, run_id: str) -> dict[str, Any] | None:

@@ -51,7 +51,7 @@ async def review(request: Request) -> Response:
         held, found, is_new = await _take_ended(request, wish, number)
     except MidwatchError as error:
         log.warning("no_run_to_judge", why=str(error))
-        return render(request, "review_none.html", state="silent", reason=str(error), wish=wish)
+        return render(request, "review_none.html", state=reviews.trouble(error), reason=str(error), wish=wish)
     if found is None:
         return render(request, "review_none.html", state=_state(held, wish), reason=held.reason, wish=wish)
     if is_new:

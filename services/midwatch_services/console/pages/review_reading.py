@@ -1,5 +1,7 @@
 """What waits for reviewers, how well they agree, and what they corrected."""
 
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -12,9 +14,10 @@ from midwatch.contracts.subjects import FLEET, is_agent_name
 from midwatch_services.console import texts
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.filters import day
-from midwatch_services.console.others import reviews
+from midwatch_services.console.others import ready, reviews
 from midwatch_services.console.routes import page, record
-from midwatch_services.console.view import console_of, number_of, render
+from midwatch_services.console.run_story import STILL
+from midwatch_services.console.view import console_of, number_of, render, session_of
 
 PAGE = 50  # runs of a list
 _WEEKS = 12  # that one may choose from
@@ -29,8 +32,17 @@ async def queue(request: Request) -> Response:
     found = await console.reading.read(
         reviews.SERVICE, lambda conn: reviews.queue(conn, agent, now, (number - 1) * PAGE, PAGE)
     )
-    names = await console.reading.read(reviews.SERVICE, reviews.agents, keep=("review-agents",), seconds=10)
-    rows = [(row, reviews.why(row), _is_old(request, row)) for row in found.value.rows] if found.value else []
+    names, kept = await asyncio.gather(
+        console.reading.read(reviews.SERVICE, reviews.agents, keep=("review-agents",), seconds=10),
+        ready.not_now(console.reading, reviews.name_of(session_of(request).by), now, still=STILL),
+    )
+    not_now = {key: one for key, one in (kept | {}).items() if agent in (None, key[0])}
+    if found.value:
+        found = replace(found, value=replace(found.value, not_now=not_now))
+    rows = [
+        (row, reviews.why(row), _is_old(request, row), not_now.get((row.agent, row.run_id)))
+        for row in (found.value.rows if found.value else [])
+    ]
     return render(
         request, "review_queue_list.html" if request.query_params.get("part") else "review_queue.html", found=found,
         rows=rows, agent=agent, agents=names | [], number=number, today=now.date().isoformat(),

@@ -18,10 +18,11 @@ from midwatch.contracts.subjects import FLEET, is_agent_name
 from midwatch_services.console import digest_text, figures, filters, readers
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.figures import Alike, Sum
-from midwatch_services.console.others import days, digest, fleet
+from midwatch_services.console.others import days, digest, fleet, ready, reviews
 from midwatch_services.console.others.fleet import Fleet, Unattended, Unconfirmed, Waiting
 from midwatch_services.console.reading import Found
 from midwatch_services.console.routes import action, page, record
+from midwatch_services.console.run_story import STILL
 from midwatch_services.console.view import back, console_of, is_part, query, render, session_of
 
 _NEAR = 0.8  # of a budget, from which on it is told
@@ -62,11 +63,13 @@ async def needs(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What waits for somebody. `agent`: None for the whole shop."""
+    """What waits for somebody. `agent`: None for the whole shop. `elsewhere`: runs that wait and that who looks cannot
+    judge now."""
 
     agent: str | None
     waits: Waiting
     fleet: Found[Fleet]
+    elsewhere: int
 
     @property
     def alerts(self) -> list[Unattended]:
@@ -82,7 +85,7 @@ class Need:
 
     @property
     def reviews(self) -> int:
-        return self.waits.reviews_of(self.agent)
+        return max(0, self.waits.reviews_of(self.agent) - self.elsewhere)
 
     @property
     def in_hand(self) -> int:
@@ -113,11 +116,13 @@ class Need:
 
 
 async def _need(request: Request, agent: str) -> Need:
-    console = console_of(request)
-    waits, known = await asyncio.gather(
-        fleet.waiting(console.reading, console.nc, console.now()), fleet.fleet(console.reading, console.nc, console.js)
-    )
-    return Need(None if agent == FLEET else agent, waits, known)
+    console, of = console_of(request), None if agent == FLEET else agent
+    by, now = reviews.name_of(session_of(request).by), console.now()
+    waits, known, kept = await asyncio.gather(
+        fleet.waiting(console.reading, console.nc, now), fleet.fleet(console.reading, console.nc, console.js),
+        ready.not_now(console.reading, by, now, keep=True, still=STILL),
+    )  # fmt: skip
+    return Need(of, waits, known, sum(of in (None, name) for name, _ in kept | {}))
 
 
 @dataclass(frozen=True, slots=True)

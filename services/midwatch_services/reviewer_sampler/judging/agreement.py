@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from .decide import OPEN
+
 LEAST = 10  # pairs below which a kappa says nothing
 _Z = 1.959963984540054  # of 95 %
 _VERDICTS = ("pass", "fail", "unsure")
@@ -33,11 +35,13 @@ class Kappa(Struct, frozen=True, kw_only=True):
 
 
 class Rate(Struct, frozen=True, kw_only=True):
-    """Runs that failed among those settled as pass or fail, with Wilson's interval of 95 %."""
+    """Runs that failed among those settled as pass or fail, with Wilson's interval of 95 %. `pending`: runs that were
+    judged and wait for one more person, as each fail does; they are in none of it."""
 
     judged: int
     failed: int
     unsure: int
+    pending: int = 0
     rate: float | None = None
     low: float | None = None
     high: float | None = None
@@ -100,19 +104,20 @@ def _unknown(found: Kappa, why: str) -> Kappa:
     return Kappa(who=found.who, pairs=found.pairs, same=found.same, why=why)
 
 
-def rate(verdicts: Iterable[str | None]) -> Rate:
+def rate(verdicts: Iterable[str | None], pending: int = 0) -> Rate:
     """How many failed; `unsure` is neither. Wilson, Journal of the American Statistical Association 22, 1927."""
     counts = Counter(verdicts)
     failed, unsure = counts["fail"], counts["unsure"]
     n = failed + counts["pass"]
     if not n:
-        return Rate(judged=0, failed=0, unsure=unsure)
+        return Rate(judged=0, failed=0, unsure=unsure, pending=pending)
     share, square = failed / n, _Z * _Z
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = _Z * sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
     return Rate(
-        judged=n, failed=failed, unsure=unsure, rate=share, low=max(0.0, middle - half), high=min(1.0, middle + half)
-    )
+        judged=n, failed=failed, unsure=unsure, pending=pending, rate=share, low=max(0.0, middle - half),
+        high=min(1.0, middle + half),
+    )  # fmt: skip
 
 
 def agreement(agent: str, reads: Sequence[Read]) -> Agreement:
@@ -124,9 +129,13 @@ def agreement(agent: str, reads: Sequence[Read]) -> Agreement:
         by_agent=kappa(agent, [_first_two(read) for read in twice]),
         by_pair=[kappa(f"{a}, {b}", pairs) for (a, b), pairs in sorted(_by_pair(twice).items())],
         by_reviewer=[kappa(by, pairs) for by, pairs in sorted(_by_reviewer(twice).items())],
-        drawn=rate(read.verdict for read in settled if read.drawn),
-        others=rate(read.verdict for read in settled if not read.drawn),
+        drawn=_rate([read for read in reads if read.drawn]), others=_rate([read for read in reads if not read.drawn]),
     )  # fmt: skip
+
+
+def _rate(reads: Sequence[Read]) -> Rate:
+    settled = (read.verdict for read in reads if read.state == "settled")
+    return rate(settled, sum(read.state in OPEN for read in reads))
 
 
 def _first_two(read: Read) -> Pair:

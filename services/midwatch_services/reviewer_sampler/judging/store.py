@@ -133,18 +133,30 @@ def due_for(conn: Connection, by: str, now: float, *, agent: str | None, day: st
 def _for_person(
     by: str, now: float, agent: str | None, run_id: str | None, skip: Sequence[str], *, besides_own: bool = False
 ) -> sa.Select[Any]:
-    holds = sa.and_(same(_claims, _queue), _claims.c.over == 0, _claims.c.until > now)
-    others = sa.select(sa.func.count()).select_from(_claims).where(holds, _claims.c.by != by)
-    wanted = sa.case((sa.and_(_queue.c.state == "waiting", _queue.c.second > 0), 2), else_=1)
-    said = sa.exists().where(same(_judgements, _queue), _judgements.c.by == by)
-    query = sa.select(_queue).where(_queue.c.state.in_(OPEN), others.scalar_subquery() < wanted, ~said)
+    query = sa.select(_queue).where(_queue.c.state.in_(OPEN), ~full_for(by, now), ~said_by(by))
     query = query.where(_queue.c.agent == agent) if agent else query
     query = query.where(_queue.c.run_id.not_in(skip)) if skip else query
     if besides_own:
-        query = query.where(~sa.exists().where(holds, _claims.c.by == by))
+        query = query.where(~sa.exists().where(_holds(now), _claims.c.by == by))
     if run_id is not None:  # whoever names a replay or a drill means it
         return query.where(_queue.c.run_id == run_id)
     return query.where(_queue.c.track == "live", _queue.c.mode != "drill")
+
+
+def said_by(by: str) -> sa.ColumnElement[bool]:
+    """Of a run of the queue, whether this person has judged it."""
+    return sa.exists().where(same(_judgements, _queue), _judgements.c.by == by)
+
+
+def full_for(by: str, now: float) -> sa.ColumnElement[bool]:
+    """Of a run of the queue, whether others hold it, as many as it wants judges."""
+    others = sa.select(sa.func.count()).select_from(_claims).where(_holds(now), _claims.c.by != by)
+    wanted = sa.case((sa.and_(_queue.c.state == "waiting", _queue.c.second > 0), 2), else_=1)
+    return others.scalar_subquery() >= wanted
+
+
+def _holds(now: float) -> sa.ColumnElement[bool]:
+    return sa.and_(same(_claims, _queue), _claims.c.over == 0, _claims.c.until > now)
 
 
 def held_by(

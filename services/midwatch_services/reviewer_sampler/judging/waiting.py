@@ -45,6 +45,15 @@ class Settled(NamedTuple):
     at: datetime
 
 
+class NotFor(NamedTuple):
+    """A run that waits and that a person cannot have: judged by himself or herself, `is_own`, or held by others."""
+
+    agent: str
+    run_id: str
+    due_day: str
+    is_own: bool
+
+
 class Progress(NamedTuple):
     """Of one person: runs judged today, those that are due today and left, and seconds that one usually takes."""
 
@@ -65,6 +74,21 @@ def waiting(conn: Connection, agent: str | None, limit: int, skip: int = 0) -> l
         )
         for row in conn.execute(query)
     ]  # fmt: skip
+
+
+def not_for(conn: Connection, by: str, now: datetime) -> list[NotFor]:
+    """The runs that wait and that this person cannot have now."""
+    said = store.said_by(by)
+    query = sa.select(_queue.c.agent, _queue.c.run_id, _queue.c.due_day, said.label("is_own"))
+    query = query.where(_WAITS, sa.or_(said, store.full_for(by, now.timestamp())))
+    return [NotFor(row.agent, row.run_id, row.due_day, bool(row.is_own)) for row in conn.execute(query)]
+
+
+def newest(conn: Connection, since: datetime, limit: int) -> dict[tuple[str, str], str]:
+    """The day on which each of the newest runs that wait is due, by agent and run id."""
+    query = sa.select(_queue.c.agent, _queue.c.run_id, _queue.c.due_day)
+    query = query.where(_WAITS, _queue.c.sampled_at >= since.timestamp()).order_by(_queue.c.sampled_at.desc())
+    return {(row.agent, row.run_id): row.due_day for row in conn.execute(query.limit(limit))}
 
 
 def settled(conn: Connection, agent: str | None, limit: int) -> list[Settled]:

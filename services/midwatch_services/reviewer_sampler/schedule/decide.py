@@ -20,11 +20,13 @@ Z = 1.959964  # of the normal distribution, for 95 % on both sides
 
 
 class Counts(NamedTuple):
-    """Verdicts that stand, on runs that were drawn. Who could not say counts for neither side."""
+    """Verdicts that stand, on runs that were drawn. Who could not say counts for neither side. `pending`: runs that
+    somebody judged and that wait for one more."""
 
     passed: int = 0
     failed: int = 0
     unsure: int = 0
+    pending: int = 0
 
     @property
     def judged(self) -> int:
@@ -34,6 +36,12 @@ class Counts(NamedTuple):
     def bounds(self) -> tuple[float, float]:
         """Of the failure rate."""
         return wilson(self.failed, self.judged)
+
+    @property
+    def worst(self) -> float:
+        """The upper bound if each that is pending failed. A pass stands by one word and a fail by two, so that what is
+        pending fails more often than what stands."""
+        return wilson(self.failed + self.pending, self.judged + self.pending)[1]
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -123,7 +131,7 @@ def evaluate(state: State, day: str, all_of: Counts, recent: Counts) -> State:
         return replace(back, judged=recent.judged, failed=recent.failed, upper=recent.bounds[1])
     if state.step and upper >= limit and (state.cause != "loosened" or stood >= WEEK):
         return _moved(state, state.step - 1, "loosened", after, all_of)
-    if state.step < len(state.rule.steps) - 1 and stood >= needed(state) and upper < limit:
+    if state.step < len(state.rule.steps) - 1 and stood >= needed(state) and max(upper, all_of.worst) < limit:
         return _moved(state, state.step + 1, "tapered", after, all_of)
     return state
 
@@ -148,10 +156,14 @@ def why(state: State, counts: Counts, today: str) -> str:
     if state.step == len(state.rule.steps) - 1:
         return "It is at the last rate of its taper."
     if not counts.judged:
-        return f"None of the runs drawn since {day_of(state.zero)} has been judged."
+        none = f"None of the runs drawn since {day_of(state.zero)} has"
+        return f"{none} a verdict that stands." if counts.pending else f"{none} been judged."
     if upper >= limit:
         shares = f"it may fail in up to {upper:.1%}, which is not under {limit:.1%}"
         return f"{counts.failed} of {counts.judged} judged runs failed: {shares}."
+    if counts.worst >= limit:
+        waits = f"{counts.pending} {'waits' if counts.pending == 1 else 'wait'} for one more person"
+        return f"{waits}: if each failed, it may fail in up to {counts.worst:.1%}, which is not under {limit:.1%}."
     if left := max(0, needed(state) - stood):
         return f"This rate holds for {needed(state)} days: {left} {'is' if left == 1 else 'are'} left."
     return "It falls when today is over, unless a verdict changes that."

@@ -27,7 +27,7 @@ def _row(conn: Connection, agent: str, state: decide.State, today: str, waits: d
     return {
         "agent": agent, "rate": state.rate, "step": state.step, "steps": list(state.rule.steps), "since": state.since,
         "cause": state.cause, "what": state.what, "version": state.version, "judged": counts.judged,
-        "failed": counts.failed, "unsure": counts.unsure,
+        "failed": counts.failed, "unsure": counts.unsure, "pending": counts.pending,
         "upper": round(counts.bounds[1], 6) if counts.judged else None, "fail_limit": state.rule.fail_limit,
         "why": decide.why(state, counts, today), "drawn_today": store.drawn_on(conn, agent, today),
         "minutes_a_day": state.rule.minutes, "seconds_each": each, "time_today": cap(state.rule.minutes, each),

@@ -50,15 +50,25 @@ def save(conn: Connection, changed: Mapping[str, State]) -> None:
 
 
 def counts(conn: Connection, agent: str, since: float, until: float) -> Counts:
-    """The verdicts that stood at `until` on live runs drawn since `since`."""
-    query = (
-        sa.select(_queue.c.verdict, sa.func.count())
-        .where(_queue.c.agent == agent, _queue.c.track == "live", _queue.c.mode == "live", _queue.c.drawn == 1)
-        .where(_queue.c.sampled_at >= since, _queue.c.settled_at < until, _queue.c.verdict.is_not(None))
-        .group_by(_queue.c.verdict)
-    )
+    """The verdicts that stood at `until` on live runs drawn since `since`, and how many were judged without one."""
+    which = sa.and_(
+        _queue.c.agent == agent, _queue.c.track == "live", _queue.c.mode == "live", _queue.c.drawn == 1,
+        _queue.c.sampled_at >= since,
+    )  # fmt: skip
+    stood = sa.and_(which, _queue.c.settled_at < until, _queue.c.verdict.is_not(None))
+    query = sa.select(_queue.c.verdict, sa.func.count()).where(stood).group_by(_queue.c.verdict)
     found = {verdict: int(count) for verdict, count in conn.execute(query)}
-    return Counts(found.get("pass", 0), found.get("fail", 0), found.get("unsure", 0))
+    return Counts(found.get("pass", 0), found.get("fail", 0), found.get("unsure", 0), _pending(conn, which, until))
+
+
+def _pending(conn: Connection, which: sa.ColumnElement[bool], until: float) -> int:
+    said = sa.exists().where(
+        *(_judgements.c[name] == _queue.c[name] for name in _RUN),
+        _judgements.c.counts == 1, _judgements.c.judged_at < until,
+    )  # fmt: skip
+    still = sa.or_(_queue.c.state.in_(("judged", "disputed")), _queue.c.settled_at >= until)
+    query = sa.select(sa.func.count()).select_from(_queue).where(which, still, said)
+    return int(conn.execute(query).scalar_one())
 
 
 def drawn_on(conn: Connection, agent: str, day: str) -> int:
