@@ -82,9 +82,10 @@ def test_125_passes_are_enough_for_three_per_cent() -> None:
 @pytest.mark.parametrize(
     ("counts", "step"),
     [
-        (Counts(125, 0, 0, 1), 0),  # up to 4.4 % of 126 if the one failed
-        (Counts(238, 0, 0, 2), 1),  # 2 of 240 are up to 2.99 %
-        (Counts(237, 1, 0, 2), 0),  # 3 of 240 are up to 3.6 %
+        (Counts(125, 0, 0, 30), 1),  # nobody failed them
+        (Counts(125, 0, 0, 1, 1), 0),  # up to 4.4 % of 126 if the one failed
+        (Counts(238, 0, 0, 2, 2), 1),  # 2 of 240 are up to 2.99 %
+        (Counts(237, 1, 0, 2, 2), 0),  # 3 of 240 are up to 3.6 %
     ],
 )
 def test_nothing_falls_while_what_waits_for_one_more_person_could_hold_it(counts: Counts, step: int) -> None:
@@ -93,7 +94,7 @@ def test_nothing_falls_while_what_waits_for_one_more_person_could_hold_it(counts
 
 def test_what_waits_for_one_more_person_brings_nothing_back() -> None:
     state = lived(new(), "2026-01-30")
-    assert lived(state, "2026-12-31", Counts(130, 0, 0, 90), Counts(130, 0, 0, 90)) == replace(state, day="2026-12-31")
+    assert lived(state, "2026-12-31", Counts(130, 0, 0, 90, 90), Counts(130, 0, 0, 90, 90)) == replace(state, day="2026-12-31")
 
 
 def test_a_bound_above_the_limit_takes_one_step_back_and_the_next_a_week_later() -> None:

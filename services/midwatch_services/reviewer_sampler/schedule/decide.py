@@ -21,12 +21,13 @@ Z = 1.959964  # of the normal distribution, for 95 % on both sides
 
 class Counts(NamedTuple):
     """Verdicts that stand, on runs that were drawn. Who could not say counts for neither side. `pending`: runs that
-    somebody judged and that wait for one more."""
+    somebody judged and that wait for one more; `doubted`: those of them that somebody failed."""
 
     passed: int = 0
     failed: int = 0
     unsure: int = 0
     pending: int = 0
+    doubted: int = 0
 
     @property
     def judged(self) -> int:
@@ -39,9 +40,9 @@ class Counts(NamedTuple):
 
     @property
     def worst(self) -> float:
-        """The upper bound if each that is pending failed. A pass stands by one word and a fail by two, so that what is
-        pending fails more often than what stands."""
-        return wilson(self.failed + self.pending, self.judged + self.pending)[1]
+        """The upper bound if each that is doubted failed. A pass stands by one word and a fail by two: without them the
+        rate would fall by what is not known yet. A pass that is to be read twice is drawn so, whatever it is."""
+        return wilson(self.failed + self.doubted, self.judged + self.doubted)[1]
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -162,8 +163,9 @@ def why(state: State, counts: Counts, today: str) -> str:
         shares = f"it may fail in up to {upper:.1%}, which is not under {limit:.1%}"
         return f"{counts.failed} of {counts.judged} judged runs failed: {shares}."
     if counts.worst >= limit:
+        # Not how many were failed: whoever reads them next is not to know.
         waits = f"{counts.pending} {'waits' if counts.pending == 1 else 'wait'} for one more person"
-        return f"{waits}: if each failed, it may fail in up to {counts.worst:.1%}, which is not under {limit:.1%}."
+        return f"{waits}, and could hold it: it is known once they are settled."
     if left := max(0, needed(state) - stood):
         return f"This rate holds for {needed(state)} days: {left} {'is' if left == 1 else 'are'} left."
     return "It falls when today is over, unless a verdict changes that."

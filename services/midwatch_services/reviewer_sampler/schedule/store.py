@@ -58,13 +58,17 @@ def counts(conn: Connection, agent: str, since: float, until: float) -> Counts:
     stood = sa.and_(which, _queue.c.settled_at < until, _queue.c.verdict.is_not(None))
     query = sa.select(_queue.c.verdict, sa.func.count()).where(stood).group_by(_queue.c.verdict)
     found = {verdict: int(count) for verdict, count in conn.execute(query)}
-    return Counts(found.get("pass", 0), found.get("fail", 0), found.get("unsure", 0), _pending(conn, which, until))
+    waits = {verdict: _pending(conn, which, until, verdict) for verdict in (None, "fail")}
+    verdicts = (found.get("pass", 0), found.get("fail", 0), found.get("unsure", 0))
+    return Counts(*verdicts, pending=waits[None], doubted=waits["fail"])
 
 
-def _pending(conn: Connection, which: sa.ColumnElement[bool], until: float) -> int:
+def _pending(conn: Connection, which: sa.ColumnElement[bool], until: float, verdict: str | None) -> int:
+    """How many were judged, so if one is given, and had no verdict that stood."""
     said = sa.exists().where(
         *(_judgements.c[name] == _queue.c[name] for name in _RUN),
         _judgements.c.counts == 1, _judgements.c.judged_at < until,
+        _judgements.c.verdict == verdict if verdict else sa.true(),
     )  # fmt: skip
     still = sa.or_(_queue.c.state.in_(("judged", "disputed")), _queue.c.settled_at >= until)
     query = sa.select(sa.func.count()).select_from(_queue).where(which, still, said)
