@@ -12,6 +12,7 @@ from nats.js import JetStreamContext
 
 from console_helpers import Person, console, keep_digest
 from digest_helpers import facts, runs, write
+from helpers import eventually
 from kept_helpers import a_case, insert
 from logged import alert
 from midwatch.contracts import codec, control, subjects
@@ -107,6 +108,32 @@ async def test_alerts_are_those_of_the_bus_where_the_run_log_is_away(js: JetStre
         assert "The alerts are those of the last 30 days, as the bus has them." in page
         assert "Nothing has run here yet" not in await text_of(ann, "/")
         assert "No agents yet" not in await text_of(ann, "/agents")
+
+
+async def test_the_steps_for_a_newcomer_stay_and_are_ticked_until_something_ran(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        assert "</span> Done</span>" not in await text_of(ann, "/")
+        await arm(js, refund_card())
+        page = await eventually(lambda: _ticked(ann))
+        assert page.count("</span> Done</span>") == 2
+        assert "python examples/ten_line_agent.py" in page
+        assert "What needs you" in page
+        await fill(settings, run("r-1", utc_now(), refund("A-1")))
+        assert "Nothing has run here yet" not in await eventually(lambda: _used(ann))
+
+
+async def _ticked(ann: Person) -> str:
+    page = await text_of(ann, "/")
+    assert "</span> Done</span>" in page
+    return page
+
+
+async def _used(ann: Person) -> str:
+    page = await text_of(ann, "/")
+    assert "What it costs" in page
+    return page
 
 
 async def test_however_many_alerts_the_bus_has_all_of_them_are_counted(

@@ -43,11 +43,11 @@ async def today(request: Request) -> Response:
     told = digest_text.parse(found.value) if found.value else None
     names = {card.agent for card in console.cards.all()}
     is_hidden = any(one.problem in ("down", "slow") for one in (found, listed, is_used))
-    is_old = bool(names or told or listed.value or is_used.value or is_hidden)
+    is_old = bool(told or listed.value or is_used.value or is_hidden)
     return render(
         request, "today.html", day=day, agent=agent, found=found, told=told, days=listed | [], fleet_name=FLEET,
         newest=_newest(request), at=console.settings.digest_at, zone=console.settings.digest_zone, spent=spent,
-        need=need, is_new=not is_old, agents=sorted(names | {agent} - {FLEET}),
+        need=need, is_new=not is_old, has_card=bool(names), agents=sorted(names | {agent} - {FLEET}),
         scope={"agent": agent} if agent != FLEET else None, read_by=read_by, me=session_of(request).by,
     )  # fmt: skip
 
