@@ -18,7 +18,7 @@ from midwatch.contracts.subjects import FLEET, is_agent_name
 from midwatch_services.console import digest_text, figures, filters, readers
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.figures import Alike, Sum
-from midwatch_services.console.others import days, digest, fleet
+from midwatch_services.console.others import contacts, days, digest, fleet
 from midwatch_services.console.others.fleet import Fleet, Unattended, Unconfirmed, Waiting
 from midwatch_services.console.reading import Found
 from midwatch_services.console.routes import action, page, record
@@ -62,11 +62,13 @@ async def needs(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What waits for somebody. `agent`: None for the whole shop."""
+    """What waits for somebody. `agent`: None for the whole shop. `untold`: what to type where nobody is told of alerts,
+    for those who may set up who is."""
 
     agent: str | None
     waits: Waiting
     fleet: Found[Fleet]
+    untold: str
 
     @property
     def alerts(self) -> list[Unattended]:
@@ -114,10 +116,12 @@ class Need:
 
 async def _need(request: Request, agent: str) -> Need:
     console = console_of(request)
-    waits, known = await asyncio.gather(
-        fleet.waiting(console.reading, console.nc, console.now()), fleet.fleet(console.reading, console.nc, console.js)
-    )
-    return Need(None if agent == FLEET else agent, waits, known)
+    waits, known, untold = await asyncio.gather(
+        fleet.waiting(console.reading, console.nc, console.now()), fleet.fleet(console.reading, console.nc, console.js),
+        contacts.mend(console.settings),
+    )  # fmt: skip
+    may = session_of(request).role.may(Role.OPERATOR)
+    return Need(None if agent == FLEET else agent, waits, known, untold if may else "")
 
 
 @dataclass(frozen=True, slots=True)
