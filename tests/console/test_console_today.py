@@ -291,6 +291,27 @@ async def test_alerts_and_reviews_have_their_lines_of_days(js: JetStreamContext,
         assert f'aria-label="{waited}"' in page
 
 
+async def test_an_agent_without_card_and_process_has_a_page_as_soon_as_anything_is_told_of_it(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    now = utc_now()
+    told = told_of("r-9", now - 50 * DAY)
+    events = [
+        *run("r-1", now - 40 * DAY, refund("A-1"), agent="old-desk"),
+        *run("r-2", now - DAY, refund("A-2"), agent="airline-llm_agent", mode="replay"),
+    ]
+    await fill(settings, iter(events), told)
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        page = await text_of(ann, "/agents/old-desk")
+        assert "No run that counts here in the last 28 days. The last one of any kind (Live) began" in page
+        assert "It runs under safe defaults" in page
+        page = await text_of(ann, "/agents/airline-llm_agent")
+        assert "The last one of any kind (Replay) began" in page
+        assert "What it may do is not written down anywhere, and it did not last run in earnest." in page
+        assert "It has no card" in await text_of(ann, f"/agents/{AGENT}")  # of which there is one alert alone
+        assert (await ann.get("/agents/nobody")).status_code == 404
+
+
 async def test_any_two_versions_of_a_card_are_held_against_each_other(js: JetStreamContext, settings: Settings) -> None:
     await arm(js, *(refund_card(budget=BudgetRule(day=day)) for day in ("10", "20", "30")))
     async with console(settings) as running, running.person(Role.VIEWER) as ann:
