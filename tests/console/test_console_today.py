@@ -23,6 +23,7 @@ from midwatch.contracts.governance import InstanceReport, SwitchContained
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch.testing import card
+from midwatch_services.cards import bucket
 from midwatch_services.console import reading
 from midwatch_services.console.access.roles import Role
 from midwatch_services.kill_switch import tables as switch_tables
@@ -310,6 +311,14 @@ async def test_an_agent_without_card_and_process_has_a_page_as_soon_as_anything_
         assert "What it may do is not written down anywhere, and it did not last run in earnest." in page
         assert "It has no card" in await text_of(ann, f"/agents/{AGENT}")  # of which there is one alert alone
         assert (await ann.get("/agents/nobody")).status_code == 404
+
+
+async def test_of_an_agent_that_nobody_starts_it_is_said_that_nothing_stops_it(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    await bucket.apply(js, card("new-desk"), by="ann", now=utc_now())
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        assert (await cells(ann, "new-desk"))[0] == "○ Not stopped: no process runs"
 
 
 async def test_any_two_versions_of_a_card_are_held_against_each_other(js: JetStreamContext, settings: Settings) -> None:
