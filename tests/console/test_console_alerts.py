@@ -165,6 +165,14 @@ async def test_an_empty_list_says_what_was_looked_for_and_leads_to_the_rest(
         assert "No such alert here" in nothing and "No alert is open" not in nothing
 
 
+async def test_a_single_thing_that_was_counted_is_told_as_one(running: Running, settings: Settings) -> None:
+    counted = alert("raised", rule="not_armed", value=1, limit=0, run_id=None, evidence="midwatch switch")
+    keep(settings, counted)
+    async with running.person(Role.VIEWER) as vera:
+        page = re.sub(r"<[^>]+>", "", (await vera.get("/alerts/a-1")).text)
+        assert "Figure1 program\n" in page and "Limit0 programs\n" in page
+
+
 async def test_one_key_takes_on_the_alert_that_one_reads_and_none_of_a_list(
     running: Running, settings: Settings
 ) -> None:

@@ -321,6 +321,20 @@ async def test_of_an_agent_that_nobody_starts_it_is_said_that_nothing_stops_it(
         assert (await cells(ann, "new-desk"))[0] == "○ Not stopped: no process runs"
 
 
+async def test_the_history_of_a_card_speaks_as_the_card_does_and_counts_no_other_agents_card(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    for one in (["Promise"], ["Promise", "Refund"]):
+        await bucket.apply(js, card("desk", cannot=one), by="ann", now=utc_now())
+    await bucket.apply(js, card("new-desk"), by="ann", now=utc_now())
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        page = await text_of(ann, "/agents/new-desk")
+        assert "The first card." in page and "revision" not in page.lower()
+        page = await text_of(ann, "/agents/desk")
+        assert '<span class="mark">Added</span> What it may not do: <ins><bdi>Refund</bdi></ins>' in page
+        assert "Revisions count the changes of all cards" in page
+
+
 async def test_any_two_versions_of_a_card_are_held_against_each_other(js: JetStreamContext, settings: Settings) -> None:
     await arm(js, *(refund_card(budget=BudgetRule(day=day)) for day in ("10", "20", "30")))
     async with console(settings) as running, running.person(Role.VIEWER) as ann:
