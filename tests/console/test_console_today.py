@@ -125,6 +125,16 @@ async def test_the_steps_for_a_newcomer_stay_and_are_ticked_until_something_ran(
         assert "Nothing has run here yet" not in await eventually(lambda: _used(ann))
 
 
+async def test_the_example_is_not_started_under_the_card_of_another_agent(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    await bucket.apply(js, card("my-agent"), by="ann", now=utc_now())
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        page = await text_of(ann, "/")
+        assert "Start your agent, under the name on its page." in page
+        assert "python examples/ten_line_agent.py" not in page
+
+
 async def _ticked(ann: Person) -> str:
     page = await text_of(ann, "/")
     assert "</span> Done</span>" in page
@@ -308,7 +318,7 @@ async def test_an_agent_without_card_and_process_has_a_page_as_soon_as_anything_
         assert "It runs under safe defaults" in page
         page = await text_of(ann, "/agents/airline-llm_agent")
         assert "The last one of any kind (Replay) began" in page
-        assert "What it may do is not written down anywhere, and it did not last run in earnest." in page
+        assert "What it may do is not written down anywhere. Its last run was not in earnest." in page
         assert "It has no card" in await text_of(ann, f"/agents/{AGENT}")  # of which there is one alert alone
         assert (await ann.get("/agents/nobody")).status_code == 404
 
