@@ -58,6 +58,7 @@ async def test_a_one_time_link_signs_in_once_and_that_is_recorded(running: Runni
         again = await thief.get(address)
         assert again.status_code == 403
         assert "This link was used already" in again.text
+        assert "<h1>This link works no more</h1>" in again.text and "This is not for you" not in again.text
         assert "set-cookie" not in again.headers
     assert await running.done() == [
         {"subject": "midwatch.audit._fleet.acted", "by": "ben", "role": "operator", "action": "session.began",

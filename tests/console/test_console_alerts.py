@@ -64,6 +64,33 @@ def some() -> list[object]:
     ]
 
 
+async def test_where_nobody_is_told_the_pages_say_so_and_how_to_mend_it(
+    js: JetStreamContext, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.home.mkdir(parents=True)
+    (settings.home / "run.json").write_text('{"http": {"pager": "http://127.0.0.1:1/pager"}}')
+    async with console(settings) as running, running.person(Role.OPERATOR) as ann, running.person(Role.VIEWER) as vera:
+        for path in ("/alerts", "/about", "/today/needs"):
+            page = (await ann.get(path)).text
+            assert "Nobody is told of " in page and "midwatch pager new" in page
+            assert "whoever is on call is told" not in page
+        assert "midwatch pager new" not in (await vera.get("/today/needs")).text
+        monkeypatch.delenv("CHAT_URL", raising=False)
+        contacts = "contacts: {ann: [chat]}\nroutes: {all: {steps: [{tell: ann, within: 10m}]}}\ndefault: all\n"
+        settings.pager_yaml.write_text('channels: {chat: {apprise: "${CHAT_URL}"}}\n' + contacts)
+        assert "midwatch pager check" in (await ann.get("/alerts")).text
+        settings.pager_yaml.write_text("channels: {chat: {apprise: json://127.0.0.1:1/}}\n" + contacts)
+        assert "whoever is on call is told" in (await ann.get("/alerts")).text
+        assert "Nobody is told" not in (await ann.get("/about")).text
+
+
+async def test_where_the_pager_runs_elsewhere_nothing_is_said_of_who_is_told(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    async with console(settings) as running, running.person(Role.OPERATOR) as ann:
+        assert "Nobody is told" not in (await ann.get("/about")).text
+
+
 async def test_each_state_has_its_list_in_an_address_of_its_own(running: Running, settings: Settings) -> None:
     keep(settings, *some())
     async with running.person(Role.VIEWER) as vera:
@@ -136,6 +163,14 @@ async def test_an_empty_list_says_what_was_looked_for_and_leads_to_the_rest(
         assert "<option selected>other</option>" in page
         nothing = (await vera.get("/alerts?severity=info")).text
         assert "No such alert here" in nothing and "No alert is open" not in nothing
+
+
+async def test_a_single_thing_that_was_counted_is_told_as_one(running: Running, settings: Settings) -> None:
+    counted = alert("raised", rule="not_armed", value=1, limit=0, run_id=None, evidence="midwatch switch")
+    keep(settings, counted)
+    async with running.person(Role.VIEWER) as vera:
+        page = re.sub(r"<[^>]+>", "", (await vera.get("/alerts/a-1")).text)
+        assert "Figure1 program\n" in page and "Limit0 programs\n" in page
 
 
 async def test_one_key_takes_on_the_alert_that_one_reads_and_none_of_a_list(

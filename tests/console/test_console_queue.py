@@ -157,6 +157,15 @@ def waiting(number: int, agent: str = "desk") -> Case:
     )  # fmt: skip
 
 
+async def test_a_case_that_tells_nothing_leads_to_its_run(running: Running, settings: Settings) -> None:
+    fill(settings, [replace(waiting(7), state="closed")])
+    async with running.person(Role.OPERATOR) as eva:
+        page = (await eva.get(f"/queue/{waiting(7).case_id}")).text
+        assert "Nothing of the run is known" not in page
+        story = page[page.index("What was handed over, whole") :]
+        assert '<a href="/runs/desk/r-7">Run r-7</a>' in story
+
+
 def walk(page: str) -> str | None:
     """Where the next page is."""
     found = re.search(r'rel="next" href="([^"]*)"', page)

@@ -110,7 +110,10 @@ async def test_the_first_start_says_what_to_do_in_order(running_with_nothing: Ru
     async with running_with_nothing.person(Role.VIEWER) as ann:
         page = (await ann.get("/")).text
         commands = re.findall(r'<code class="command">([^<]+)</code>', page)
-        assert commands == ["midwatch card new my-agent", "midwatch apply agents/my-agent.yaml", "midwatch tail"]
+        assert commands == [
+            "source .venv/bin/activate", "midwatch card new refund-desk", "midwatch apply agents/refund-desk.yaml",
+            "python examples/ten_line_agent.py", "midwatch demo --keep",
+        ]  # fmt: skip
         assert "No agents yet" in (await ann.get("/agents")).text
         assert "No runs yet" in (await ann.get("/runs")).text
 

@@ -12,6 +12,7 @@ from nats.js import JetStreamContext
 
 from console_helpers import Person, console, keep_digest
 from digest_helpers import facts, runs, write
+from helpers import eventually
 from kept_helpers import a_case, insert
 from logged import alert
 from midwatch.contracts import codec, control, subjects
@@ -22,6 +23,7 @@ from midwatch.contracts.governance import InstanceReport, SwitchContained
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch.testing import card
+from midwatch_services.cards import bucket
 from midwatch_services.console import reading
 from midwatch_services.console.access.roles import Role
 from midwatch_services.kill_switch import tables as switch_tables
@@ -107,6 +109,42 @@ async def test_alerts_are_those_of_the_bus_where_the_run_log_is_away(js: JetStre
         assert "The alerts are those of the last 30 days, as the bus has them." in page
         assert "Nothing has run here yet" not in await text_of(ann, "/")
         assert "No agents yet" not in await text_of(ann, "/agents")
+
+
+async def test_the_steps_for_a_newcomer_stay_and_are_ticked_until_something_ran(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        assert "</span> Done</span>" not in await text_of(ann, "/")
+        await arm(js, refund_card())
+        page = await eventually(lambda: _ticked(ann))
+        assert page.count("</span> Done</span>") == 2
+        assert "python examples/ten_line_agent.py" in page
+        assert "What needs you" in page
+        await fill(settings, run("r-1", utc_now(), refund("A-1")))
+        assert "Nothing has run here yet" not in await eventually(lambda: _used(ann))
+
+
+async def test_the_example_is_not_started_under_the_card_of_another_agent(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    await bucket.apply(js, card("my-agent"), by="ann", now=utc_now())
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        page = await text_of(ann, "/")
+        assert "Start your agent, under the name on its page." in page
+        assert "python examples/ten_line_agent.py" not in page
+
+
+async def _ticked(ann: Person) -> str:
+    page = await text_of(ann, "/")
+    assert "</span> Done</span>" in page
+    return page
+
+
+async def _used(ann: Person) -> str:
+    page = await text_of(ann, "/")
+    assert "What it costs" in page
+    return page
 
 
 async def test_however_many_alerts_the_bus_has_all_of_them_are_counted(
@@ -262,6 +300,49 @@ async def test_alerts_and_reviews_have_their_lines_of_days(js: JetStreamContext,
         assert f'aria-label="{AGENT}, alerts raised on each of the last 14 days: {zeros}, 1, 0, 0, 1"' in page
         waited = f"{AGENT}, runs that waited for a review as each of the last 14 days ended: {zeros}, 1, 2, 1, 1"
         assert f'aria-label="{waited}"' in page
+
+
+async def test_an_agent_without_card_and_process_has_a_page_as_soon_as_anything_is_told_of_it(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    now = utc_now()
+    told = told_of("r-9", now - 50 * DAY)
+    events = [
+        *run("r-1", now - 40 * DAY, refund("A-1"), agent="old-desk"),
+        *run("r-2", now - DAY, refund("A-2"), agent="airline-llm_agent", mode="replay"),
+    ]
+    await fill(settings, iter(events), told)
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        page = await text_of(ann, "/agents/old-desk")
+        assert "No run that counts here in the last 28 days. The last one of any kind (Live) began" in page
+        assert "It runs under safe defaults" in page
+        page = await text_of(ann, "/agents/airline-llm_agent")
+        assert "The last one of any kind (Replay) began" in page
+        assert "What it may do is not written down anywhere. Its last run was not in earnest." in page
+        assert "It has no card" in await text_of(ann, f"/agents/{AGENT}")  # of which there is one alert alone
+        assert (await ann.get("/agents/nobody")).status_code == 404
+
+
+async def test_of_an_agent_that_nobody_starts_it_is_said_that_nothing_stops_it(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    await bucket.apply(js, card("new-desk"), by="ann", now=utc_now())
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        assert (await cells(ann, "new-desk"))[0] == "○ Not stopped: no process runs"
+
+
+async def test_the_history_of_a_card_speaks_as_the_card_does_and_counts_no_other_agents_card(
+    js: JetStreamContext, settings: Settings
+) -> None:
+    for one in (["Promise"], ["Promise", "Refund"]):
+        await bucket.apply(js, card("desk", cannot=one), by="ann", now=utc_now())
+    await bucket.apply(js, card("new-desk"), by="ann", now=utc_now())
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        page = await text_of(ann, "/agents/new-desk")
+        assert "The first card." in page and "revision" not in page.lower()
+        page = await text_of(ann, "/agents/desk")
+        assert '<span class="mark">Added</span> What it may not do: <ins><bdi>Refund</bdi></ins>' in page
+        assert "Revisions count the changes of all cards" in page
 
 
 async def test_any_two_versions_of_a_card_are_held_against_each_other(js: JetStreamContext, settings: Settings) -> None:

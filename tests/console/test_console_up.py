@@ -75,6 +75,30 @@ async def test_up_prints_an_address_that_signs_in_and_link_makes_another(tmp_pat
     assert not (tmp_path / "console.json").exists()
 
 
+async def test_the_steps_for_a_newcomer_work_as_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    async with _started(home, "up") as process, httpx.AsyncClient(follow_redirects=True, timeout=10) as client:
+        entered = await client.get(await _address(process))
+        (tmp_path / "examples").symlink_to(Path(__file__).parents[2] / "examples")
+        monkeypatch.setenv("MIDWATCH_HOME", str(home))
+        monkeypatch.chdir(tmp_path)
+        for command in re.findall(r'<code class="command">([^<]+)</code>', entered.text.split('<ol class="first">')[1])[
+            :3
+        ]:
+            program, *words = command.split()
+            start = MIDWATCH if program == "midwatch" else (sys.executable,)
+            step = await asyncio.create_subprocess_exec(*start, *words)
+            assert await step.wait() == 0, command
+        await eventually(lambda: _has_run(client, entered.url))
+
+
+async def _has_run(client: httpx.AsyncClient, first: httpx.URL) -> bool:
+    assert "T-1042" in (await client.get(first.join("/runs"))).text
+    return "Nothing has run here yet" not in (await client.get(first)).text
+
+
 async def test_the_container_of_the_console_prints_its_address_too(
     js: JetStreamContext, settings: Settings, tmp_path: Path
 ) -> None:

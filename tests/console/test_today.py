@@ -111,7 +111,8 @@ async def test_the_first_start_with_nothing_and_the_pages_that_refuse_say_what_t
         await page.goto(running.link(Role.VIEWER))
         await picture(page, f"today-empty-{size[0]}")
         assert await page.locator("main .command").all_inner_texts() == [
-            "midwatch card new my-agent", "midwatch apply agents/my-agent.yaml", "midwatch tail",
+            "source .venv/bin/activate", "midwatch card new refund-desk", "midwatch apply agents/refund-desk.yaml",
+            "python examples/ten_line_agent.py", "midwatch demo --keep",
         ]  # fmt: skip
         assert await axe(page) == []
         for path, says in (("/agents", "No agents yet"), ("/runs", "No runs yet")):

@@ -68,3 +68,10 @@ def test_a_database_that_does_not_answer_is_named_at_once(tmp_path: Path) -> Non
         "midwatch: the database at postgresql+psycopg://someone:***@127.0.0.1:1/nowhere does not"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_kept_is_named_last_with_what_to_type(tmp_path: Path) -> None:
+    command = [*COMMAND, "--keep", "--database", "postgresql://someone:secret@127.0.0.1:1/nowhere"]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=30)
+    [home] = tmp_path.iterdir()
+    assert done.stdout.splitlines()[-1] == f"MIDWATCH_HOME={home} midwatch up"

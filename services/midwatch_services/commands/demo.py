@@ -60,12 +60,13 @@ def demo(
 
     try:
         run_until_signal(play)
+        _end(result[0] if result else None, time.monotonic() - began)
     finally:
         if keep:
-            console.print(f"The state folder is kept: MIDWATCH_HOME={home}")
+            console.print("The state folder is kept. To look around in it, while no other Midwatch is up:")
+            console.print(f"MIDWATCH_HOME={home} midwatch up", soft_wrap=True)
         else:
             shutil.rmtree(home, ignore_errors=True)
-    _end(result[0] if result else None, time.monotonic() - began)
 
 
 def _end(result: "Outcome | Exception | None", seconds: float) -> None:

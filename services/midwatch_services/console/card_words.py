@@ -37,8 +37,9 @@ def changes(before: Card, after: Card) -> list[Change]:
     found = []
     for name in _LISTS:
         gone, came = [str(line) for line in one.pop(name)], [str(line) for line in other.pop(name)]
-        found += [Change(_words((name,)), line, "") for line in gone if line not in came]
-        found += [Change(_words((name,)), "", line) for line in came if line not in gone]
+        where = texts.load()(f"agent.{name}")
+        found += [Change(where, line, "") for line in gone if line not in came]
+        found += [Change(where, "", line) for line in came if line not in gone]
     old, new = dict(_leaves(one)), dict(_leaves(other))
     for path in dict.fromkeys([*old, *new]):
         was, now = old.get(path, ""), new.get(path, "")

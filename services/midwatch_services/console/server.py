@@ -189,7 +189,7 @@ def application(console: Console) -> Starlette:
 
 def problem(request: Request, status: int, detail: str = "") -> Response:
     """A page that says in plain words what went wrong and what to do."""
-    kind = detail if detail in ("cross_site", "cancelled") else str(status) if status in _SAID else "other"
+    kind = detail if detail in _OWN else str(status) if status in _SAID else "other"
     if status in _REFUSED:
         view.console_of(request).refusals.note(view.asking(request), request.url.path, status, detail)
     return view.render(
@@ -197,6 +197,7 @@ def problem(request: Request, status: int, detail: str = "") -> Response:
     )
 
 
+_OWN = ("cross_site", "cancelled", "link", "sign_in", "not_held")  # details with words of their own
 _REFUSED = (401, 403, 413, 421, 429)
 _SAID = (401, 403, 404, 405, 413, 421, 429, 500, 503)
 

@@ -174,6 +174,26 @@ def has_runs(conn: Connection) -> bool:
     return conn.execute(sa.text("SELECT 1 FROM logger_runs LIMIT 1")).first() is not None
 
 
+class Last(NamedTuple):
+    """The run of an agent that began last."""
+
+    mode: str
+    began: str
+
+
+def last_run(conn: Connection, agent: str) -> Last | None:
+    """The newest run of an agent, of whatever mode and however old."""
+    query = "SELECT mode, first_at FROM logger_runs WHERE agent = :agent ORDER BY first_at DESC LIMIT 1"
+    row = conn.execute(sa.text(query), {"agent": agent}).first()
+    return Last(*row) if row else None
+
+
+def has_alerts(conn: Connection, agent: str) -> bool:
+    """Whether the log holds any alert of an agent."""
+    query = sa.text("SELECT 1 FROM logger_alerts WHERE agent = :agent LIMIT 1")
+    return conn.execute(query, {"agent": agent}).first() is not None
+
+
 def read_alerts(conn: Connection, stretch: Stretch, *, by_run: bool = False) -> list[dict[str, Any]]:
     """Alerts that were raised within a stretch; `by_run` those of the runs that began in it, whenever they were
     raised."""

@@ -13,7 +13,7 @@ def test_a_change_says_where_it_is_what_it_was_and_what_it_is_now() -> None:
     )  # fmt: skip
     found = [(one.kind, one.where, one.was, one.now) for one in changes(before, after)]
     assert found == [
-        ("removed", "can", "Look up", ""), ("added", "can", "", "Cancel"),
+        ("removed", "What it may do", "Look up", ""), ("added", "What it may do", "", "Cancel"),
         ("changed", "tools, a.b_c", "read", "write"), ("changed", "budget, run", "$1", "$0.50"),
         ("added", "budget, day", "", "$40"),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from midwatch_services.console import texts
 from midwatch_services.console.access.roles import Role
-from midwatch_services.console.server import _SAID
+from midwatch_services.console.server import _OWN, _SAID
 from midwatch_services.console.view import NAVIGATION, environment
 
 FOLDER = Path(str(resources.files("midwatch_services.console")))
@@ -32,9 +32,7 @@ def test_every_page_role_and_problem_has_its_words() -> None:
     t = texts.load()
     assert all(t.has(f"base.pages.{name}") for name in NAVIGATION)
     assert all(t.has(f"base.roles.{role}") for role in Role)
-    assert all(
-        t.has(f"problem.{kind}.{part}") for kind in (*_SAID, "other", "cross_site") for part in ("title", "text")
-    )
+    assert all(t.has(f"problem.{kind}.{part}") for kind in (*_SAID, "other", *_OWN) for part in ("title", "text"))
 
 
 def test_a_count_chooses_between_one_and_many() -> None:

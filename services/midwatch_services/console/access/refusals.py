@@ -13,7 +13,7 @@ from .limits import Limits
 from .roles import Role
 from .session import Session
 
-SIGNING_IN = ("link", "sign_in", "no_role")  # what goes wrong there
+SIGNING_IN = ("link", "sign_in", "not_held", "no_role")  # what goes wrong there
 _A_SECOND = 0.5  # records of one person, or of all strangers together: the bus keeps them for long
 _LONGEST = 200  # characters of an address or a reason, which anybody may choose
 

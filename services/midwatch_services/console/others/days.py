@@ -19,6 +19,7 @@ from midwatch_services.reviewer_sampler import store as reviews
 T = TypeVar("T")
 SERVICE = subjects.LOGGER
 Day = list[tuple[Alike, float | None]]
+Last = daily.Last
 Counts = dict[str, list[float | None]]  # by agent, one of each day
 # Seconds for which a sum is fresh, and for which it is shown besides while a newer one is made. Who looks after hours
 # is not shown today as it was then; of days before yesterday hardly anything still comes.
@@ -86,6 +87,16 @@ async def _kept(
 ) -> Found[T]:
     fresh, stale = lasts
     return await reading.read(service, work, keep=keep, seconds=fresh, stale=stale, lane=SUMS, within=_WITHIN)
+
+
+async def last_run(reading: Reading, agent: str) -> Found[tuple[Last | None, bool]]:
+    """The newest run of an agent, whatever it was; and whether it has any run or alert at all."""
+
+    def work(conn: Connection) -> tuple[Last | None, bool]:
+        last = daily.last_run(conn, agent)
+        return last, last is not None or daily.has_alerts(conn, agent)
+
+    return await reading.read(SERVICE, work)
 
 
 async def is_used(reading: Reading) -> Found[bool]:

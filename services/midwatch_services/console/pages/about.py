@@ -11,6 +11,7 @@ from starlette.routing import Route
 from midwatch.contracts import subjects
 from midwatch.runtime.broker import round_trip
 from midwatch_services.console.access.roles import Role
+from midwatch_services.console.others import contacts
 from midwatch_services.console.routes import page
 from midwatch_services.console.view import console_of, render
 
@@ -24,9 +25,13 @@ _KEEP = (
 @page(role=Role.VIEWER)
 async def about(request: Request) -> Response:
     """A line each, and what one can still do without it."""
-    reading = console_of(request).reading
+    console = console_of(request)
+    reading = console.reading
     found = await asyncio.gather(*(reading.read(one, _answers(one), keep=("ping",), seconds=2) for one in _KEEP))
-    return render(request, "about.html", bus=await _bus(request), found=found, hearing=console_of(request).hearing)
+    return render(
+        request, "about.html", bus=await _bus(request), found=found, hearing=console.hearing,
+        nobody=await contacts.mend(console.settings),
+    )  # fmt: skip
 
 
 def _answers(service: str) -> Callable[[Connection], bool]:

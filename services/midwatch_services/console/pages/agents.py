@@ -154,18 +154,20 @@ async def agent(request: Request) -> Response:
     console, name = console_of(request), request.path_params["agent"]
     if not is_agent_name(name):
         raise HTTPException(404)
-    known, waits, daily, kept, changed = await asyncio.gather(
+    known, waits, daily, kept, changed, last = await asyncio.gather(
         fleet.fleet(console.reading, console.nc, console.js),
         fleet.waiting(console.reading, console.nc, console.now()),
         _daily(request, LONG),
         cards.versions(console.reading, console.js, name),
         fleet.findings(console.reading, name),
+        days.last_run(console.reading, name),
     )
     sums, versions = daily.sums, kept | []
     readable = next((one for one in versions if one.card), None)
     line = _line(name, _in_force(versions), daily, known | Fleet(), waits)
-    is_known = name in (known | Fleet()).agents or any(one.runs for one in line.by_day.values())
-    if kept.ok and not kept.value and sums.ok and known.ok and not is_known:
+    newest, is_logged = last | (None, False)
+    is_known = name in (known | Fleet()).agents or is_logged or last.problem not in ("", "none_yet")
+    if kept.ok and not kept.value and known.ok and not is_known:
         raise HTTPException(404)
     return render(
         request, "agent.html", scope={"agent": name}, name=name, line=line, sums=sums, known=known,
@@ -174,7 +176,7 @@ async def agent(request: Request) -> Response:
         said=card_words.lines(readable.card) if readable and readable.card else [],
         between=_between(request, versions), zone=console.settings.digest_zone, differs=daily.differs,
         versions=_versions(name, line.mode, sums), shown=LONG,
-        sparkline=figures.sparkline,
+        sparkline=figures.sparkline, newest=newest,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from midwatch.errors import Temporary
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.filters import said
 from midwatch_services.console.others import alerts as kept
+from midwatch_services.console.others import contacts
 from midwatch_services.console.others.alerts import Leaf, Wanted
 from midwatch_services.console.others.switch import MISSED
 from midwatch_services.console.routes import action, attempt, once, page, record, record_standing
@@ -52,6 +53,7 @@ async def listed(request: Request) -> Response:
         agents=sorted(one for one in agents | {wanted.agent or ""} if is_agent_name(one)), states=kept.STATES,
         severities=kept.SEVERITIES, may=session_of(request).role.may(Role.OPERATOR), run_link=_run_link,
         scope={"agent": wanted.agent} if wanted.agent else None,
+        nobody=await contacts.mend(console_of(request).settings),
     )  # fmt: skip
 
 

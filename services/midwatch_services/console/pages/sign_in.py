@@ -65,13 +65,13 @@ async def come_back(request: Request) -> Response:
         raise HTTPException(403, "sign_in")
     if not code:
         console.refusals.explain(refusal(error, asked.get("error_description")) if error else "it holds no code")
-        raise HTTPException(403, "cancelled" if error == "access_denied" else "sign_in")
+        raise HTTPException(403, "cancelled" if error == "access_denied" else "not_held")
     state, nonce, verifier, to = kept
     try:
         person = await provider.end(Begun("", state, nonce, verifier), code)
     except NotSignedIn as problem:
         console.refusals.explain(problem.fields["why"], state, nonce, verifier, code)
-        raise HTTPException(403, "sign_in") from None
+        raise HTTPException(403, "not_held") from None
     except NoRole as problem:
         console.refusals.explain(problem.fields["why"])
         raise HTTPException(403, f"no_role:{problem.fields['by']}") from None

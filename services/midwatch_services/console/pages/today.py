@@ -18,7 +18,7 @@ from midwatch.contracts.subjects import FLEET, is_agent_name
 from midwatch_services.console import digest_text, figures, filters, readers
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.figures import Alike, Sum
-from midwatch_services.console.others import days, digest, fleet, ready, reviews
+from midwatch_services.console.others import contacts, days, digest, fleet, ready, reviews
 from midwatch_services.console.others.fleet import Fleet, Unattended, Unconfirmed, Waiting
 from midwatch_services.console.reading import Found
 from midwatch_services.console.routes import action, page, record
@@ -44,11 +44,11 @@ async def today(request: Request) -> Response:
     told = digest_text.parse(found.value) if found.value else None
     names = {card.agent for card in console.cards.all()}
     is_hidden = any(one.problem in ("down", "slow") for one in (found, listed, is_used))
-    is_old = bool(names or told or listed.value or is_used.value or is_hidden)
+    is_old = bool(told or listed.value or is_used.value or is_hidden)
     return render(
         request, "today.html", day=day, agent=agent, found=found, told=told, days=listed | [], fleet_name=FLEET,
         newest=_newest(request), at=console.settings.digest_at, zone=console.settings.digest_zone, spent=spent,
-        need=need, is_new=not is_old, agents=sorted(names | {agent} - {FLEET}),
+        need=need, is_new=not is_old, has_card=bool(names), agents=sorted(names | {agent} - {FLEET}),
         scope={"agent": agent} if agent != FLEET else None, read_by=read_by, me=session_of(request).by,
     )  # fmt: skip
 
@@ -64,12 +64,13 @@ async def needs(request: Request) -> Response:
 @dataclass(frozen=True, slots=True)
 class Need:
     """What waits for somebody. `agent`: None for the whole shop. `elsewhere`: runs that wait and that who looks cannot
-    judge now."""
+    judge now. `untold`: what to type where nobody is told of alerts, for those who may set up who is."""
 
     agent: str | None
     waits: Waiting
     fleet: Found[Fleet]
     elsewhere: int
+    untold: str
 
     @property
     def alerts(self) -> list[Unattended]:
@@ -116,13 +117,14 @@ class Need:
 
 
 async def _need(request: Request, agent: str) -> Need:
-    console, of = console_of(request), None if agent == FLEET else agent
-    by, now = reviews.name_of(session_of(request).by), console.now()
-    waits, known, kept = await asyncio.gather(
+    console, session, of = console_of(request), session_of(request), None if agent == FLEET else agent
+    by, now = reviews.name_of(session.by), console.now()
+    waits, known, kept, untold = await asyncio.gather(
         fleet.waiting(console.reading, console.nc, now), fleet.fleet(console.reading, console.nc, console.js),
-        ready.not_now(console.reading, by, now, keep=True, still=STILL),
+        ready.not_now(console.reading, by, now, keep=True, still=STILL), contacts.mend(console.settings),
     )  # fmt: skip
-    return Need(of, waits, known, sum(of in (None, name) for name, _ in kept | {}))
+    elsewhere = sum(of in (None, name) for name, _ in kept | {})
+    return Need(of, waits, known, elsewhere, untold if session.role.may(Role.OPERATOR) else "")
 
 
 @dataclass(frozen=True, slots=True)
