@@ -94,7 +94,8 @@ def test_nothing_falls_while_what_waits_for_one_more_person_could_hold_it(counts
 
 def test_what_waits_for_one_more_person_brings_nothing_back() -> None:
     state = lived(new(), "2026-01-30")
-    assert lived(state, "2026-12-31", Counts(130, 0, 0, 90, 90), Counts(130, 0, 0, 90, 90)) == replace(state, day="2026-12-31")
+    doubted = Counts(130, 0, 0, 90, 90)
+    assert lived(state, "2026-12-31", doubted, doubted) == replace(state, day="2026-12-31")
 
 
 def test_a_bound_above_the_limit_takes_one_step_back_and_the_next_a_week_later() -> None:
