@@ -134,7 +134,10 @@ def tally_runs(conn: Connection, start: str, end: str) -> list[Tally]:
         ") AS one GROUP BY agent, mode, version, resolution, took_from"
     )
     found = conn.execute(sa.text(query), {"start": start, "end": end})
-    return [Tally(*row[:5], int(row[5]), int(row[6]), *map(float, row[7:])) for row in found]
+    return [
+        Tally(row[0], row[1], row[2], row[3], row[4], int(row[5]), int(row[6]), float(row[7]), float(row[8]))
+        for row in found
+    ]
 
 
 def middle_of(took: int) -> float:
