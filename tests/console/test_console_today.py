@@ -294,9 +294,9 @@ async def test_the_alerts_that_an_agent_is_said_to_have_are_those_of_the_list_be
     async with console(settings) as running, running.person(Role.VIEWER) as ann:
         for path in ("/agents", f"/agents/{AGENT}"):
             page = await text_of(ann, path)
-            assert "Alerts that want somebody" in page
-            found = re.search(r'<a href="(/alerts\?[^"]*)">(?:(?!</a>).)*2 open', page)
+            assert "Alerts to act on" in page
+            found = re.search(r'<a href="(/alerts\?[^"]*)">2 open</a>', page)
             assert found, page
         listed = await text_of(ann, found[1].replace("&amp;", "&"))
         assert sorted(re.findall(r'href="/alerts/(alert-r-\d)"', listed)) == ["alert-r-1", "alert-r-2"]
-        assert '<option value="wants" selected>Wants somebody</option>' in listed
+        assert '<option value="wants" selected>To act on</option>' in listed
