@@ -164,8 +164,8 @@ async def shop(settings: Settings, js: JetStreamContext) -> AsyncIterator[Instan
         try:
             async with asyncio.timeout(60):
                 await up.wait()
-            morning = utc_now().replace(hour=8, minute=0)
-            async with digest_service(settings, lambda: morning):
+            # Due at once, at whatever hour the pictures are taken: a later clock would tell of what is yet to come.
+            async with digest_service(settings.model_copy(update={"digest_at": "00:00"}), utc_now):
                 pass
             yield instances
         finally:

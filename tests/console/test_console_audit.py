@@ -250,3 +250,11 @@ async def test_the_trail_needs_no_database_and_writes_say_that_theirs_is_away(
         pages = [await ann.get(path) for path in ("/stop", "/alerts", "/queue", "/drills", "/writes", "/audit")]
         assert [one.status_code for one in pages] == [200] * 6
         assert "The run log: this cannot be read just now" in pages[4].text
+
+
+async def test_both_pages_say_whose_days_they_go_by(js: JetStreamContext, settings: Settings) -> None:
+    moved = settings.model_copy(update={"digest_zone": "Asia/Tokyo"})
+    async with console(moved) as running, running.person(Role.ADMIN) as vera:
+        for path in ("/audit", "/writes", "/audit?from=never", "/writes?from=never"):
+            page = (await vera.get(path)).text
+            assert (path, "A day is one of Asia/Tokyo." in page) == (path, True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -56,6 +57,26 @@ async def test_two_long_answers_are_shown_where_they_begin_to_differ(running: Ru
         assert re.findall("<mark>([^<]+)</mark>", page) == ["Monday", "Friday"]
         assert page.count("(cut: shown from shortly before the two differ)") == 2
         assert page.count("(cut: only its beginning is shown)") == 2
+
+
+async def test_steps_with_the_same_words_but_other_tokens_or_another_cost_are_not_called_the_same(
+    running: Running, settings: Settings
+) -> None:
+    def of(tokens: int) -> list[tuple[str, dict[str, Any]]]:
+        called = {"provider": "openai", "model": "gpt-4.1", "usage": {"input_tokens": tokens, "output_tokens": 120}}
+        reported = {"model": "m", "cost_usd": str(tokens)}
+        return [("started", {"input": "Hello"}), ("model_called", called), ("model_called", reported)]
+
+    for run_id, tokens in (("one", 150_000), ("other", 1850)):
+        await fill(settings, run(run_id, utc_now(), of(tokens)))
+    async with running.person(Role.VIEWER) as ann:
+        page = (await ann.get(f"/compare?a={AGENT}/one&b={AGENT}/other")).text
+        assert "2 of 3 steps differ." in page
+        marks = re.findall(r'<p class="mark"><span aria-hidden="true">(.)</span> ([^<]+)</p>', page)
+        other = ("≈", "The same words, but other tokens or another cost")
+        assert marks == [("=", "The same"), other, other]
+        alike = (await ann.get(f"/compare?a={AGENT}/one&b={AGENT}/one")).text
+        assert "0 of 3 steps differ." in alike
 
 
 async def test_a_rule_is_told_in_the_words_of_the_console_and_in_no_others(

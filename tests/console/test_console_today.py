@@ -354,3 +354,30 @@ async def test_any_two_versions_of_a_card_are_held_against_each_other(js: JetStr
         ]
         assert "budget, day: <del><bdi>$10</bdi></del> → <ins><bdi>$30</bdi></ins>" in between
         assert (await ann.get(f"/agents/{AGENT}?from=1&to=9")).status_code == 404
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_the_alerts_that_an_agent_is_said_to_have_are_those_of_the_list_behind_the_figure(
+    js: JetStreamContext, settings: Settings, is_kept: bool
+) -> None:
+    now = utc_now()
+    some = [
+        told_of("r-1", now, severity="page"), told_of("r-2", now, severity="ticket", title='said "severity":"info"'),
+        told_of("r-3", now, severity="info"), told_of("r-4", now, severity="page", mode="shadow"),
+    ]  # fmt: skip
+    if is_kept:
+        await fill(settings, iter(()), *some)
+    else:
+        spoil(settings, subjects.LOGGER)
+        for one in some:
+            await js.publish(subjects.alert(AGENT, "raised"), codec.encode(one))
+    await arm(js, card(AGENT))
+    async with console(settings) as running, running.person(Role.VIEWER) as ann:
+        for path in ("/agents", f"/agents/{AGENT}"):
+            page = await text_of(ann, path)
+            assert "Alerts to act on" in page
+            found = re.search(r'<a href="(/alerts\?[^"]*)">2 open</a>', page)
+            assert found, page
+        listed = await text_of(ann, found[1].replace("&amp;", "&"))
+        assert sorted(re.findall(r'href="/alerts/(alert-r-\d)"', listed)) == ["alert-r-1", "alert-r-2"]
+        assert '<option value="wants" selected>To act on</option>' in listed

@@ -41,23 +41,35 @@ def run(run_id: str, minutes: int, took: float | None, cost: str | None = None, 
     return found
 
 
-async def test_runs_that_are_alike_are_summed_and_an_unknown_cost_is_no_part_of_it(log: Database) -> None:
+def partly(run_id: str, minutes: int, cost: str) -> list[Received]:
+    """A run of which one call has a price and the next has none."""
+    begun, called, ended = run(run_id, minutes, 4.1, cost)
+    at = NOON + timedelta(minutes=minutes)
+    blank = received("model_called", id=f"{run_id}.3", run_id=run_id, seq=3, at=at, model="nobody-knows-it")
+    return [begun, called, blank, ended]
+
+
+async def test_runs_that_are_alike_are_summed_with_all_that_is_known_of_what_they_cost(log: Database) -> None:
     batch = [
         *run("a", 0, 4.0, "0.10"), *run("b", 1, 4.1, "0.20"), *run("c", 2, 4.1, ""), *run("d", 3, 0.5),
         *run("e", 4, 90), *run("f", 5, 2000), *run("g", 6, None), *run("h", 7, 4.0, mode="shadow"),
         *run("i", 8, 4.0, mode="eval"),
+        *partly("m", 10, "0.40"),
         *run("j", 9, 4.0, version="2", agent="other"), *run("k", -1, 4.0), *run("l", 60, 4.0),
     ]  # fmt: skip
     await log.write(lambda conn: store.save(conn, batch))
     start, end = text_of(NOON), text_of(NOON + timedelta(hours=1))
     found = await log.read(lambda conn: daily.tally_runs(conn, start, end))
-    rows = [(*one[:7], round(one.cost_usd, 6)) for one in found]
+    rows = [(*one[:7], round(one.cost_usd, 6), round(one.priced_usd, 6)) for one in found]
     assert sorted(rows, key=str) == sorted(
         [
-            ("desk", "live", "1", "resolved", 4000, 3, 2, 0.3), ("desk", "live", "1", "resolved", 500, 1, 0, 0.0),
-            ("desk", "live", "1", "resolved", 90_000, 1, 0, 0.0), ("desk", "live", "1", None, None, 1, 0, 0.0),
-            ("desk", "live", "1", "resolved", 1_980_000, 1, 0, 0.0),
-            ("desk", "shadow", "1", "resolved", 4000, 1, 0, 0.0), ("other", "live", "2", "resolved", 4000, 1, 0, 0.0),
+            ("desk", "live", "1", "resolved", 4000, 4, 2, 0.7, 0.3),
+            ("desk", "live", "1", "resolved", 500, 1, 0, 0.0, 0.0),
+            ("desk", "live", "1", "resolved", 90_000, 1, 0, 0.0, 0.0),
+            ("desk", "live", "1", None, None, 1, 0, 0.0, 0.0),
+            ("desk", "live", "1", "resolved", 1_980_000, 1, 0, 0.0, 0.0),
+            ("desk", "shadow", "1", "resolved", 4000, 1, 0, 0.0, 0.0),
+            ("other", "live", "2", "resolved", 4000, 1, 0, 0.0, 0.0),
         ],
         key=str,
     )  # fmt: skip

@@ -13,7 +13,7 @@ LONGEST = 800  # characters of a text that are shown: those where two begin to d
 _BEFORE = 200  # of them before that
 _PART = re.compile(r"\s+|\w+|[^\w\s]")
 
-State = Literal["same", "differs", "left", "right"]
+State = Literal["same", "figures", "differs", "left", "right"]
 Pieces = list[tuple[str, bool]]  # a text in parts, each with whether the other has it not
 
 
@@ -30,7 +30,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A step of both, or of one of them alone."""
+    """A step of both, or of one of them alone. `figures`: the words are the same, the tokens or the cost are not."""
 
     state: State
     left: Step | None
@@ -61,7 +61,13 @@ def _both(left: Step, right: Step, is_late: Callable[[], bool]) -> Pair:
         one, other = _text_of(left, label), _text_of(right, label)
         same = same and one == other
         texts.append(_text(label, one, other, _roughly if is_late() else _marked))
-    return Pair("same" if same else "differs", left, right, texts)
+    if not same:
+        return Pair("differs", left, right, texts)
+    return Pair("same" if _figures(left) == _figures(right) else "figures", left, right, texts)
+
+
+def _figures(step: Step) -> tuple[object, ...]:
+    return step.names.get("input"), step.names.get("output"), step.cost, step.unpriced
 
 
 def _text(label: str, one: str, other: str, marked: Callable[[str, str], tuple[Pieces, Pieces]]) -> Text:

@@ -30,11 +30,14 @@ class Alike(Protocol):
     def priced(self) -> int: ...
     @property
     def cost_usd(self) -> float: ...
+    @property
+    def priced_usd(self) -> float: ...
 
 
 @dataclass(slots=True)
 class Sum:
-    """Runs together. `unpriced`: runs whose cost is not wholly known, and which `cost` leaves out."""
+    """Runs together. `cost`: all that is known of it; `unpriced`: runs of whose cost a part may be missing there.
+    `priced_cost`: that of the others alone."""
 
     runs: int = 0
     ended: int = 0
@@ -42,6 +45,7 @@ class Sum:
     handed_off: int = 0
     priced: int = 0
     cost: float = 0.0
+    priced_cost: float = 0.0
     took: list[tuple[float, int]] = field(default_factory=list)  # milliseconds, of how many runs
 
     def add(self, one: Alike, took: float | None) -> None:
@@ -52,6 +56,7 @@ class Sum:
         self.handed_off += one.runs if one.resolution == "handed_off" else 0
         self.priced += one.priced
         self.cost += one.cost_usd
+        self.priced_cost += one.priced_usd
         if took is not None:
             self.took.append((took, one.runs))
 
@@ -69,7 +74,8 @@ class Sum:
 
     @property
     def cost_a_run(self) -> float | None:
-        return self.cost / self.priced if self.priced else None
+        """What those cost on average whose cost is wholly known."""
+        return self.priced_cost / self.priced if self.priced else None
 
     @property
     def half_took(self) -> float | None:

@@ -55,6 +55,8 @@ def money(amount: Decimal | str | float | None) -> str:
     """US dollars; what nobody knows is no zero."""
     if amount is None:
         return texts.load()("base.unknown")
+    if isinstance(amount, float):
+        amount = round(amount, 8)  # a sum of nine times $0.10 falls short of $0.90, and amounts are cut
     return dollars(amount if isinstance(amount, Decimal) else Decimal(str(amount)))
 
 

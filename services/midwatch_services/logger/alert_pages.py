@@ -20,6 +20,7 @@ _COLUMNS = (
     "raised, raised_key, raised_at, service, acknowledged_at, acknowledged_by, resolved_at, resolved_reason, repeats"
 )
 
+WANTS = "wants"  # asked for as a severity: whatever wants somebody
 _NEWEST = "~"  # a key that none comes after
 
 
@@ -54,6 +55,11 @@ class Unattended(NamedTuple):
     run_id: str | None
 
 
+def wants(severity: str, mode: str) -> bool:
+    """Whether an alert wants somebody: what is for information does not, nor what no live run brought about."""
+    return mode == "live" and severity != "info"
+
+
 class _Brief(msgspec.Struct):
     title: str
     severity: str
@@ -74,7 +80,7 @@ def unattended(conn: Connection) -> list[Unattended]:
     found = [
         Unattended(alert_id, agent, raised_at, one.severity, one.title, one.run_id)
         for alert_id, agent, raised_at, raised in conn.execute(query)
-        if (one := _BRIEFLY.decode(raised)).mode == "live" and one.severity != "info"
+        if wants((one := _BRIEFLY.decode(raised)).severity, one.mode)
     ]
     return sorted(found, key=lambda one: one.severity != "page")
 
@@ -87,7 +93,7 @@ def raised_since(conn: Connection, begin: str) -> list[tuple[str, str]]:
     return [
         (agent, raised_at)
         for agent, raised_at, raised in conn.execute(query, {"begin": begin})
-        if (one := _BRIEFLY.decode(raised)).mode == "live" and one.severity != "info"
+        if wants((one := _BRIEFLY.decode(raised)).severity, one.mode)
     ]
 
 
@@ -127,8 +133,11 @@ def _asked(wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
     if wanted.agent is not None:
         clauses.append("agent = :agent")
         given["agent"] = wanted.agent
-    if wanted.severity is not None:
-        # As the logger writes it: within a text of the alert the quotes would have a stroke before them.
+    # As the logger writes it: within a text of the alert the quotes would have a stroke before them.
+    if wanted.severity == WANTS:
+        clauses += ["raised NOT LIKE :info", "(raised LIKE :live OR raised NOT LIKE :mode)"]
+        given |= {"info": '%"severity":"info"%', "live": '%"mode":"live"%', "mode": '%"mode":"%'}
+    elif wanted.severity is not None:
         clauses.append("raised LIKE :severity")
         given["severity"] = f'%"severity":"{wanted.severity}"%'
     return clauses, given

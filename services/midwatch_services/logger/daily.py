@@ -95,7 +95,8 @@ def count_runs(conn: Connection, stretch: Stretch) -> list[Count]:
 
 class Tally(NamedTuple):
     """Runs that are alike: `took` is the lower end in milliseconds of what they took (None: not ended), as far apart as
-    `_STEPS` says; `priced` of them have a cost that is wholly known, and those cost `cost_usd`."""
+    `_STEPS` says. `cost_usd` is all that is known of what they cost; `priced` of them have a cost that is wholly known,
+    and those cost `priced_usd`."""
 
     agent: str
     mode: str
@@ -105,6 +106,7 @@ class Tally(NamedTuple):
     runs: int
     priced: int
     cost_usd: float
+    priced_usd: float
 
 
 # What a run took is told apart by so many milliseconds, up to so many.
@@ -121,18 +123,21 @@ def tally_runs(conn: Connection, start: str, end: str) -> list[Tally]:
         else "CAST(extract(epoch FROM CAST(ended_at AS timestamptz) - CAST(first_at AS timestamptz)) * 1000 AS BIGINT)"
     )  # fmt: skip
     steps = " ".join(f"WHEN took < {below} THEN took / {step} * {step}" for below, step in _STEPS)
-    known = "cost_usd IS NOT NULL AND cost_basis <> 'unpriced'"
     query = (
         "SELECT agent, mode, version, resolution, CASE WHEN took IS NULL THEN NULL "  # noqa: S608
-        f"{steps} ELSE took / {_LAST_STEP} * {_LAST_STEP} END AS took_from, count(*), sum(known), sum(cost) FROM ("
+        f"{steps} ELSE took / {_LAST_STEP} * {_LAST_STEP} END AS took_from, count(*), "
+        "sum(known), sum(cost), sum(known * cost) FROM ("
         f"SELECT agent, mode, version, resolution, CASE WHEN ended_at IS NOT NULL THEN {took} END AS took, "
-        f"CASE WHEN {known} THEN 1 ELSE 0 END AS known, "
-        f"CASE WHEN {known} THEN CAST(cost_usd AS {kind}) ELSE 0 END AS cost "
+        "CASE WHEN cost_usd IS NOT NULL AND cost_basis <> 'unpriced' THEN 1 ELSE 0 END AS known, "
+        f"coalesce(CAST(cost_usd AS {kind}), 0) AS cost "
         "FROM logger_runs WHERE first_at >= :start AND first_at < :end AND mode IN ('live', 'shadow')"
         ") AS one GROUP BY agent, mode, version, resolution, took_from"
     )
     found = conn.execute(sa.text(query), {"start": start, "end": end})
-    return [Tally(row[0], row[1], row[2], row[3], row[4], int(row[5]), int(row[6]), float(row[7])) for row in found]
+    return [
+        Tally(row[0], row[1], row[2], row[3], row[4], int(row[5]), int(row[6]), float(row[7]), float(row[8]))
+        for row in found
+    ]
 
 
 def middle_of(took: int) -> float:

@@ -6,18 +6,22 @@ from midwatch_services.console.figures import bounds, day_of, sparkline, summed
 from midwatch_services.logger.daily import Tally
 
 
-def tally(resolution: str | None, runs: int, *, priced: int = 0, cost: float = 0.0, agent: str = "desk") -> Tally:
-    return Tally(agent, "live", "1", resolution, None, runs, priced, cost)
+def tally(
+    resolution: str | None, runs: int, *, priced: int = 0, cost: float = 0.0, part: float = 0.0, agent: str = "desk"
+) -> Tally:
+    """`part`: what is known of the cost of the runs that are not wholly priced."""
+    return Tally(agent, "live", "1", resolution, None, runs, priced, cost + part, cost)
 
 
 def test_shares_are_of_what_has_ended_and_a_cost_that_is_unknown_is_no_zero() -> None:
     rows = [
-        (tally("resolved", 6, priced=6, cost=0.6), 2_000.0), (tally("handed_off", 2, priced=1, cost=0.2), 9_000.0),
+        (tally("resolved", 6, priced=6, cost=0.6), 2_000.0),
+        (tally("handed_off", 2, priced=1, cost=0.2, part=0.9), 9_000.0),
         (tally(None, 4), None), (tally("resolved", 50, agent="other"), 1.0),
     ]  # fmt: skip
     found = summed(rows, lambda row: row.agent == "desk")
     assert (found.runs, found.ended, found.resolved_share, found.handed_off_share) == (12, 8, 0.75, 0.25)
-    assert (round(found.cost, 9), found.unpriced, round(found.cost_a_run or 0, 9)) == (0.8, 5, 0.114285714)
+    assert (round(found.cost, 9), found.unpriced, round(found.cost_a_run or 0, 9)) == (1.7, 5, 0.114285714)
     assert found.half_took == 2.0
     empty = summed([])
     assert (empty.resolved_share, empty.cost_a_run, empty.half_took) == (None, None, None)

@@ -41,6 +41,7 @@ def test_a_moment_is_utc_until_the_browser_says_it_in_its_own_zone() -> None:
 
 
 def test_what_is_not_known_is_no_zero() -> None:
+    assert money(sum([0.1] * 9)) == "$0.90"
     assert (money(None), money(Decimal("0.0123")), money("12")) == ("unknown", "$0.0123", "$12.00")
     assert (share(None), share(0.001), share(0.999), share(1.0)) == ("–", "less than 1 %", "more than 99 %", "100 %")
     assert (took(None), took(0.05), took(1.25), took(90), took(7200)) == (

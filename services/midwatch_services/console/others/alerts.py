@@ -18,7 +18,7 @@ from midwatch_services.pager import queue, store, words
 
 LOG, PAGER = subjects.LOGGER, subjects.PAGER
 STATES = ("open", "acknowledged", "resolved", "all")
-SEVERITIES = ("page", "ticket", "info")
+SEVERITIES = (alert_pages.WANTS, "page", "ticket", "info")
 PAGE = 50
 __all__ = ["Wanted", "acknowledge"]
 acknowledge = alerts_said.acknowledge
@@ -58,7 +58,7 @@ async def heard(nc: Client, now: datetime, wanted: Wanted, beginning: str = "") 
     every = sorted(
         (one for one in every
          if wanted.state in ("all", one["state"]) and wanted.agent in (None, one["agent"])
-         and wanted.severity in (None, one["severity"])),
+         and _is_of(one, wanted.severity)),
         key=lambda one: str(one["raised_key"]), reverse=True,
     )  # fmt: skip
     newer = sum(one["raised_key"] > wanted.after for one in every) if wanted.after is not None else 0
@@ -66,6 +66,12 @@ async def heard(nc: Client, now: datetime, wanted: Wanted, beginning: str = "") 
     if wanted.before is not None:
         first = sum(one["raised_key"] >= wanted.before for one in every)
     return Leaf(every[first : first + wanted.limit], Counts(len(every), first))
+
+
+def _is_of(one: dict[str, Any], severity: str | None) -> bool:
+    if severity == alert_pages.WANTS:
+        return alert_pages.wants(one["severity"], one["mode"])
+    return severity in (None, one["severity"])
 
 
 def _heard(said: alerts_said.Said) -> dict[str, Any]:

@@ -159,7 +159,7 @@ async def _heard(nc: Client, now: datetime) -> Alerts:
     found = [
         Unattended(one["alert_id"], one["agent"], one["raised_at"], one["severity"], one["title"], one["run_id"])
         for one in (await heard_alerts.heard(nc, now, heard_alerts.Wanted(limit=_EVERY))).alerts
-        if one["mode"] == "live" and one["severity"] != "info"
+        if alert_pages.wants(one["severity"], one["mode"])
     ]
     return _by_agent(sorted(found, key=lambda one: one.severity != "page"))
 

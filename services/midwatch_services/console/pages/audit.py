@@ -49,6 +49,7 @@ def _shown(request: Request, days: Days | None, person: str, found: trail.Trail 
         typed=typed, person=person, found=found, shown=[(one, told(one.detail)) for one in shown], wrong=wrong,
         given=query(**given), total=len(found.entries) if found else 0, most=trail.MOST, days=_MOST, first=first,
         people=sorted({one.by for one in found.entries if one.by}) if found else [],
+        zone=console_of(request).settings.digest_zone,
         newer=f"/audit?{query(**given, after=max(0, first - _PAGE) or None)}" if first else "",
         older=f"/audit?{query(**given, after=first + _PAGE)}" if more else "",
     )  # fmt: skip

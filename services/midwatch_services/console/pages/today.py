@@ -131,7 +131,8 @@ async def _need(request: Request, agent: str) -> Need:
 class Spent:
     """Money of today so far and of yesterday. `budget`: what a day may cost, summed over the agents that have one;
     `part` of it is gone, on the day of budgets, which is UTC's (`differs`: another than today). `near`: the agents that
-    have used most of theirs, with the part that is gone."""
+    have used most of theirs, with the part that is gone. `unsure`: those with a budget of whose cost on that day a part
+    is not known."""
 
     found: Found[dict[date, Any]]
     today: Sum
@@ -142,6 +143,7 @@ class Spent:
     part: float | None
     without: int
     near: list[tuple[str, float]]
+    unsure: set[str]
 
 
 async def _spent(request: Request, agent: str) -> Spent:
@@ -158,15 +160,16 @@ async def _spent(request: Request, agent: str) -> Spent:
         return lambda row: row.mode == mode and of in (None, row.agent)
 
     of = None if agent == FLEET else agent
-    spent = {name: figures.summed(counted, live(name)).cost for name in limits}
+    spent = {name: figures.summed(counted, live(name)) for name in limits}
     budget = sum(limits.values(), Decimal(0))
-    gone = [(name, figures.gone(spent[name], limit)) for name, limit in limits.items()]
+    gone = [(name, figures.gone(spent[name].cost, limit)) for name, limit in limits.items()]
     near = sorted((one for one in gone if one[1] >= _NEAR), key=lambda one: -one[1])
     return Spent(
         found=found if of_budgets.ok else of_budgets, today=figures.summed(rows[-1], live(of)),
         yesterday=figures.summed(rows[0], live(of)), shadow=figures.summed(rows[-1], live(of, "shadow")),
         differs=not figures.is_same_day(now, zone, "UTC"), budget=budget if limits else None,
-        part=figures.gone(sum(spent.values()), budget) if limits else None, without=len(cards) - len(limits), near=near,
+        part=figures.gone(sum(one.cost for one in spent.values()), budget) if limits else None,
+        without=len(cards) - len(limits), near=near, unsure={name for name, one in spent.items() if one.unpriced},
     )  # fmt: skip
 
 

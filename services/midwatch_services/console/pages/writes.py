@@ -62,7 +62,7 @@ async def listed(request: Request) -> Response:
         first=given["from"] if "days" in wrong else days.first, last=given["to"] if "days" in wrong else days.last,
         older=f"/writes?{query(**given, before=older)}" if older else "", is_behind=after is not None,
         tools=sorted({name for card in cards.values() for name, rule in card.tools.items() if rule.kind == "write"}),
-        agents=sorted(cards), run_link=run_path, scope=scope,
+        agents=sorted(cards), run_link=run_path, scope=scope, zone=console.settings.digest_zone,
     )  # fmt: skip
 
 
