@@ -16,6 +16,7 @@ from midwatch.contracts.control import SwitchRecord
 from midwatch.errors import MidwatchError
 from midwatch.runtime.switchboard import NOT_HALTED, Entry, Scope, Switchboard
 from midwatch_services.commands import switch_history, switch_output
+from midwatch_services.console import stopping
 from midwatch_services.console.stopping import Instance, Standing, Unreadable
 from midwatch_services.kill_switch import history, registry, store, view
 from midwatch_services.kill_switch.policy import POLICY
@@ -49,6 +50,12 @@ async def state(nc: Client, js: JetStreamContext) -> State:
         return State(known=False)
     some = [_instance(one) for one in instances]
     return State({one.agent: one for one in agents}, some, _standing(agents, fleet))
+
+
+def seen(found: State) -> str:
+    """What a page shows of it."""
+    some = [(one.agent, one.instance, one.why_not, len(one.running)) for one in found.instances]
+    return stopping.seen(found.known, found.agents, found.halts, some)
 
 
 def _instance(one: view.InstanceView) -> Instance:

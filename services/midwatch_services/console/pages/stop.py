@@ -14,14 +14,14 @@ from starlette.routing import Route
 from midwatch.contracts import subjects
 from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime.switchboard import Scope, Switchboard, standing_of
-from midwatch_services.console import stopping
+from midwatch_services.console import live, stopping
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import switch
 from midwatch_services.console.others.containment import Told, Watches
 from midwatch_services.console.routes import action, fail, page, record, tried_before
 from midwatch_services.console.view import back, console_of, environment, query, render, session_of
 
-_HISTORY, _HISTORY_MOST = 30, 600  # halts that are listed: so many more each time, and at most
+_STANDS_FOR = 0.5  # seconds for which how things stand is kept, however many pages ask again
 _STRAYS_FOR = 2.0  # seconds for which what the database says of runs in flight is kept
 _RECORD_WITHIN = 4.0  # seconds
 _AT_ONCE = 0.5  # seconds: nothing that is only good to know holds up a halt for longer
@@ -48,15 +48,20 @@ async def _choose(request: Request, given: Mapping[str, str], wrong: str = "", s
         request, "stop.html", status=status, state=state, given=_fields(given), kind=kind, agents=agents, wrong=wrong,
         tools=sorted({tool for some in cards.values() for tool in some}), limit=stopping.REASON_LIMIT,
         may=session_of(request).role.may(Role.OPERATOR), expiries=list(stopping.EXPIRIES), fields_of=stopping.fields_of,
+        seen=switch.seen(state), again=live.AGAIN,
     )  # fmt: skip
 
 
 @page(role=Role.VIEWER)
 async def standing(request: Request) -> Response:
-    """The part that says how things stand."""
-    may = session_of(request).role.may(Role.OPERATOR)
+    """The part that says how things stand; what asks again and again is given what was read a moment ago."""
+    may, before = session_of(request).role.may(Role.OPERATOR), request.query_params.get("seen")
+    state = await _kept_state(request) if before else await _state(request)
+    if before and before == switch.seen(state):
+        return Response(status_code=204)
     return render(
-        request, "stop_state.html", state=await _state(request), may=may, fields_of=stopping.fields_of
+        request, "stop_state.html", state=state, may=may, fields_of=stopping.fields_of, seen=switch.seen(state),
+        again=live.AGAIN,
     )  # fmt: skip
 
 
@@ -237,23 +242,6 @@ async def _not_resumed(request: Request, why: str, deed: dict[str, Any]) -> None
         await fail(request, "switch.not_resumed", why=why, **deed)
 
 
-@page(role=Role.VIEWER)
-async def history(request: Request) -> Response:
-    """The halts that were."""
-    agent = request.query_params.get("agent") or None
-    if agent is not None and not subjects.is_agent_name(agent):
-        raise HTTPException(404)
-    asked = request.query_params.get("shown", "")
-    shown = min(max(int(asked), _HISTORY), _HISTORY_MOST) if asked.isdecimal() and len(asked) < 5 else _HISTORY
-    found = await console_of(request).reading.read(
-        switch.SERVICE, lambda conn: switch.past(conn, agent, shown + 1), keep=("halts", agent, shown), seconds=2
-    )
-    halts, older = (found.value or [])[:shown], ""
-    if len(found.value or []) > shown and shown < _HISTORY_MOST:
-        older = f"/stop/history?{query(agent=agent, shown=shown + _HISTORY)}"
-    return render(request, "stop_history.html", found=found, agent=agent, halts=halts, older=older)
-
-
 # What they share
 
 
@@ -318,6 +306,11 @@ def watches_of(request: Request) -> Watches:
 async def _state(request: Request) -> switch.State:
     console = console_of(request)
     return await switch.state(console.nc, console.js)
+
+
+async def _kept_state(request: Request) -> switch.State:
+    found = await console_of(request).reading.ask(lambda: _state(request), keep=("standing",), seconds=_STANDS_FOR)
+    return found | switch.State(known=False)
 
 
 async def strays_of(request: Request) -> dict[str, list[str]] | None:
@@ -385,5 +378,4 @@ ROUTES = [
     Route("/stop/proof", proof),
     Route("/stop/resume", resume),
     Route("/stop/resumed", resumed, methods=["POST"]),
-    Route("/stop/history", history),
 ]
