@@ -248,3 +248,23 @@ async def test_a_process_that_is_killed_is_shown_as_silent_without_a_reload(
             await row.get_by_text(before).wait_for()
             await one.kill()
             await row.get_by_text(after).wait_for()
+
+
+async def test_what_still_moves_and_what_was_never_halted_read_well_on_a_phone(
+    browser: Browser, running: Running, js: JetStreamContext
+) -> None:
+    written = await Switchboard(js).halt_agent("refund-desk", reason="wrong refunds", by="eva")
+    one = Said(js, agent="refund-desk", lease=60)
+    async with window(browser, running, Role.OPERATOR, by="eva", size=PHONE) as page:
+        await page.goto("/stop/proof?what=agent&agent=refund-desk")
+        await one.say({"agent.refund-desk": written.revision}, runs_in_flight=["r-1"], draining=["r-1"])
+        await page.wait_for_selector("text=What still moves, and what to do")
+        assert await axe(page) == []
+        assert await fits(page)
+        for agent, says in (("refnd-desk", "It has no switch yet"), ("invoice-helper", "Nobody has stopped it")):
+            await page.goto(f"/stop/proof?what=agent&agent={agent}")
+            await page.wait_for_selector(f"text={says}")
+            assert not await page.is_visible("text=Start again …")
+            await picture(page, f"stop-proof-{agent}")
+            assert await axe(page) == []
+            assert await fits(page)
