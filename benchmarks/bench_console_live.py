@@ -4,14 +4,16 @@
 real nats-server. Two hundred streams of server-sent events are open, as browsers open them: half on what most pages
 follow, half on one agent. Ten processes of agents say each second that they live; 20 run events a second flow, an alert
 each half minute. Then the same once more with pages that ask again for the part that moved, as htmx does: alerts twice
-(at once, and when the log has it), the switch once. The share of a core is the process's own time by /proc, user and
-system, over the time that passed.
+(at once, and when the log has it), the switch once; and half of all are Stop, half Agents, which ask each five seconds
+whether somebody has fallen silent. The share of a core is the process's own time by /proc, user and system, over the
+time that passed.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -33,6 +35,7 @@ from midwatch.runtime.settings import Settings
 from midwatch_services.console.access import key, link
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.access.session import Sessions
+from midwatch_services.console.live import AGAIN
 
 PAGES = 200
 INSTANCES = 10
@@ -42,6 +45,8 @@ LIMIT = 0.10  # of a core
 _STEP = 0.05  # seconds between two events
 MOST_FOLLOWED = ("alerts", "switch", "cases")
 PARTS = {"alerts": "/alerts?part=1", "switch": "/stop/state", "cases": "/queue?part=1"}
+SILENCE = ("/stop/state", "/agents")  # what is asked for again and again, by every page in turn
+_SEEN = re.compile(r"seen=(\w+)")
 _LATER = 1.5  # seconds until a part asks again for what the log has to store first
 
 
@@ -121,7 +126,7 @@ async def _measure(settings: Settings, nc: "nats.NATS", pid: int, url: str) -> l
             await asyncio.sleep(_LATER if ask else 0)
             share = (cpu(pid) - before) / (time.monotonic() - began)
         said = f"{sent / SECONDS:.0f} events and {(pages.nudges - heard) / SECONDS:.0f} nudges a second"
-        asked = f", {pages.asked} parts asked for" if ask else ""
+        asked = f", {pages.asked + pages.looked} parts asked for" if ask else ""
         rows.append(
             {
                 "name": f"{PAGES} open live pages, {said}{asked}", "value": round(100 * share, 2),
@@ -139,7 +144,7 @@ class Pages:
         self._url, self._cookies, self._ask = url, cookies, ask
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.nudges = self.asked = 0
+        self.nudges = self.asked = self.looked = 0
 
     async def __aenter__(self) -> "Pages":
         limits = httpx.Limits(max_connections=None)
@@ -155,6 +160,8 @@ class Pages:
             if response.status_code != 200:
                 raise SystemExit(f"an open page was refused: {response.status_code}")
             self._begin(self._follow(response, cookie))
+            if self._ask:
+                self._begin(self._look(SILENCE[place // 2 % 2], cookie, AGAIN * place / PAGES))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -177,6 +184,19 @@ class Pages:
                 self._begin(self._get(topic, cookie, 0))
                 if topic != "switch":
                     self._begin(self._get(topic, cookie, _LATER))
+
+    async def _look(self, path: str, cookie: str, after: float) -> None:
+        seen = "0"
+        await asyncio.sleep(after)
+        while True:
+            address = f"{path}?seen={seen}"
+            response = await self._client.get(address, headers={"cookie": cookie, "hx-request": "true"})
+            if response.status_code not in (200, 204):
+                raise SystemExit(f"{path} answered {response.status_code}")
+            found = _SEEN.search(response.text)
+            seen = found[1] if found else seen
+            self.looked += 1
+            await asyncio.sleep(AGAIN)
 
     async def _get(self, topic: str, cookie: str, after: float) -> None:
         await asyncio.sleep(after)

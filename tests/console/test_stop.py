@@ -15,6 +15,7 @@ from midwatch.contracts import subjects
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
+from midwatch_services.console import live
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import containment
 from pods import arm, pod
@@ -198,3 +199,72 @@ async def test_a_process_that_comes_up_long_after_a_halt_is_shown_on_the_open_pr
         await page.wait_for_selector("text=A new process under this name")
         assert await axe(page) == []
         assert await fits(page)
+
+
+async def test_after_a_resume_the_page_becomes_right_without_a_reload(
+    browser: Browser, running: Running, nats_server: NatsServer, tmp_path: Path, js: JetStreamContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(live, "AGAIN", 0.3)
+    await arm(js, "refund-desk", lease=30)
+    async with (
+        pod(tmp_path, nats_server.url, agent="refund-desk", idle=True) as one,
+        window(browser, running, Role.OPERATOR, by="eva") as page,
+    ):
+        await page.goto("/stop")
+        row = page.locator("tr", has_text="refund-desk")
+        await row.get_by_text("Its one process").wait_for()
+        await Switchboard(js).halt_agent("refund-desk", reason="it loops", by="ben")
+        one.pause()
+        await page.goto("/stop/resume?what=agent&agent=refund-desk")
+        await page.fill("#reason", "mended")
+        await page.click(".pressing .press")
+        await page.wait_for_url("**/stop")
+        await row.get_by_text("has applied agent.refund-desk at epoch").wait_for()
+        await page.fill("#reason", "half a sent")
+        await row.get_by_role("link", name="Stop …").focus()
+        one.wake()
+        await row.get_by_text("Its one process").wait_for()
+        assert await page.input_value("#reason") == "half a sent"
+        assert "Stop …" in await page.evaluate("document.activeElement.textContent")
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after"),
+    [
+        ("/stop", "Its one process", "silent for"),
+        ("/agents", "1 of 1", "0 of 1"),
+    ],
+)
+async def test_a_process_that_is_killed_is_shown_as_silent_without_a_reload(
+    browser: Browser, running: Running, nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    path: str, before: str, after: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(live, "AGAIN", 0.3)
+    async with window(browser, running, Role.VIEWER) as page:
+        await page.goto(path)
+        row = page.locator("tr", has_text="refund-desk")
+        async with pod(tmp_path, nats_server.url, agent="refund-desk", idle=True) as one:
+            await row.get_by_text(before).wait_for()
+            await one.kill()
+            await row.get_by_text(after).wait_for()
+
+
+async def test_what_still_moves_and_what_was_never_halted_read_well_on_a_phone(
+    browser: Browser, running: Running, js: JetStreamContext
+) -> None:
+    written = await Switchboard(js).halt_agent("refund-desk", reason="wrong refunds", by="eva")
+    one = Said(js, agent="refund-desk", lease=60)
+    async with window(browser, running, Role.OPERATOR, by="eva", size=PHONE) as page:
+        await page.goto("/stop/proof?what=agent&agent=refund-desk")
+        await one.say({"agent.refund-desk": written.revision}, runs_in_flight=["r-1"], draining=["r-1"])
+        await page.wait_for_selector("text=What still moves, and what to do")
+        assert await axe(page) == []
+        assert await fits(page)
+        for agent, says in (("refnd-desk", "It has no switch yet"), ("invoice-helper", "Nobody has stopped it")):
+            await page.goto(f"/stop/proof?what=agent&agent={agent}")
+            await page.wait_for_selector(f"text={says}")
+            assert not await page.is_visible("text=Start again …")
+            await picture(page, f"stop-proof-{agent}")
+            assert await axe(page) == []
+            assert await fits(page)

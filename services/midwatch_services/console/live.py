@@ -18,6 +18,7 @@ from midwatch.contracts.subjects import is_agent_name
 from .access.roles import Role
 
 GAP = 0.5  # seconds between two nudges of a topic
+AGAIN = 5  # seconds after which a part asks by itself for what no event tells: that somebody has fallen silent
 BEAT = 15.0  # seconds between two signs of life
 MOST = 8  # topics of one page: who names agents that do not exist subscribes no more than this
 MOST_OF_ONE = 12  # open pages of a session

@@ -12,7 +12,7 @@ from midwatch.contracts.control import SwitchRecord
 from midwatch.contracts.governance import SwitchContained
 
 from . import store, tables
-from .decide import Halt
+from .decide import Halt, Target
 
 _halts = tables.Halt.__table__
 
@@ -31,13 +31,17 @@ class Past(NamedTuple):
 
 
 def read(
-    conn: Connection, *, agent: str | None, fleet: bool, epoch: int | None = None, limit: int | None = None
-) -> list[Past]:
-    """The halts of an agent, those of the fleet, or both; of everybody where neither is asked for. Newest first."""
+    conn: Connection, *, agent: str | None, fleet: bool, epoch: int | None = None, of: tuple[str, Target] | None = None,
+    limit: int | None = None,
+) -> list[Past]:  # fmt: skip
+    """The halts of an agent, those of the fleet, or both; of everybody where neither is asked for; `of` one key and
+    target alone. Newest first."""
     keys = ([subjects.FLEET_KEY] if fleet else []) + (list(subjects.switch_keys(agent)[1:]) if agent else [])
     query = sa.select(_halts).order_by(_halts.c.requested_at.desc(), _halts.c.epoch.desc(), _halts.c.target)
     if keys:
         query = query.where(_halts.c.key.in_(keys))
+    if of is not None:
+        query = query.where(_halts.c.key == of[0], _halts.c.target == (of[1] or ""))
     if epoch is not None:
         query = query.where(_halts.c.epoch == epoch)
     return [_past(row) for row in conn.execute(query.limit(limit))]

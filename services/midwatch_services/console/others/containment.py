@@ -31,14 +31,15 @@ _REPORTS = ("contained", "revoked")
 _CLOCKS_DIFFER = timedelta(seconds=2)  # less than that may lie between a writer's clock and the server's
 
 Said = Envelope[SwitchContained]
-Phase = Literal["waiting", "contained", "revoked", "lifted", "unknown"]
+Phase = Literal["waiting", "contained", "revoked", "lifted", "never", "absent", "unknown"]
 
 
 @dataclass(frozen=True)
 class Told:
     """How a halt stands. `seconds`: from its write to the last confirmation; `after_press`: from the press here, if it
     was pressed here; `judged_by`: `here` or `kill-switch`, whose word it is; `at`: when it was found contained.
-    `record`: of the halt, or what ended it."""
+    `record`: of the halt, or what ended it. `never`: nobody halted it so far as the switch knows; `absent`: its key was
+    never written, which is not running. `counted`: what it stopped was counted from its write on."""
 
     phase: Phase
     epoch: int
@@ -51,6 +52,7 @@ class Told:
     blocking: frozenset[Who] = frozenset()
     runs_stopped: int = 0
     cases: int = 0
+    counted: bool = False
     first_case: FirstCase | None = None
     processes: Mapping[Who, frozenset[str]] | None = None  # those of each name, once they were heard here
     why: str = ""
@@ -60,6 +62,21 @@ class Told:
     def missing(self) -> list[InstanceReport]:
         """Those that have not confirmed."""
         return [one for one in self.instances if one.state in ("unconfirmed", "lapsed")]
+
+    @property
+    def moving(self) -> list[InstanceReport]:
+        """Those that have confirmed, though something of theirs still moves."""
+        return [one for one in self.instances if one.state == "applied" and (one.running or one.draining)]
+
+    @property
+    def moves(self) -> int:
+        """Runs of theirs that still move."""
+        return len({(one.agent, run) for one in self.moving for run in (*one.running, *one.draining)})
+
+    @property
+    def only_drains(self) -> bool:
+        """Whether all of those are let finish a write."""
+        return all(set(one.running) <= set(one.draining) for one in self.moving)
 
     @property
     def confirmed(self) -> int:
@@ -158,7 +175,7 @@ class Watch:
             seconds=verdict.seconds if verdict and contained and here else None, after_press=self._after_press,
             at=self._contained_at, instances=verdict.reports if verdict else (),
             blocking=verdict.blocking if verdict else frozenset(), processes=verdict.processes if verdict else None,
-            runs_stopped=caused.runs_stopped, cases=caused.cases, first_case=caused.first_case,
+            runs_stopped=caused.runs_stopped, cases=caused.cases, counted=here, first_case=caused.first_case,
             goes_on=not self.done,
         )  # fmt: skip
 
@@ -203,15 +220,24 @@ class Watches:
                 entry = await self._board.read(scope.key)
                 record = standing_of(entry, scope)
                 epoch = entry.revision
+                if scope.target is None and not epoch:
+                    return Told("absent", epoch)
                 if scope.target is None and record is None:
                     record = SwitchRecord(state="halted")  # an absent key is not running
                 if record is None or record.state == "running":
-                    return Told("lifted", epoch, record)
+                    never = record is None or (scope.target is None and await self._is_first(entry))
+                    return Told("never" if never else "lifted", epoch, record)
                 watch = await self._watch(scope, epoch, record)
                 told = watch.told(epoch, record)
                 return _with(told, await self._reports(scope, entry, record))
         except MISSED:
             return Told("unknown", 0)
+
+    async def _is_first(self, entry: Entry) -> bool:
+        """Whether nothing was written to the key before."""
+        subject = subjects.key_subject(subjects.SWITCH, entry.key)
+        first = await self._js.get_msg(subjects.key_stream(subjects.SWITCH), seq=1, subject=subject, next=True)
+        return first.seq == entry.revision
 
     async def _watch(self, scope: Scope, epoch: int, record: SwitchRecord) -> Watch:
         watch = self._of(scope, record)

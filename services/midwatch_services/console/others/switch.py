@@ -13,9 +13,11 @@ from sqlalchemy.engine import Connection
 
 from midwatch.contracts import subjects
 from midwatch.contracts.control import SwitchRecord
+from midwatch.contracts.governance import InstanceReport
 from midwatch.errors import MidwatchError
 from midwatch.runtime.switchboard import NOT_HALTED, Entry, Scope, Switchboard
 from midwatch_services.commands import switch_history, switch_output
+from midwatch_services.console import stopping
 from midwatch_services.console.stopping import Instance, Standing, Unreadable
 from midwatch_services.kill_switch import history, registry, store, view
 from midwatch_services.kill_switch.policy import POLICY
@@ -49,6 +51,12 @@ async def state(nc: Client, js: JetStreamContext) -> State:
         return State(known=False)
     some = [_instance(one) for one in instances]
     return State({one.agent: one for one in agents}, some, _standing(agents, fleet))
+
+
+def seen(found: State) -> str:
+    """What a page shows of it."""
+    some = [(one.agent, one.instance, one.why_not, len(one.running)) for one in found.instances]
+    return stopping.seen(found.known, found.agents, found.halts, some)
 
 
 def _instance(one: view.InstanceView) -> Instance:
@@ -117,8 +125,24 @@ def past(conn: Connection, agent: str | None, limit: int) -> list[dict[str, Any]
             "seconds": one.report.seconds if one.report else None, "runs_stopped": one.runs_stopped,
             "cases": one.cases, "first_case": one.first_case_seconds, "closed_at": one.closed_at,
             "ended_by": (one.ended_by or NOT_HALTED).by, "ended_reason": (one.ended_by or NOT_HALTED).reason,
-            "missing": [f"{a.agent}/{a.instance}" for a in (one.report.instances if one.report else ())
-                        if a.state in ("unconfirmed", "lapsed")],
+            "missing": [_name(a) for a in _reports(one) if a.state in ("unconfirmed", "lapsed")],
+            "moved": [(_name(a), sorted({*a.running, *a.draining})) for a in _reports(one)
+                      if a.state == "applied" and (a.running or a.draining)],
         }
         for one in found
     ]  # fmt: skip
+
+
+def _reports(past: history.Past) -> Sequence[InstanceReport]:
+    return past.report.instances if past.report else ()
+
+
+def _name(report: InstanceReport) -> str:
+    return f"{report.agent}/{report.instance}"
+
+
+def counts(conn: Connection, key: str, target: str | None, record: SwitchRecord | None) -> tuple[int, int] | None:
+    """How many runs the halt with this `record` stopped and how many cases came of it, as kill-switch has counted so
+    far; None where it knows of none."""
+    found = history.read(conn, agent=None, fleet=False, of=(key, target), limit=1)
+    return (found[0].runs_stopped, found[0].cases) if found and found[0].halt.record == record else None

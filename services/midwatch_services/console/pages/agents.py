@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from midwatch.contracts.control import Card
 from midwatch.contracts.subjects import is_agent_name
-from midwatch_services.console import card_words, figures
+from midwatch_services.console import card_words, figures, live
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.figures import Alike, Sum
 from midwatch_services.console.others import cards, days, fleet
@@ -23,6 +23,7 @@ from midwatch_services.console.others.days import Counts, Day
 from midwatch_services.console.others.fleet import Fleet, Waiting
 from midwatch_services.console.reading import Found
 from midwatch_services.console.routes import page
+from midwatch_services.console.stopping import seen
 from midwatch_services.console.view import console_of, is_part, render
 
 SHOWN, LONG = 14, 28  # days
@@ -77,6 +78,9 @@ class Daily:
 async def agents(request: Request) -> Response:
     """A line each."""
     console = console_of(request)
+    before = request.query_params.get("seen") if is_part(request) else None
+    if before and before == _seen(await fleet.fleet(console.reading, console.nc, console.js)):
+        return Response(status_code=204)
     known, waits, daily = await asyncio.gather(
         fleet.fleet(console.reading, console.nc, console.js),
         fleet.waiting(console.reading, console.nc, console.now()),
@@ -89,9 +93,17 @@ async def agents(request: Request) -> Response:
     values: dict[str, Any] = {
         "lines": lines, "sums": sums, "known": known, "fleet": known | Fleet(), "waits": waits, "shown": SHOWN,
         "sparkline": figures.sparkline, "knows": _knows(daily, waits), "zone": console.settings.digest_zone,
-        "differs": daily.differs,
+        "differs": daily.differs, "seen": _seen(known), "again": live.AGAIN,
     }  # fmt: skip
     return render(request, "parts/agents.html" if is_part(request) else "agents.html", **values)
+
+
+def _seen(known: Found[Fleet]) -> str:
+    """What a line shows of the switch, which changes without an event as well."""
+    found = known | Fleet()
+    return seen(
+        known.problem, [(name, found.stage(name), found.halted(name), found.armed(name)) for name in found.agents]
+    )
 
 
 def _knows(daily: Daily, waits: Waiting) -> dict[str, bool]:

@@ -1,7 +1,7 @@
 """Stop: halt the fleet, an agent, a tool or a run in two steps, and see who has confirmed. Needs the bus alone."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,14 +14,14 @@ from starlette.routing import Route
 from midwatch.contracts import subjects
 from midwatch.errors import MidwatchError, Temporary
 from midwatch.runtime.switchboard import Scope, Switchboard, standing_of
-from midwatch_services.console import stopping
+from midwatch_services.console import live, stopping
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.others import switch
-from midwatch_services.console.others.containment import Told, Watches
+from midwatch_services.console.others.containment import Watches
 from midwatch_services.console.routes import action, fail, page, record, tried_before
 from midwatch_services.console.view import back, console_of, environment, query, render, session_of
 
-_HISTORY, _HISTORY_MOST = 30, 600  # halts that are listed: so many more each time, and at most
+_STANDS_FOR = 0.5  # seconds for which how things stand is kept, however many pages ask again
 _STRAYS_FOR = 2.0  # seconds for which what the database says of runs in flight is kept
 _RECORD_WITHIN = 4.0  # seconds
 _AT_ONCE = 0.5  # seconds: nothing that is only good to know holds up a halt for longer
@@ -37,7 +37,7 @@ async def choose(request: Request) -> Response:
 
 
 async def _choose(request: Request, given: Mapping[str, str], wrong: str = "", status: int = 200) -> Response:
-    state = await _state(request)
+    state = await state_of(request)
     known = given.get("agent") if subjects.is_agent_name(given.get("agent") or "") else ""
     kind = given.get("what") or (
         "run" if given.get("run") else "tool" if given.get("tool") else "agent" if known else "fleet"
@@ -48,15 +48,20 @@ async def _choose(request: Request, given: Mapping[str, str], wrong: str = "", s
         request, "stop.html", status=status, state=state, given=_fields(given), kind=kind, agents=agents, wrong=wrong,
         tools=sorted({tool for some in cards.values() for tool in some}), limit=stopping.REASON_LIMIT,
         may=session_of(request).role.may(Role.OPERATOR), expiries=list(stopping.EXPIRIES), fields_of=stopping.fields_of,
+        seen=switch.seen(state), again=live.AGAIN,
     )  # fmt: skip
 
 
 @page(role=Role.VIEWER)
 async def standing(request: Request) -> Response:
-    """The part that says how things stand."""
-    may = session_of(request).role.may(Role.OPERATOR)
+    """The part that says how things stand; what asks again and again is given what was read a moment ago."""
+    may, before = session_of(request).role.may(Role.OPERATOR), request.query_params.get("seen")
+    state = await _kept_state(request) if before else await state_of(request)
+    if before and before == switch.seen(state):
+        return Response(status_code=204)
     return render(
-        request, "stop_state.html", state=await _state(request), may=may, fields_of=stopping.fields_of
+        request, "stop_state.html", state=state, may=may, fields_of=stopping.fields_of, seen=switch.seen(state),
+        again=live.AGAIN,
     )  # fmt: skip
 
 
@@ -70,7 +75,7 @@ async def confirm(request: Request) -> Response:
         return await _choose(request, given, error.name, 422)
     if wrong := _wrong(given):
         return await _choose(request, given, wrong, 422)
-    state, strays = await asyncio.gather(_state(request), strays_of(request))
+    state, strays = await asyncio.gather(state_of(request), strays_of(request))
     met = stopping.effect(scope, state.instances, strays)
     cards = console_of(request).cards.all()
     has_card = scope.agent is None or any(card.agent == scope.agent for card in cards)
@@ -114,40 +119,6 @@ async def halt(request: Request) -> Response:
     return back(request, to, name, by=other or "")
 
 
-@page(role=Role.VIEWER)
-async def proof(request: Request) -> Response:
-    """Who has confirmed a halt, as it fills."""
-    try:
-        scope = scope_of(dict(request.query_params))
-    except Wrong:
-        raise HTTPException(404) from None
-    told = await watches_of(request).told(scope)
-    some = (await _state(request)).instances if told.missing or told.phase == "contained" else ()
-    where = {(one.agent, one.instance): (one.pid, one.host) for one in some}
-    since = _since(scope, told, some)
-    shown = stopping.seen(told, sorted(where.items()), since)
-    if request.query_params.get("part") and request.query_params.get("seen") == shown:
-        return Response(status_code=204)
-    fields = stopping.fields_of(scope)
-    return render(
-        request, "stop_proof_part.html" if request.query_params.get("part") else "stop_proof.html", told=told,
-        at=scope, kind=stopping.kind_of(scope), where=where, since=since, seen=shown, scope=fields, given=fields,
-        may=session_of(request).role.may(Role.OPERATOR), write_off=switch.write_off,
-    )  # fmt: skip
-
-
-def _since(scope: Scope, told: Told, instances: Sequence[stopping.Instance]) -> list[tuple[str, str, str, bool]]:
-    """Who came up after the halt was contained: agent, instance, why it may not obey, if it may not, and whether
-    another process had confirmed under its name."""
-    confirmed = {(one.agent, one.instance) for one in told.instances}
-    return [
-        (one.agent, one.instance, one.why_not, (one.agent, one.instance) in confirmed)
-        for one in instances
-        if told.phase == "contained" and scope.agent in (None, one.agent)
-        and not told.had((one.agent, one.instance), one.process)
-    ]  # fmt: skip
-
-
 @page(role=Role.OPERATOR)
 async def resume(request: Request) -> Response:
     """Says whose halt would be lifted, what it would start, and what stays halted."""
@@ -159,7 +130,7 @@ async def resume(request: Request) -> Response:
 
 
 async def _resume(request: Request, scope: Scope, wrong: str = "", status: int = 200) -> Response:
-    state = await _state(request)
+    state = await state_of(request)
     try:
         entry = await Switchboard(console_of(request).js).read(scope.key) if state.known else None
     except switch.MISSED:
@@ -237,23 +208,6 @@ async def _not_resumed(request: Request, why: str, deed: dict[str, Any]) -> None
         await fail(request, "switch.not_resumed", why=why, **deed)
 
 
-@page(role=Role.VIEWER)
-async def history(request: Request) -> Response:
-    """The halts that were."""
-    agent = request.query_params.get("agent") or None
-    if agent is not None and not subjects.is_agent_name(agent):
-        raise HTTPException(404)
-    asked = request.query_params.get("shown", "")
-    shown = min(max(int(asked), _HISTORY), _HISTORY_MOST) if asked.isdecimal() and len(asked) < 5 else _HISTORY
-    found = await console_of(request).reading.read(
-        switch.SERVICE, lambda conn: switch.past(conn, agent, shown + 1), keep=("halts", agent, shown), seconds=2
-    )
-    halts, older = (found.value or [])[:shown], ""
-    if len(found.value or []) > shown and shown < _HISTORY_MOST:
-        older = f"/stop/history?{query(agent=agent, shown=shown + _HISTORY)}"
-    return render(request, "stop_history.html", found=found, agent=agent, halts=halts, older=older)
-
-
 # What they share
 
 
@@ -315,9 +269,15 @@ def watches_of(request: Request) -> Watches:
     return watches
 
 
-async def _state(request: Request) -> switch.State:
+async def state_of(request: Request) -> switch.State:
+    """How things stand."""
     console = console_of(request)
     return await switch.state(console.nc, console.js)
+
+
+async def _kept_state(request: Request) -> switch.State:
+    found = await console_of(request).reading.ask(lambda: state_of(request), keep=("standing",), seconds=_STANDS_FOR)
+    return found | switch.State(known=False)
 
 
 async def strays_of(request: Request) -> dict[str, list[str]] | None:
@@ -382,8 +342,6 @@ ROUTES = [
     Route("/stop/state", standing),
     Route("/stop/confirm", confirm),
     Route("/stop/halt", halt, methods=["POST"]),
-    Route("/stop/proof", proof),
     Route("/stop/resume", resume),
     Route("/stop/resumed", resumed, methods=["POST"]),
-    Route("/stop/history", history),
 ]

@@ -164,6 +164,11 @@
     });
   }, true);
 
+  // What asks again and again rests while nobody looks.
+  document.body.addEventListener("htmx:beforeRequest", function (event) {
+    if (document.hidden && event.detail.elt.matches("[hx-trigger^=every]")) event.preventDefault();
+  });
+
   // A part that got no answer asks once more.
   ["htmx:timeout", "htmx:sendError", "htmx:responseError"].forEach(function (name) {
     document.body.addEventListener(name, function (event) {
