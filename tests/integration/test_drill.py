@@ -187,7 +187,7 @@ async def test_an_agent_of_which_no_instance_is_armed_is_not_drilled_unless_aske
     async with kill_switch(settings, POLICY):
         assert "no instance of desk is armed" in await refusal(nc, js, without_instances=False)
         await Pod(js, "pod-1", applied={"fleet": 1}).say()
-        assert "(pod-1: has not read agent.desk)" in await refusal(nc, js, without_instances=False)
+        assert "(has not read agent.desk)" in await refusal(nc, js, without_instances=False)
         assert (await drill_check.check(nc, js, "desk", without_instances=True)).armed == []
 
 

@@ -218,7 +218,7 @@ def _tell_plan(agent: str, ready: "Ready", shape: Any, limits: Any) -> None:
     say(f"  4. should the drill die, kill-switch lifts the halt {shape.expires:g} s after it was written")
     say(f"Who is affected: {_affected(ready)}.")
     for one in ready.instances:
-        state = "armed" if one.armed else f"not armed, {one.why_not}"
+        state = "armed" if one.armed else f"not armed, {one.exactly}"
         say(clean(f"  {one.presence.instance}: {state}, {len(one.presence.runs_in_flight)} runs in flight"))
     if ready.in_flight:
         say("Their customers' runs would stop and go to the fallback, as in any halt.")

@@ -104,7 +104,7 @@ class Arming:
                 self._alarms.raise_(
                     conn, dedupe_key=f"{RULE}/{agent}", rule=RULE, severity="page", agent=agent, now=now,
                     title=armed.title(agent, judged.total, judged.faults), value=len(judged.faults),
-                    evidence="midwatch switch",
+                    evidence=armed.evidence(judged.faults),
                 )  # fmt: skip
             for agent in well:
                 reason = "every instance is armed, has signed off, or is long gone with its runs seen to"

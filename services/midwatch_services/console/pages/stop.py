@@ -56,7 +56,8 @@ async def standing(request: Request) -> Response:
     """The part that says how things stand."""
     may = session_of(request).role.may(Role.OPERATOR)
     return render(
-        request, "stop_state.html", state=await _state(request), may=may, fields_of=stopping.fields_of
+        request, "stop_state.html", state=await _state(request), may=may, fields_of=stopping.fields_of,
+        write_off=switch.write_off,
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ async def check(nc: Client, js: JetStreamContext, agent: str, *, without_instanc
             raise NotReady(why=f"{other.agent} is being drilled just now: drill one agent at a time")
     own = [one for one in instances if one.presence.agent == agent]
     if not without_instances and not any(one.armed for one in own):
-        why = f" ({own[0].presence.instance}: {own[0].why_not})" if own else ""
+        why = f" ({own[0].presence.instance}: {own[0].exactly})" if own else ""
         raise NotReady(
             why=f"no instance of {agent} is armed{why}: start one, or say --without-instances to drill the path alone"
         )
