@@ -70,8 +70,8 @@ def judge(
     after: timedelta,
     gone: Collection[Who] = (),
 ) -> Judged:
-    """The instances of one agent. Nobody's silence from before `listening_since` counts, nor an instance's clock.
-    Those who are `gone` need not be armed."""
+    """The instances of one agent. Nobody's silence from before `listening_since` counts towards a fault, though it is
+    told, nor does an instance's clock. Those who are `gone` need not be armed."""
     present = [one for one in instances if not is_over(one, now) and (one.agent, one.instance) not in gone]
     faults: list[Fault] = []
     unarmed: dict[Who, datetime] = {}
@@ -79,10 +79,11 @@ def judge(
     for instance in present:
         armed = armed and not why_not(instance, (now - instance.seen_at).total_seconds(), revisions)
         heard = max(instance.seen_at, listening_since)
-        if why := why_not(instance, (now - heard).total_seconds(), revisions):
+        if why_not(instance, (now - heard).total_seconds(), revisions):
             who = (instance.agent, instance.instance)
             unarmed[who] = min(since.get(who, now), _began(instance, heard, now))
             if now - unarmed[who] >= after:
+                why = why_not(instance, (now - instance.seen_at).total_seconds(), revisions)
                 faults.append(Fault(instance.instance, why, _more(instance, revisions)))
     return Judged(len(present), tuple(faults), armed, unarmed)
 
@@ -95,6 +96,15 @@ def vanished(
     if not any(not why_not(one, age.total_seconds(), revisions) for one, age in ages):
         return []
     return [one for one, age in ages if age >= max(after, one.lease)]
+
+
+def ended_unheard(instances: Iterable[Instance], now: datetime, began: datetime) -> list[Instance]:
+    """The instances that nobody has heard since `began`, past their leases, and that had nothing under way: whoever
+    lives speaks each second, and of those who do not no customer waits for anything."""
+    return [
+        one for one in instances
+        if one.seen_at < began and now - one.seen_at > one.lease and not (one.running or one.draining)
+    ]  # fmt: skip
 
 
 def _began(instance: Instance, heard: datetime, now: datetime) -> datetime:

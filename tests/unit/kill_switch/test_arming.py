@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from midwatch_services.kill_switch.armed import Fault, evidence, judge, title, why_not
+from midwatch_services.kill_switch.armed import Fault, ended_unheard, evidence, judge, title, why_not
 from midwatch_services.kill_switch.decide import Instance
 
 T0 = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -57,10 +57,19 @@ def test_silence_is_a_fault_once_it_is_too_long_and_no_proof_of_anything_before(
     assert judged(pod(), now=3.5).faults == (Fault("pod-1", "silent for 4 s"),)
 
 
-def test_silence_from_before_anyone_listened_does_not_count() -> None:
+def test_silence_from_before_anyone_listened_does_not_count_and_is_told() -> None:
     deaf = judged(pod(), now=60, listening=58)
     assert (deaf.faults, deaf.armed) == ((), False)
-    assert judged(pod(), now=62, listening=58).faults == (Fault("pod-1", "silent for 4 s"),)
+    (fault,) = judged(pod(), now=62, listening=58).faults
+    assert fault == Fault("pod-1", "silent for 62 s, longer than its lease of 5 s")
+
+
+def test_who_ended_before_anyone_listened_with_nothing_under_way_is_told_from_who_did_not() -> None:
+    some = [
+        pod("over"), pod("at-work", running=("r-1",)), pod("writes", draining=("r-2",)), pod("heard", at(50)),
+        pod("leased", lease=timedelta(minutes=5)),
+    ]  # fmt: skip
+    assert [one.instance for one in ended_unheard(some, at(60), at(40))] == ["over"]
 
 
 def test_a_write_that_is_being_applied_is_no_fault_and_one_that_never_is_becomes_one() -> None:
