@@ -87,6 +87,6 @@ async def test_the_demo_waits_until_its_instance_has_signed_off_and_not_for_ever
     watch: Watch, js: JetStreamContext
 ) -> None:
     assert not await watch.signed_off(within=0.1)
-    said = Presence(agent=AGENT, instance="vm-1", version="1", host="h", pid=7, leaving=True)
+    said = Presence(agent=AGENT, instance="vm-1", version="1", host="h", pid=7, applied={}, leaving=True)
     await js.publish(subjects.presence(AGENT, "vm-1"), control.encode(said))
     assert await watch.signed_off()

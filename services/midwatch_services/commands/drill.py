@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Work = Callable[[Client, JetStreamContext], Coroutine[Any, Any, int]]
 
+_HINT = ", or say --without-instances to drill the path alone"
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
@@ -95,7 +97,7 @@ async def _drill(
     from midwatch.runtime.settings import Settings
     from midwatch_services.kill_switch.drills import drill, drill_check, drill_plan
 
-    ready = await drill_check.check(nc, js, agent, without_instances=without_instances)
+    ready = await drill_check.check(nc, js, agent, without_instances=without_instances, hint=_HINT)
     shape = drill_plan.Shape(expires=expires)
     order = drill.Order(ready, who, Settings().drill_url, drill.new_id(datetime.now(UTC)), shape=shape)
     if not as_json:
@@ -184,7 +186,7 @@ async def _dry_run(
     shape, limits = drill_plan.Shape(expires=expires), drill_plan.LIMITS
     refused, ready = "", None
     try:
-        ready = await drill_check.check(nc, js, agent, without_instances=without_instances)
+        ready = await drill_check.check(nc, js, agent, without_instances=without_instances, hint=_HINT)
     except drill_check.NotReady as error:
         refused = str(error)
     card = await drill_check.read_card(js, agent)
