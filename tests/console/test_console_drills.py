@@ -76,7 +76,8 @@ async def test_an_empty_page_names_the_command_that_does_what_is_promised(
     running: Running, js: JetStreamContext
 ) -> None:
     async with running.person(Role.OPERATOR) as ann:
-        assert all("AGENT" not in (await ann.get(where)).text for where in ("/drills", "/stop/history"))
+        for where in ("/drills", "/stop/history"):
+            assert "AGENT" not in (await ann.get(where)).text
         await apply_card(js)
         for where in ("/drills", "/stop/history"):
             await eventually(lambda where=where: _names(ann, where, '<code class="command">midwatch drill desk</code>'))
@@ -95,8 +96,8 @@ async def test_a_drill_that_did_not_pass_says_in_words_for_whom_it_waited_and_wh
         InstanceReport(agent="desk", instance="pod-3", state="applied"),
     ]
     failed = msgspec.structs.replace(DRILLED, effective_seconds=None, instances=reports, failures=[])
-    failed.failures = drill_plan.failures(failed, drill_plan.LIMITS)
-    await drill.publish(js, failed, "result")
+    told = msgspec.structs.replace(failed, failures=drill_plan.failures(failed, drill_plan.LIMITS))
+    await drill.publish(js, told, "result")
     async with running.person(Role.OPERATOR) as ann:
         page = await eventually(lambda: _one(ann))
     assert "pod-1 (still moves), pod-2 (silent too long)" in page
