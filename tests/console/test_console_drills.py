@@ -83,8 +83,9 @@ async def test_an_empty_page_names_the_command_that_does_what_is_promised(
             await eventually(lambda where=where: _names(ann, where, '<code class="command">midwatch drill desk</code>'))
 
 
-async def _names(person: Person, where: str, text: str) -> None:
+async def _names(person: Person, where: str, text: str) -> bool:
     assert text in (await person.get(where)).text
+    return True
 
 
 async def test_a_drill_that_did_not_pass_says_in_words_for_whom_it_waited_and_what_to_do(
