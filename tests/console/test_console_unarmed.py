@@ -33,14 +33,14 @@ async def test_its_alert_and_the_page_stop_say_in_words_what_to_do(running: Runn
     )  # fmt: skip
     await js.publish(subjects.alert("desk", "raised"), codec.encode(event))
     async with running.person(Role.VIEWER) as vera:
-        pages = [(await vera.get(where)).text for where in ("/stop/state", "/alerts/a-1")]
+        pages = [(await vera.get(where)).text for where in ("/stop", "/stop/state", "/alerts/a-1")]
         for page in pages:
             assert "has not yet obeyed the last change of the switch" in page
             assert "End this process: 7 on h." in page
             assert "<code>midwatch switch write-off pod-2 --agent desk --reason &#34;…&#34;</code>" in page
-        assert "epoch" not in pages[0]
-        assert re.search(r"Figure</dt><dd>.*1.* process</dd>", pages[1])
-        assert '<code class="said">midwatch switch</code><br><bdi class="said">pod-2: process 7 on h' in pages[1]
+        assert "epoch" not in pages[0] + pages[1]
+        assert re.search(r"Figure</dt><dd>.*1.* process</dd>", pages[2])
+        assert '<code class="said">midwatch switch</code><br><bdi class="said">pod-2: process 7 on h' in pages[2]
         await Pod(js, "pod-2").say(leaving=True)
         page = await eventually(lambda: _calm(vera))
         assert "No process of it can be named" in page

@@ -48,6 +48,7 @@ async def _choose(request: Request, given: Mapping[str, str], wrong: str = "", s
         request, "stop.html", status=status, state=state, given=_fields(given), kind=kind, agents=agents, wrong=wrong,
         tools=sorted({tool for some in cards.values() for tool in some}), limit=stopping.REASON_LIMIT,
         may=session_of(request).role.may(Role.OPERATOR), expiries=list(stopping.EXPIRIES), fields_of=stopping.fields_of,
+        write_off=switch.write_off,
     )  # fmt: skip
 
 
