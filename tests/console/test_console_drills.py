@@ -6,21 +6,22 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from nats.js import JetStreamContext
 
-from console_helpers import Running, console
+from console_helpers import Person, Running, console
 from drill_helpers import LONG_AGO, apply_card, is_armed
 from helpers import eventually
 from kill_switch_helpers import kill_switch, put
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import utc_now
-from midwatch.contracts.governance import AuditActed, SwitchDrilled
+from midwatch.contracts.governance import AuditActed, InstanceReport, SwitchDrilled
 from midwatch.runtime.nats_server import NatsServer
 from midwatch.runtime.settings import Settings
 from midwatch.runtime.switchboard import Switchboard
 from midwatch_services.console.access.roles import Role
-from midwatch_services.kill_switch.drills import drill
+from midwatch_services.kill_switch.drills import drill, drill_plan
 from midwatch_services.kill_switch.policy import POLICY
 from pods import arm, pod
 
@@ -71,6 +72,52 @@ async def test_past_drills_show_their_times_and_what_is_due_is_said_without_any_
         assert (await vera.get("/drills/plan?agent=desk")).status_code == 403
 
 
+async def test_an_empty_page_names_the_command_that_does_what_is_promised(
+    running: Running, js: JetStreamContext
+) -> None:
+    async with running.person(Role.OPERATOR) as ann:
+        for where in ("/drills", "/stop/history"):
+            assert "AGENT" not in (await ann.get(where)).text
+        await apply_card(js)
+        for where in ("/drills", "/stop/history"):
+            await eventually(lambda where=where: _names(ann, where, '<code class="command">midwatch drill desk</code>'))
+
+
+async def _names(person: Person, where: str, text: str) -> bool:
+    assert text in (await person.get(where)).text
+    return True
+
+
+async def test_a_drill_that_did_not_pass_says_in_words_for_whom_it_waited_and_what_to_do(
+    running: Running, js: JetStreamContext
+) -> None:
+    reports = [
+        InstanceReport(agent="desk", instance="pod-1", state="applied", running=["r-1"]),
+        InstanceReport(agent="desk", instance="pod-2", state="lapsed"),
+        InstanceReport(agent="desk", instance="pod-3", state="applied"),
+    ]
+    failed = msgspec.structs.replace(DRILLED, effective_seconds=None, instances=reports, failures=[])
+    told = msgspec.structs.replace(failed, failures=drill_plan.failures(failed, drill_plan.LIMITS))
+    await drill.publish(js, told, "result")
+    async with running.person(Role.OPERATOR) as ann:
+        page = await eventually(lambda: _one(ann))
+    assert "pod-1 (still moves), pod-2 (silent too long)" in page
+    assert "See whether pod-1, pod-2 would obey now" in page
+    assert 'href="/runs?agent=desk&amp;mode=drill"' in page
+
+
+async def _one(person: Person) -> str:
+    page = await person.get(f"/drills/{DRILLED.drill_id}")
+    assert page.status_code == 200
+    return page.text
+
+
+async def test_commands_in_a_refusal_stand_as_commands(running: Running, js: JetStreamContext) -> None:
+    async with running.person(Role.OPERATOR) as ann:
+        plan = (await ann.get("/drills/plan?agent=night-desk")).text
+    assert "apply one with <code>midwatch apply</code>" in plan
+
+
 async def test_what_may_not_be_drilled_is_told_why_and_nothing_is_halted(
     running: Running, js: JetStreamContext
 ) -> None:
@@ -79,6 +126,7 @@ async def test_what_may_not_be_drilled_is_told_why_and_nothing_is_halted(
         plan = (await ann.get("/drills/plan?agent=desk")).text
         assert "It may not begin: no instance of desk is armed" in plan
         assert "Drill now" not in plan
+        assert "--without-instances" not in plan
         begun = await ann.act("/drills/begin", agent="desk")
 
         async def failed() -> bool:

@@ -9,8 +9,8 @@ import typer
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from midwatch.contracts import codec, subjects
-from midwatch.contracts.control import SwitchRecord
+from midwatch.contracts import codec, control, subjects
+from midwatch.contracts.control import Presence, SwitchRecord
 from midwatch.contracts.envelope import utc_now
 from midwatch.contracts.governance import SwitchMoved
 from midwatch.runtime.database import Database, migrate
@@ -81,3 +81,12 @@ def test_a_step_that_was_not_seen_is_named_and_fails_the_demo(capsys: pytest.Cap
 def test_a_demo_in_which_all_was_seen_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
     _end(Outcome(seen=[("the log fills", None)]), 12.0)
     assert "All of it in 12 s" in capsys.readouterr().out
+
+
+async def test_the_demo_waits_until_its_instance_has_signed_off_and_not_for_ever(
+    watch: Watch, js: JetStreamContext
+) -> None:
+    assert not await watch.signed_off(within=0.1)
+    said = Presence(agent=AGENT, instance="vm-1", version="1", host="h", pid=7, applied={}, leaving=True)
+    await js.publish(subjects.presence(AGENT, "vm-1"), control.encode(said))
+    assert await watch.signed_off()

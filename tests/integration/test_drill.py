@@ -80,7 +80,7 @@ async def test_a_drill_fails_by_the_name_of_an_instance_that_does_not_obey_and_r
         result = await Drill(nc, js, order, lambda _: None).perform()
     assert not result.passed
     assert result.failures == [
-        "the halt was not contained within 1 s: deaf-1 (unconfirmed)",
+        "the halt was not contained within 1 s: deaf-1 (has not confirmed)",
         "the restore was not over; 1 s is the limit",
         "the resume was not applied by deaf-1",
     ]
@@ -187,7 +187,9 @@ async def test_an_agent_of_which_no_instance_is_armed_is_not_drilled_unless_aske
     async with kill_switch(settings, POLICY):
         assert "no instance of desk is armed" in await refusal(nc, js, without_instances=False)
         await Pod(js, "pod-1", applied={"fleet": 1}).say()
-        assert "(pod-1: has not read agent.desk)" in await refusal(nc, js, without_instances=False)
+        assert "(pod-1: has not yet obeyed the last change of the switch)" in await refusal(
+            nc, js, without_instances=False
+        )
         assert (await drill_check.check(nc, js, "desk", without_instances=True)).armed == []
 
 

@@ -223,7 +223,9 @@ async def test_switch_shows_who_is_armed_and_why_not(js, board, run: Run) -> Non
     assert (shown["armed"]["armed"], shown["armed"]["runs_in_flight"]) == (True, ["r1"])
     assert shown["armed"]["epochs"] == standing
     assert not shown["behind"]["armed"]
-    assert shown["behind"]["why_not"] == "has applied agent.desk at epoch 1, which stands at 2"
+    assert shown["behind"]["why_not"] == (
+        "has not yet obeyed the last change of the switch (has applied agent.desk at epoch 1, which stands at 2)"
+    )
 
 
 async def test_switch_shows_agents_that_do_not_run_and_cleans_what_others_wrote(js, run: Run) -> None:

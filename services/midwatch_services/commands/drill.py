@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Work = Callable[[Client, JetStreamContext], Coroutine[Any, Any, int]]
 
+_HINT = ", or say --without-instances to drill the path alone"
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
@@ -95,7 +97,7 @@ async def _drill(
     from midwatch.runtime.settings import Settings
     from midwatch_services.kill_switch.drills import drill, drill_check, drill_plan
 
-    ready = await drill_check.check(nc, js, agent, without_instances=without_instances)
+    ready = await drill_check.check(nc, js, agent, without_instances=without_instances, hint=_HINT)
     shape = drill_plan.Shape(expires=expires)
     order = drill.Order(ready, who, Settings().drill_url, drill.new_id(datetime.now(UTC)), shape=shape)
     if not as_json:
@@ -184,7 +186,7 @@ async def _dry_run(
     shape, limits = drill_plan.Shape(expires=expires), drill_plan.LIMITS
     refused, ready = "", None
     try:
-        ready = await drill_check.check(nc, js, agent, without_instances=without_instances)
+        ready = await drill_check.check(nc, js, agent, without_instances=without_instances, hint=_HINT)
     except drill_check.NotReady as error:
         refused = str(error)
     card = await drill_check.read_card(js, agent)
@@ -218,7 +220,7 @@ def _tell_plan(agent: str, ready: "Ready", shape: Any, limits: Any) -> None:
     say(f"  4. should the drill die, kill-switch lifts the halt {shape.expires:g} s after it was written")
     say(f"Who is affected: {_affected(ready)}.")
     for one in ready.instances:
-        state = "armed" if one.armed else f"not armed, {one.why_not}"
+        state = "armed" if one.armed else f"not armed, {one.exactly}"
         say(clean(f"  {one.presence.instance}: {state}, {len(one.presence.runs_in_flight)} runs in flight"))
     if ready.in_flight:
         say("Their customers' runs would stop and go to the fallback, as in any halt.")

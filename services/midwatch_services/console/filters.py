@@ -94,6 +94,15 @@ def lines(text: str) -> Markup:
     return Markup("<br>").join(escape(line) for line in text.splitlines())
 
 
+def coded(text: str) -> Markup:
+    """A sentence in which commands stand between backticks, as a page shows them."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    shown = (Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts))
+    return Markup("").join(shown)
+
+
 def cost(run: dict[str, Any]) -> str:
     """What a run cost; how that is known is said where it is less than sure."""
     if run["cost_basis"] == "priced" and run["cost_usd"] is not None:
@@ -117,5 +126,6 @@ def labelled(cells: str, columns: Sequence[str]) -> Markup:
 
 FILTERS = {
     "said": said, "opened": plain.opened, "is_cut": is_cut, "when": when, "day": day, "money": money, "took": took,
-    "number": number, "share": share, "lines": lines, "cost": cost, "labelled": labelled, "run_took": story.took,
+    "number": number, "share": share, "lines": lines, "coded": coded, "cost": cost, "labelled": labelled,
+    "run_took": story.took,
 }  # fmt: skip

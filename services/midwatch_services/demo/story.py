@@ -163,6 +163,7 @@ async def tell(home: Path, database_url: str | None, say: Say) -> Outcome:
             async with midwatch.connect(url, home=home) as client:
                 story = Story(Desk(client, session), watch, Switchboard(js), say)
                 await story.play()
+            await watch.signed_off()
         say("the agent signs off, the services end")
     return story.outcome
 

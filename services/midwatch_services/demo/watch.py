@@ -34,6 +34,7 @@ class Watch:
         self._log = log
         self._events: list[tuple[str, Envelope[Any]]] = []
         self._applied: dict[str, int] = {}  # revision of each key, by the agent's own word
+        self._left = False
         self._news = asyncio.Event()
 
     async def listen(self, nc: Client) -> None:
@@ -50,7 +51,8 @@ class Watch:
 
     async def _hear_presence(self, message: Msg) -> None:
         with contextlib.suppress(msgspec.MsgspecError):
-            self._applied = msgspec.json.decode(message.data, type=Presence).applied
+            said = msgspec.json.decode(message.data, type=Presence)
+            self._applied, self._left = said.applied, said.leaving
             self._news.set()
 
     async def applied(self, what: str, key: str, epoch: int, *, within: float = 10.0) -> None:
@@ -62,6 +64,15 @@ class Watch:
                     await self._news.wait()
         except TimeoutError:
             raise NotSeen(what=what, within=within) from None
+
+    async def signed_off(self, *, within: float = 2.0) -> bool:
+        """Returns once the server has passed on that the agent's one instance signs off, or it takes too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while not self._left:
+                    self._news.clear()
+                    await self._news.wait()
+        return self._left
 
     async def event(
         self, what: str, subject: str, wanted: Callable[[Any], bool], *, within: float = 10.0

@@ -1,8 +1,11 @@
 """Wires kill-switch: the switch's writes, presence and run events in; reports and proofs out."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+
+import structlog
 
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import Envelope
@@ -23,6 +26,8 @@ from .handlers import KillSwitch
 from .policy import POLICY, Policy
 from .store import PREFIX
 from .trips import tripping
+
+log = structlog.get_logger("midwatch.kill_switch")
 
 
 def _unread(subject: str, body: bytes) -> None:
@@ -76,9 +81,21 @@ def build(ctx: Context, policy: Policy = POLICY) -> None:
     ctx.read(writes, subjects.KILL_SWITCH_WRITES, switch.on_writes, decode=_unread, outbox=outbox)
     _take_part_in_erasures(ctx, router)
     ctx.background(switch.watch)
+    ctx.background(partial(_at_the_end, switch.save_known), name="save_at_the_end")
     ctx.every(1, switch.expire)
     ctx.every(2, switch.save_known)
     ctx.every(60, switch.prune)
+
+
+async def _at_the_end(save: Callable[[], Awaitable[None]]) -> None:
+    """Saves once more when the service ends: who signed off a moment before would be taken for silent afterwards."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        try:
+            await save()
+        except Exception as error:
+            log.warning("not_saved_at_the_end", error=repr(error))
 
 
 def _take_part_in_erasures(ctx: Context, router: Router) -> None:

@@ -40,13 +40,17 @@ class Arming:
         self._switch, self._cards = switch, cards
         self._since: dict[Who, datetime] = {}
         self._open: set[str] = set()
+        self._began = now()
+        self._taken_up: set[str] = set()  # agents whose page an earlier process opened: that one ends as it would have
         self._well: dict[str, datetime] = {}  # agents whose page is open though all are armed: since when
         self._gone: dict[Who, datetime] = {}  # instances that need not be armed any more: when they were last heard
         self._hearing = Hearing(nc, switch, now, policy.silent_after)
 
     async def load(self) -> None:
         """Takes up the alerts that an earlier process left open."""
-        self._open = {alarm.agent for alarm in await self._database.read(lambda conn: open_alarms(conn, RULE))}
+        self._open = self._taken_up = {
+            alarm.agent for alarm in await self._database.read(lambda conn: open_alarms(conn, RULE))
+        }
 
     async def judge(self) -> None:
         """Looks at every agent that has instances, and at those whose alert is open."""
@@ -78,12 +82,16 @@ class Arming:
 
     async def _look_for_gone(self) -> None:
         """A process that was killed cannot sign off. Once it has been silent for long and its runs are seen to, the
-        page has said all that it can; unless the card lets it act without control, for then it may be at work."""
+        page has said all that it can; and one that ended before this process began, with nothing under way, is no
+        page. Unless the card lets it act without control, for then it may be at work."""
         switch, now, found = self._switch, self._now(), dict[Who, datetime]()
         for agent in switch.instances.agents():
             if self._cards.get(agent).switch.lost_control == "fall_back":
                 silent = armed.vanished(switch.instances.of(agent), switch.revisions, now, self._policy.gone_after)
                 found |= {(agent, one.instance): one.seen_at for one in silent if await self._seen_to(one)}
+                if agent not in self._taken_up:
+                    ended = armed.ended_unheard(switch.instances.of(agent), now, self._began)
+                    found |= {(agent, one.instance): one.seen_at for one in ended}
         self._gone = found
 
     async def _seen_to(self, one: Instance) -> bool:
@@ -104,7 +112,7 @@ class Arming:
                 self._alarms.raise_(
                     conn, dedupe_key=f"{RULE}/{agent}", rule=RULE, severity="page", agent=agent, now=now,
                     title=armed.title(agent, judged.total, judged.faults), value=len(judged.faults),
-                    evidence="midwatch switch",
+                    evidence=armed.evidence(judged.faults),
                 )  # fmt: skip
             for agent in well:
                 reason = "every instance is armed, has signed off, or is long gone with its runs seen to"
@@ -113,4 +121,5 @@ class Arming:
         await self._database.write(save)
         faults.reach("kill_switch.arming_saved")
         self._open = (self._open | {agent for agent, _ in raised}) - set(well)
+        self._taken_up = self._taken_up - set(well)
         await self._outbox.drain()

@@ -48,15 +48,22 @@ class AgentView:
 
 @dataclass(frozen=True)
 class InstanceView:
-    """One instance. `why_not` is empty where it is armed; `age` is the seconds since it was heard."""
+    """One instance. `why_not` is empty where it is armed; `age` is the seconds since it was heard. `behind`: the key
+    that it has not applied as it stands, for whoever mends it."""
 
     presence: Presence
     age: float
     why_not: str
+    behind: str = ""
 
     @property
     def armed(self) -> bool:
         return not self.why_not
+
+    @property
+    def exactly(self) -> str:
+        """`why_not`, and the key that it lacks."""
+        return f"{self.why_not} ({self.behind})" if self.why_not and self.behind else self.why_not
 
 
 async def read(nc: Client, js: JetStreamContext) -> tuple[list[AgentView], list[InstanceView]]:
@@ -67,9 +74,10 @@ async def read(nc: Client, js: JetStreamContext) -> tuple[list[AgentView], list[
     for message, seen_at in await last_words(nc, js, ">"):
         presence = _presence(message.subject or "", message.data or b"")
         now = datetime.now(UTC)
-        if presence is not None and not decide.is_over(of_presence(presence, seen_at), now):
+        if presence is not None and not decide.is_over(one := of_presence(presence, seen_at), now):
             age = (now - seen_at).total_seconds()
-            found.append(InstanceView(presence, age, why_not_armed(presence, age, revisions)))
+            lacks = armed.behind(one, revisions)
+            found.append(InstanceView(presence, age, why_not_armed(presence, age, revisions), lacks))
     cards = await js.stream_info(
         subjects.key_stream(subjects.AGENTS), subjects_filter=subjects.key_subject(subjects.AGENTS, ">")
     )

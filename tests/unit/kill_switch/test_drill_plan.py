@@ -59,7 +59,7 @@ def test_instances_that_did_not_obey_are_named() -> None:
     ]
     result = msgspec.structs.replace(PASSED, effective_seconds=None, instances=reports)
     (failure,) = drill_plan.failures(result, LIMITS)
-    assert failure == "the halt was not contained within 5 s: pod-2 (unconfirmed), pod-3 (lapsed)"
+    assert failure == "the halt was not contained within 5 s: pod-2 (has not confirmed), pod-3 (silent too long)"
 
 
 def test_each_ticket_is_answered_or_one_case_or_it_counts_against_the_drill() -> None:

@@ -24,10 +24,10 @@ APPLIED = {"fleet": 1, "agent.desk": 7, "tools.desk": 9, "runs.desk": 0}
     [
         (APPLIED, 0.4, ""),
         (APPLIED, 3.1, "silent for 3 s"),
-        (APPLIED, 9.2, "silent for 9 s, its lease has run out"),
-        (APPLIED | {"agent.desk": 6}, 0.4, "has applied agent.desk at epoch 6, which stands at 7"),
-        (APPLIED | {"agent.desk": 8}, 0.4, "has applied agent.desk at epoch 8, which stands at 7"),
-        ({"fleet": 1, "agent.desk": 7, "tools.desk": 9}, 0.4, "has not read runs.desk"),
+        (APPLIED, 9.2, "silent for 9 s, longer than its lease of 5 s"),
+        (APPLIED | {"agent.desk": 6}, 0.4, "has not yet obeyed the last change of the switch"),
+        (APPLIED | {"agent.desk": 8}, 0.4, "has not yet obeyed the last change of the switch"),
+        ({"fleet": 1, "agent.desk": 7, "tools.desk": 9}, 0.4, "has not yet obeyed the last change of the switch"),
     ],
 )
 def test_armed_is_fresh_and_at_the_revision_of_every_key(applied: dict[str, int], age: float, why: str) -> None:

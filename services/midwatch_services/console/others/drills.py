@@ -92,6 +92,11 @@ async def ready(nc: Client, js: JetStreamContext, agent: str) -> Ready:
     return Ready("", len(found.instances), found.in_flight)
 
 
+def waited(result: SwitchDrilled) -> list[str]:
+    """The processes for which a drill waited in vain."""
+    return [one.instance for one, _ in drill_plan.waited(result)]
+
+
 def sign_off_command(agent: str, drill_id: str) -> str:
     """What signs a drill off, to be copied into a shell; empty for an id that no drill has."""
     return f"midwatch drill {agent} --sign-off {drill_id}" if drill_plan.is_id(drill_id) else ""

@@ -19,10 +19,11 @@ from midwatch.runtime.switchboard import NOT_HALTED, Entry, Scope, Switchboard
 from midwatch_services.commands import switch_history, switch_output
 from midwatch_services.console import stopping
 from midwatch_services.console.stopping import Instance, Standing, Unreadable
-from midwatch_services.kill_switch import history, registry, store, view
+from midwatch_services.kill_switch import armed, history, registry, store, view
 from midwatch_services.kill_switch.policy import POLICY
 
 SERVICE = subjects.KILL_SWITCH
+NOT_ARMED = armed.RULE
 write_off = switch_output.write_off_command
 WITHIN = 3.0  # seconds for the bus to say how things stand
 MISSED = (NatsError, MidwatchError, OSError, TimeoutError)  # what keeps the bus from being asked

@@ -18,10 +18,11 @@ from midwatch.errors import Temporary
 from midwatch_services.console.access.roles import Role
 from midwatch_services.console.filters import said
 from midwatch_services.console.others import alerts as kept
-from midwatch_services.console.others import contacts
+from midwatch_services.console.others import contacts, switch
 from midwatch_services.console.others.alerts import Leaf, Wanted
 from midwatch_services.console.others.switch import MISSED
 from midwatch_services.console.routes import action, attempt, once, page, record, record_standing
+from midwatch_services.console.stopping import Instance
 from midwatch_services.console.view import back, console_of, query, render, session_of
 
 _SHOWN_WITHIN = 1.5  # seconds in which the run log is to show what was said; the page goes on after them
@@ -69,12 +70,21 @@ async def alert(request: Request) -> Response:
     if found is None:
         raise HTTPException(404)
     told = await _told(request, [alert_id])
+    unarmed = await _unarmed(request, found["agent"]) if found["rule"] == switch.NOT_ARMED else None
     scope = {"agent": found["agent"]} | ({"run": found["run_id"]} if found["run_id"] else {})
     return render(
         request, "alert_part.html" if request.query_params.get("part") else "alert.html", one=found,
         told=told.value.get(alert_id) if told.value else None, told_found=told, run_link=_run_link,
         may=session_of(request).role.may(Role.OPERATOR), scope=scope, dollars=_dollars,
+        unarmed=unarmed if found["state"] != "resolved" else None, write_off=switch.write_off,
     )  # fmt: skip
+
+
+async def _unarmed(request: Request, agent: str) -> list[Instance]:
+    """The agent's processes that would not obey the next halt just now; nobody where the bus does not answer."""
+    console = console_of(request)
+    state = await switch.state(console.nc, console.js)
+    return [one for one in state.instances if one.agent == agent and one.why_not]
 
 
 @action(role=Role.OPERATOR)

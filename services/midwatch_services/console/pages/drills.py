@@ -93,7 +93,8 @@ async def one(request: Request) -> Response:
     return render(
         request, "drill_part.html" if is_part else "drill.html", drill_id=drill_id, course=course, result=result,
         lost=lost, may=session_of(request).role.may(Role.OPERATOR), limits=drills.LIMITS, agent=agent,
-        scope={"agent": agent}, seen=shown, sign_off=drills.sign_off_command(agent, drill_id),
+        scope={"agent": agent}, seen=shown,
+        waited=drills.waited(result) if result else [], sign_off=drills.sign_off_command(agent, drill_id),
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ async def _choose(request: Request, given: Mapping[str, str], wrong: str = "", s
         request, "stop.html", status=status, state=state, given=_fields(given), kind=kind, agents=agents, wrong=wrong,
         tools=sorted({tool for some in cards.values() for tool in some}), limit=stopping.REASON_LIMIT,
         may=session_of(request).role.may(Role.OPERATOR), expiries=list(stopping.EXPIRIES), fields_of=stopping.fields_of,
-        seen=switch.seen(state), again=live.AGAIN,
+        seen=switch.seen(state), again=live.AGAIN, write_off=switch.write_off,
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ async def standing(request: Request) -> Response:
         return Response(status_code=204)
     return render(
         request, "stop_state.html", state=state, may=may, fields_of=stopping.fields_of, seen=switch.seen(state),
-        again=live.AGAIN,
+        again=live.AGAIN, write_off=switch.write_off,
     )  # fmt: skip
 
 

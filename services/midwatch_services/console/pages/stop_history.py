@@ -28,7 +28,8 @@ async def history(request: Request) -> Response:
     halts, older = (found.value or [])[:shown], ""
     if len(found.value or []) > shown and shown < _HISTORY_MOST:
         older = f"/stop/history?{query(agent=agent, shown=shown + _HISTORY)}"
-    return render(request, "stop_history.html", found=found, agent=agent, halts=halts, older=older)
+    drilled = agent or min((card.agent for card in console_of(request).cards.all()), default="")
+    return render(request, "stop_history.html", found=found, agent=agent, halts=halts, older=older, drilled=drilled)
 
 
 ROUTES = [Route("/stop/history", history)]

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -263,7 +264,9 @@ class CaseBook:
         expected of it, and the stream tells what it said last."""
         if not ended:
             return
-        halted = [(case.agent, case.run_id) for case, how in ended if how and how != "fell_back"]
+        halted = [
+            (case.agent, case.run_id) for case, how in ended if how and (how != "fell_back" or routing.is_untold(case))
+        ]
         found = await self._recall(halted)
         gone = [(case.agent, case.run_id) for case, how in ended if how is None]
         found |= await self._read([*gone, *(run for run in halted if run not in found)])
@@ -274,6 +277,10 @@ class CaseBook:
                 case, told = case_store.get(conn, known.case_id), found.get((known.agent, known.run_id))
                 if case is None or case.state != "claimed":
                     continue
+                if case_store.is_blanked(conn, case.case_id):
+                    told = None  # what was erased is not to come back from the stream
+                elif told and routing.is_untold(case):  # it was claimed before anything of its run was heard
+                    case = replace(case, mode=told.mode, ticket=told.ticket, asked=told.asked)
                 over = how or (told.ended if told else None)
                 gone = routing.to_people(case, "its instance vanished", now, doubt=routing.DOUBT_GONE)
                 step = routing.own_ended(case, over, now) if over else gone

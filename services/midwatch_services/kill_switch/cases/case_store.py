@@ -17,7 +17,7 @@ from .. import tables
 from ..tables import from_micros as _time
 from ..tables import micros as _micros
 from .flights import Changes, Flight
-from .routing import Case, Note
+from .routing import CLAIMED, Case, Note
 
 _cases = tables.Case.__table__
 _history = tables.CaseStep.__table__
@@ -141,6 +141,12 @@ def unfinished(conn: Connection) -> list[Case]:
 def body(conn: Connection, case_id: str) -> CaseOpened | None:
     found = conn.execute(sa.select(_cases.c.body).where(_cases.c.case_id == case_id)).scalar()
     return None if found is None else msgspec.json.decode(found, type=CaseOpened)
+
+
+def is_blanked(conn: Connection, case_id: str) -> bool:
+    """Whether what a case that an agent's own program has claimed said was erased."""
+    which = (_history.c.case_id == case_id, _history.c.what == CLAIMED, _history.c.note == "")
+    return conn.execute(sa.select(_history.c.case_id).where(*which)).first() is not None
 
 
 def save(conn: Connection, case: Case, body: CaseOpened | None = None, *, new: bool = False) -> None:

@@ -15,6 +15,7 @@ from ..policy import Policy
 
 HUMAN = "human"
 OWN = "own"  # the fallback of the agent's own program
+CLAIMED = "claimed"  # as the history has it, never without a note
 BY = subjects.KILL_SWITCH
 _AGENT = "agent:"
 _RUN_ID = 128  # characters that the contract lets a run id have; presence may name anything
@@ -82,6 +83,11 @@ def waits(mode: Mode) -> bool:
     return mode in _MODES
 
 
+def is_untold(case: Case) -> bool:
+    """Whether nothing is known of what the customer asked."""
+    return case.ticket is None and not case.asked
+
+
 # How a case begins
 
 
@@ -100,7 +106,7 @@ def begin(case: Case, refusal: str, now: datetime, policy: Policy) -> Step:
 
 def begin_own(case: Case, ended: Resolution | None, now: datetime) -> Step:
     """A case that the agent's own program has claimed, where its run has `ended` so meanwhile."""
-    claimed = Note(now, case.opened_by, "claimed", "its own fallback takes it")
+    claimed = Note(now, case.opened_by, CLAIMED, "its own fallback takes it")
     if ended is None:
         return Step(case, (claimed,))
     after = own_ended(case, ended, now)

@@ -202,7 +202,7 @@ class Drill:
             if not (written.changed and written.record.by == self._by and written.record.drill):
                 raise NotReady(why=f"{self._order.agent} was halted meanwhile by {written.record.by}: that halt stays")
             self._written = written
-            self._tell(f"halted at epoch {written.revision}, until it is contained and a case has come")
+            self._tell("halted, until every process has confirmed it and a case has come")
             verdict, _ = await proof.wait(
                 self._scope, written.revision, written.record, limits.effective, lambda _: None
             )

@@ -45,8 +45,9 @@ class Ready:
         return sum(len(one.presence.runs_in_flight) for one in self.instances)
 
 
-async def check(nc: Client, js: JetStreamContext, agent: str, *, without_instances: bool) -> Ready:
-    """What the drill will meet. Raises NotReady with the reason against it and what to do."""
+async def check(nc: Client, js: JetStreamContext, agent: str, *, without_instances: bool, hint: str = "") -> Ready:
+    """What the drill will meet. Raises NotReady with the reason against it and what to do: `hint` as well, where nobody
+    is armed."""
     card = await read_card(js, agent)
     if card is None:
         raise NotReady(why=f"{agent} has no scope card that can be read: apply one with `midwatch apply`")
@@ -61,9 +62,7 @@ async def check(nc: Client, js: JetStreamContext, agent: str, *, without_instanc
     own = [one for one in instances if one.presence.agent == agent]
     if not without_instances and not any(one.armed for one in own):
         why = f" ({own[0].presence.instance}: {own[0].why_not})" if own else ""
-        raise NotReady(
-            why=f"no instance of {agent} is armed{why}: start one, or say --without-instances to drill the path alone"
-        )
+        raise NotReady(why=f"no instance of {agent} is armed{why}: start one{hint}")
     await _kill_switch_reads(js)
     return Ready(card, _tool(card, of_agent), own)
 

@@ -7,7 +7,7 @@ from datetime import datetime, time, timedelta
 from typing import Literal
 
 from midwatch.contracts.control import Card, SwitchRecord
-from midwatch.contracts.governance import SwitchDrilled
+from midwatch.contracts.governance import InstanceReport, SwitchDrilled
 
 RULE = "drill_overdue"
 EVERY = {"weekly": timedelta(days=7), "monthly": timedelta(days=30), "quarterly": timedelta(days=91)}
@@ -16,6 +16,7 @@ REPORT_WITHIN = timedelta(minutes=2)  # from the end of its halt: a drill that h
 BEGIN_WITHIN = timedelta(minutes=5)  # from its claim: one that has not halted by then never will
 
 _PREFIX = "drill/"
+_WAITED = {"unconfirmed": "has not confirmed", "lapsed": "silent too long"}
 _ID = re.compile(r"drill-\d{8}-[0-9a-f]{6}")
 
 
@@ -72,8 +73,7 @@ def failures(result: SwitchDrilled, limits: Limits) -> list[str]:
     """Why a drill has not passed, in sentences; nothing where it has."""
     found = []
     if result.effective_seconds is None:
-        waited = [one for one in result.instances if one.state in ("unconfirmed", "lapsed") or one.running]
-        names = ", ".join(f"{one.instance} ({one.state})" for one in waited) or "no instance was heard"
+        names = ", ".join(f"{one.instance} ({why})" for one, why in waited(result)) or "no instance was heard"
         found.append(f"the halt was not contained within {limits.effective:g} s: {names}")
     elif result.effective_seconds > limits.effective:
         found.append(
@@ -96,6 +96,15 @@ def failures(result: SwitchDrilled, limits: Limits) -> list[str]:
     if result.doubled:
         found.append(f"{result.doubled} of {result.tickets} tickets were doubled: answered and a case, or two cases")
     return found
+
+
+def waited(result: SwitchDrilled) -> list[tuple[InstanceReport, str]]:
+    """For whom the drill waited until its limit was over, and what kept each, in words."""
+    return [
+        (one, _WAITED.get(one.state, "still moves"))
+        for one in result.instances
+        if result.effective_seconds is None and (one.state in _WAITED or one.running)
+    ]
 
 
 def is_id(text: str) -> bool:
