@@ -170,7 +170,7 @@ async def test_a_single_thing_that_was_counted_is_told_as_one(running: Running, 
     keep(settings, counted)
     async with running.person(Role.VIEWER) as vera:
         page = re.sub(r"<[^>]+>", "", (await vera.get("/alerts/a-1")).text)
-        assert "Figure1 program\n" in page and "Limit0 programs\n" in page
+        assert "Figure1 process\n" in page and "Limit0 processes\n" in page
 
 
 async def test_one_key_takes_on_the_alert_that_one_reads_and_none_of_a_list(

@@ -182,8 +182,8 @@ async def test_every_command_that_stop_and_drill_pages_print_is_one_of_ours(
         pages += [(await ann.act("/stop/halt", **scope, **WHY)).text for scope in (DESK, {"what": "fleet"})]
     found = [command for page in pages for command in commands(page)]
     assert found == [
-        "midwatch card new desk", "midwatch apply agents/desk.yaml", "midwatch drill AGENT --dry-run",
-        "midwatch drill AGENT --dry-run", "midwatch drill desk --sign-off drill-20261120-0a0a0a",
+        "midwatch card new desk", "midwatch apply agents/desk.yaml",
+        "midwatch drill desk --sign-off drill-20261120-0a0a0a",
         'midwatch switch write-off pod-1 --agent desk --reason "…"',
         'midwatch halt desk --reason "…" --wait', 'midwatch halt --fleet --reason "…" --wait',
     ]  # fmt: skip

@@ -220,7 +220,7 @@ async def test_after_a_resume_the_page_becomes_right_without_a_reload(
         await page.fill("#reason", "mended")
         await page.click(".pressing .press")
         await page.wait_for_url("**/stop")
-        await row.get_by_text("has applied agent.refund-desk at epoch").wait_for()
+        await row.get_by_text("has not yet obeyed the last change of the switch").wait_for()
         await page.fill("#reason", "half a sent")
         await row.get_by_role("link", name="Stop …").focus()
         one.wake()
