@@ -102,6 +102,7 @@ async def test_a_proof_holds_though_the_map_has_moved_on(
         assert not later.changed
         await board.halt_tool("desk", "mail", reason="it spams", by="ben")
         await one.say({"tools.desk": written.revision + 1})
+        await heard(js, "halted", "contained", "halted", "contained")  # the newest is of the other tool
         page = await until(vera, "contained", **TOOL)
         assert "as kill-switch measured it" in page
 

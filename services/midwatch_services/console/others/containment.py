@@ -16,6 +16,7 @@ from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import SwitchRecord
 from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.governance import InstanceReport, SwitchContained
+from midwatch.runtime.stream_read import read_range
 from midwatch.runtime.switchboard import Entry, Scope, Switchboard, Written, standing_of
 from midwatch_services.kill_switch.decide import NO_PRESENCE, Verdict, Who
 from midwatch_services.kill_switch.proof import Proof
@@ -267,12 +268,24 @@ class Watches:
         found = {}
         for event in _REPORTS:
             subject = subjects.switch(scope.agent or subjects.FLEET, event)
-            with contextlib.suppress(NotFoundError, NatsError, codec.Refused):
+            with contextlib.suppress(NotFoundError, NatsError):
                 message = await self._js.get_last_msg(subjects.GOVERNANCE, subject, direct=True)
-                said: Said = codec.decode(message.subject or "", message.data or b"")
-                if await self._is_of(said.data, scope, entry, record):
+                said = await self._said(subject, message.data or b"", scope, entry, record)
+                if said is None and record.at is not None:  # another halt of the agent may have been told of since
+                    async for some in read_range(self._nc, subjects.GOVERNANCE, subject, record.at - _CLOCKS_DIFFER):
+                        for one in some:
+                            said = await self._said(subject, one.body, scope, entry, record) or said
+                if said is not None:
                     found[event] = said
         return found
+
+    async def _said(self, subject: str, body: bytes, scope: Scope, entry: Entry, record: SwitchRecord) -> Said | None:
+        """What it says, if that is of the halt that stands."""
+        with contextlib.suppress(codec.Refused):
+            said: Said = codec.decode(subject, body)
+            if await self._is_of(said.data, scope, entry, record):
+                return said
+        return None
 
     async def _is_of(self, said: SwitchContained, scope: Scope, entry: Entry, record: SwitchRecord) -> bool:
         """Whether `said` is of the halt that stands and of none before it: the write that it names made `record`. The
