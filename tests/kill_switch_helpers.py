@@ -80,11 +80,23 @@ async def said(js: JetStreamContext, noun: str = "switch") -> list[tuple[str, An
     return found
 
 
-async def heard(js: JetStreamContext, *events: str, within: float = 20.0) -> list[Any]:
-    """Data of what was said, once it is exactly `events`, in order."""
+async def running_keys(js: JetStreamContext) -> dict[str, int]:
+    """Writes the agent's key; the four as an instance that has read all of them has applied them."""
+    fleet = (await js.get_last_msg(subjects.key_stream(subjects.SWITCH), "$KV.MIDWATCH_SWITCH.fleet")).seq
+    agent = await put(js, "agent.desk", b'{"state":"running"}')
+    return {"fleet": fleet or 0, "agent.desk": agent, "tools.desk": 0, "runs.desk": 0}
+
+
+async def alerts(js: JetStreamContext, *events: str, within: float = 20.0) -> list[Any]:
+    """Data of the alerts, once they are exactly `events`."""
+    return await heard(js, *events, within=within, noun="alert")
+
+
+async def heard(js: JetStreamContext, *events: str, within: float = 20.0, noun: str = "switch") -> list[Any]:
+    """Data of what was said on `noun`, once it is exactly `events`, in order."""
 
     async def look() -> list[Any]:
-        spoken = await said(js)
+        spoken = await said(js, noun)
         assert [event for event, _ in spoken] == list(events)
         return [data for _, data in spoken]
 

@@ -15,7 +15,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from helpers import eventually
-from kill_switch_helpers import QUICK, Crash, Pod, kill_switch, publish, put, said, writes_read
+from kill_switch_helpers import QUICK, Crash, Pod, alerts, kill_switch, publish, put, running_keys, said, writes_read
 from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Card, SwitchRule
 from midwatch.runtime import faults, topology
@@ -113,17 +113,6 @@ BEHIND = "has not yet obeyed the last change of the switch"
 PROMPT = replace(QUICK, not_armed_after=timedelta(seconds=0.4))
 
 
-async def alerts(js: JetStreamContext, *events: str, within: float = 20.0) -> list[Any]:
-    """Data of the alerts, once they are exactly `events`."""
-
-    async def look() -> list[Any]:
-        spoken = await said(js, "alert")
-        assert [event for event, _ in spoken] == list(events)
-        return [data for _, data in spoken]
-
-    return await eventually(look, within)
-
-
 @asynccontextmanager
 async def alive(*pods: Pod, **more: Any) -> AsyncIterator[None]:
     """The pods speak, as the SDK does, until the end of the block."""
@@ -142,13 +131,6 @@ async def alive(*pods: Pod, **more: Any) -> AsyncIterator[None]:
     finally:
         over.set()
         await asyncio.wait([task])
-
-
-async def running_keys(js: JetStreamContext) -> dict[str, int]:
-    """Writes the agent's key; the four as an instance that has read all of them has applied them."""
-    fleet = (await js.get_last_msg(subjects.key_stream(subjects.SWITCH), "$KV.MIDWATCH_SWITCH.fleet")).seq
-    agent = await put(js, "agent.desk", b'{"state":"running"}')
-    return {"fleet": fleet or 0, "agent.desk": agent, "tools.desk": 0, "runs.desk": 0}
 
 
 async def test_an_instance_that_falls_silent_is_paged_within_five_seconds_and_resolved_when_it_speaks(

@@ -3,13 +3,11 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from nats.js import JetStreamContext
 
-from helpers import eventually
-from kill_switch_helpers import QUICK, Pod, kill_switch, put, said
+from kill_switch_helpers import QUICK, Pod, alerts, kill_switch, running_keys
 from midwatch.contracts import control, subjects
 from midwatch.contracts.control import Card, SwitchRule
 from midwatch.runtime.broker import round_trip
@@ -28,24 +26,6 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def a_second_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(armed, "FRESH", 1.0)
-
-
-async def alerts(js: JetStreamContext, *events: str, within: float = 20.0) -> list[Any]:
-    """Data of the alerts, once they are exactly `events`."""
-
-    async def look() -> list[Any]:
-        spoken = await said(js, "alert")
-        assert [event for event, _ in spoken] == list(events)
-        return [data for _, data in spoken]
-
-    return await eventually(look, within)
-
-
-async def running_keys(js: JetStreamContext) -> dict[str, int]:
-    """Writes the agent's key; the four as an instance that has read all of them has applied them."""
-    fleet = (await js.get_last_msg(subjects.key_stream(subjects.SWITCH), "$KV.MIDWATCH_SWITCH.fleet")).seq
-    agent = await put(js, "agent.desk", b'{"state":"running"}')
-    return {"fleet": fleet or 0, "agent.desk": agent, "tools.desk": 0, "runs.desk": 0}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from midwatch.contracts import codec, subjects
 from midwatch.contracts.control import SwitchRecord
 from midwatch.contracts.envelope import Envelope
 from midwatch.contracts.governance import InstanceReport, SwitchContained
+from midwatch.errors import Temporary
 from midwatch.runtime.stream_read import read_range
 from midwatch.runtime.switchboard import Entry, Scope, Switchboard, Written, standing_of
 from midwatch_services.kill_switch.decide import NO_PRESENCE, Verdict, Who
@@ -268,7 +269,7 @@ class Watches:
         found = {}
         for event in _REPORTS:
             subject = subjects.switch(scope.agent or subjects.FLEET, event)
-            with contextlib.suppress(NotFoundError, NatsError):
+            with contextlib.suppress(NotFoundError, NatsError, Temporary):
                 message = await self._js.get_last_msg(subjects.GOVERNANCE, subject, direct=True)
                 said = await self._said(subject, message.data or b"", scope, entry, record)
                 if said is None and record.at is not None:  # another halt of the agent may have been told of since
