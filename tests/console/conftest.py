@@ -1,10 +1,15 @@
-"""A real Chromium, where one is installed."""
+"""A console with nothing but the bus, its switch, and a real Chromium where one is installed."""
 
 import shutil
 from collections.abc import AsyncIterator
 
 import pytest
+from nats.js import JetStreamContext
 from playwright.async_api import Browser, async_playwright
+
+from console_helpers import Running, console
+from midwatch.runtime.settings import Settings
+from midwatch.runtime.switchboard import Switchboard
 
 
 @pytest.fixture
@@ -17,3 +22,14 @@ async def browser() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         await browser.close()
+
+
+@pytest.fixture
+async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
+    async with console(settings) as one:
+        yield one
+
+
+@pytest.fixture
+def board(js: JetStreamContext) -> Switchboard:
+    return Switchboard(js)

@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -35,12 +34,6 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
 }
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
 
 
 async def test_a_one_time_link_signs_in_once_and_that_is_recorded(running: Running) -> None:

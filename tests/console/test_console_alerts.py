@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -45,12 +44,6 @@ async def say(js: JetStreamContext, *events: object) -> None:
     for event in events:
         name = {"AlertRaised": "raised", "AlertResolved": "resolved"}.get(type(event.data).__name__, "acknowledged")  # type: ignore[attr-defined]
         await js.publish(subjects.alert("desk", name), codec.encode(event))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
 
 
 def some() -> list[object]:

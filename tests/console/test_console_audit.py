@@ -4,7 +4,6 @@ import ast
 import csv
 import io
 import tomllib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -37,12 +36,6 @@ def one_export(rows: list[list[str]]) -> list[list[str]]:
     """Without all but one of the records that looking at the sheet made."""
     exports = [row for row in rows if row[3] == "audit.exported"]
     return [row for row in rows if row not in exports[1:]]
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
 
 
 async def test_the_trail_holds_the_pages_and_the_command_line_each_deed_once(

@@ -19,12 +19,6 @@ from midwatch_services.console.access.roles import Role
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
-
-
 async def test_whoever_hurries_is_told_to_wait_and_signing_in_sooner(js: JetStreamContext, settings: Settings) -> None:
     async with console(settings.model_copy(update={"console_requests": 1.0})) as running:
         async with running.person() as guesser:

@@ -2,14 +2,13 @@
 
 import html
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from nats.js import JetStreamContext
 
-from console_helpers import Person, Running, console
+from console_helpers import Person, Running
 from helpers import eventually
 from kill_switch_helpers import QUICK, heard, kill_switch, publish, put
 from kill_switch_helpers import Pod as Said
@@ -20,17 +19,6 @@ from pods import arm
 from proof_helpers import phase
 
 DESK = {"what": "agent", "agent": "desk"}
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
-
-
-@pytest.fixture
-def board(js: JetStreamContext) -> Switchboard:
-    return Switchboard(js)
 
 
 def words(page: str) -> str:

@@ -8,21 +8,14 @@ import httpx
 import pytest
 from nats.js import JetStreamContext
 
-from console_helpers import Person, Running, console, keep_digests
+from console_helpers import Person, Running, keep_digests
 from helpers import eventually
 from kill_switch_helpers import Pod
 from midwatch.contracts import subjects
 from midwatch.runtime.nats_server import NatsServer
-from midwatch.runtime.settings import Settings
 from midwatch_services.console import live
 from midwatch_services.console.access import key
 from midwatch_services.console.access.roles import Role
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
 
 
 @contextlib.asynccontextmanager

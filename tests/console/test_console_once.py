@@ -25,12 +25,6 @@ DESK = {"what": "agent", "agent": "desk"}
 _FIELD = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)"')
 
 
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
-
-
 async def form(person: Person, path: str, action: str) -> dict[str, str]:
     """What the form on a page that posts to `action` carries by itself."""
     page = (await person.get(path)).text

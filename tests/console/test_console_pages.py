@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,12 +31,6 @@ from midwatch_services.console.reading import SEARCHES, SUMS, Found, Reading
 from review_helpers import begin, sampler
 
 YESTERDAY = utc_now().date() - timedelta(days=1)
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
 
 
 async def test_today_tells_the_digest_that_was_sent_and_links_its_runs(

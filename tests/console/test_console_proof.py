@@ -4,7 +4,6 @@ import asyncio
 import html
 import re
 import shlex
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import typer
 from nats.js import JetStreamContext
 
-from console_helpers import Person, Running, console
+from console_helpers import Person, Running
 from helpers import eventually
 from kill_switch_helpers import Pod as Said
 from kill_switch_helpers import heard, kill_switch, put
@@ -34,17 +33,6 @@ WHY = {"reason": "wrong refunds"}
 DRILLED = SwitchDrilled(
     drill_id="drill-20261120-0a0a0a", agent="desk", by="ben", started_at=utc_now() - timedelta(days=3), passed=True
 )
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
-
-
-@pytest.fixture
-def board(js: JetStreamContext) -> Switchboard:
-    return Switchboard(js)
 
 
 def commands(page: str) -> list[str]:

@@ -1,16 +1,14 @@
 """What a run and two of them side by side say, asked over HTTP from a real console beside a real run log."""
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from msgspec import structs
 from nats.js import JetStreamContext
 
-from console_helpers import Running, console
+from console_helpers import Running
 from midwatch.contracts import codec
 from midwatch.contracts.envelope import utc_now
 from midwatch.runtime.settings import Settings
@@ -20,12 +18,6 @@ from midwatch_services.dossier import judged
 from reading_helpers import AGENT, arm, fill, refund, refund_card, run, told_of
 
 NOW = utc_now()
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
 
 
 async def test_a_clock_that_is_wrong_all_along_is_told_once_and_else_where_it_is(

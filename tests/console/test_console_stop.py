@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,6 @@ from proof_helpers import phase, until
 
 DESK = {"what": "agent", "agent": "desk"}
 WHY = {"reason": "wrong refunds"}
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
-
-
-@pytest.fixture
-def board(js: JetStreamContext) -> Switchboard:
-    return Switchboard(js)
 
 
 def flash(page: str) -> str:

@@ -1,27 +1,18 @@
 """A process that may not obey the next halt: what its alert and the page Stop say of it, and what to do."""
 
 import re
-from collections.abc import AsyncIterator
 
-import pytest
 from nats.js import JetStreamContext
 
-from console_helpers import Person, Running, console
+from console_helpers import Person, Running
 from helpers import eventually
 from kill_switch_helpers import Pod, put
 from logged import alert
 from midwatch.contracts import codec, subjects
 from midwatch.contracts.envelope import utc_now
-from midwatch.runtime.settings import Settings
 from midwatch_services.console.access.roles import Role
 
 EVIDENCE = "midwatch switch; pod-2: process 7 on h, has applied agent.desk at epoch 2, which stands at 3"
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
 
 
 async def test_its_alert_and_the_page_stop_say_in_words_what_to_do(running: Running, js: JetStreamContext) -> None:

@@ -1,7 +1,6 @@
 """What agents changed, asked over HTTP from a real console beside a real run log."""
 
 import re
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from itertools import chain
 
@@ -28,12 +27,6 @@ def given(tool: str, **fields: str) -> Steps:
 async def begun(settings: Settings, run_id: str, steps: Steps, minutes: int = 0) -> None:
     """A run that began so many minutes ago is in the log, and its index does not know of it yet."""
     await goes_on(settings, *run(run_id, NOW - timedelta(minutes=minutes), steps))
-
-
-@pytest.fixture
-async def running(js: JetStreamContext, settings: Settings) -> AsyncIterator[Running]:
-    async with console(settings) as one:
-        yield one
 
 
 async def test_a_write_behind_many_runs_that_wrote_nothing_is_found(
